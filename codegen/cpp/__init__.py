@@ -1,0 +1,1 @@
+"""C++ for CPUs: templates, fragments, the compiler, the cache folder and the native op runtime."""

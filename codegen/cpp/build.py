@@ -1,0 +1,112 @@
+"""From generated text to a loaded shared library, through the cache."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import platform
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+from sparsecompile.codegen.cpp.cache import Cache
+from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
+from sparsecompile.errors import BuildError
+from sparsecompile.spec import digest
+
+logger = logging.getLogger("sparsecompile")
+T = TypeVar("T")
+FORMAT_VERSION = "1"
+"""Changes when libraries built by an older version must not be used any more."""
+
+
+def load_built(
+    name: str,
+    text: str,
+    flags: Callable[[Compiler], tuple[str, ...]],
+    load: Callable[[Path], T],
+) -> T:
+    """Build a shared library unless the cache has it, and load it.
+
+    An entry that is not whole, or that `load` cannot use, is built again. The source is kept
+    beside the library.
+
+    Args:
+        name: stem of the files.
+        text: the C++ source.
+        flags: compiler flags, given the compiler.
+        load: makes something of the library's path; raises OSError or AttributeError when the
+            library cannot be loaded or lacks a symbol.
+
+    Raises:
+        BuildError: no compiler, the compiler failed, or a new library cannot be loaded.
+        CacheError: the cache folder cannot be used.
+    """
+    compiler = find_compiler()
+    words = flags(compiler)
+    store = Cache()
+    stem = f"{name[:80]}-{digest(FORMAT_VERSION, text, _machine(), compiler.version, *words)}"
+    loaded = _try_load(store, stem, load)
+    if loaded is not None:
+        return loaded
+    with store.lock(stem):
+        loaded = _try_load(store, stem, load)
+        if loaded is not None:
+            return loaded
+        path = _build(store, stem, text, compiler, words)
+        try:
+            return load(path)
+        except (OSError, AttributeError) as error:
+            raise BuildError(
+                f"the library {path} was built but cannot be loaded: {error}; its source is "
+                f"{path.with_suffix('.cpp')}. Another compiler can be named in CXX",
+                path.with_suffix(".cpp"),
+            ) from error
+
+
+def _try_load(store: Cache, stem: str, load: Callable[[Path], T]) -> T | None:
+    """What `load` makes of an entry, or None when there is none that can be used."""
+    if store.read(f"{stem}.so") is None:
+        return None
+    path = store.path(f"{stem}.so")
+    try:
+        return load(path)
+    except (OSError, AttributeError) as error:
+        logger.info("building %s again, it cannot be loaded: %s", path, error)
+        return None
+
+
+def _build(
+    store: Cache, stem: str, text: str, compiler: Compiler, flags: tuple[str, ...]
+) -> Path:
+    source = store.write_plain(f"{stem}.cpp", text.encode())
+    logger.debug("generated %s\n%s", source, text)
+    started = time.perf_counter()
+    with store.scratch() as folder:
+        output = folder / "library.so"
+        compiler.run(flags, source, output, source)
+        path = store.write(f"{stem}.so", output.read_bytes())
+    logger.info("built %s in %.1f s", path, time.perf_counter() - started)
+    return path
+
+
+def open_library(path: Path) -> ctypes.CDLL:
+    """The library; torch is imported first, so that its OpenMP runtime is the only one."""
+    import torch  # noqa: F401
+
+    return ctypes.CDLL(str(path))
+
+
+@cache
+def _machine() -> str:
+    """What `-march=native` depends on: the CPU's architecture and features."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return platform.machine() + platform.processor()
+    wanted = ("model name", "flags", "Features", "CPU part")
+    return platform.machine() + "".join(
+        next((line for line in lines if line.startswith(word)), "") for word in wanted
+    )

@@ -1,0 +1,147 @@
+"""The C++ compiler: which one, what it accepts, and running it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from sparsecompile.codegen.cpp.cache import Cache
+from sparsecompile.errors import BuildError, CacheError
+from sparsecompile.spec import Target, digest
+
+NAMES = ("c++", "g++", "clang++")
+OPTIMISATION = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+SHARED = ("-shared", "-fPIC", "-fvisibility=hidden")
+HOST = (("-march=native",), ("-mcpu=native",), ())
+ISA = {
+    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c"),
+    "avx2": ("-mavx2", "-mfma", "-mf16c"),
+    "portable": (),
+}
+MISSING = (
+    "no C++ compiler was found: install one (`apt install g++`, `dnf install gcc-c++`, "
+    "`xcode-select --install`), or name one in the environment variable CXX"
+)
+
+
+@dataclass(frozen=True)
+class Compiler:
+    """A C++ compiler and what it can do.
+
+    Attributes:
+        command: how to call it: a path, and arguments where `CXX` has some.
+        version: first line of its `--version`.
+        openmp: flags for OpenMP, none where it has no OpenMP.
+        host: flags for this machine's instruction set.
+    """
+
+    command: tuple[str, ...]
+    version: str
+    openmp: tuple[str, ...]
+    host: tuple[str, ...]
+
+    def flags(self, target: Target, standard: str = "c++17") -> tuple[str, ...]:
+        """Flags for a shared library of kernels; the host gets all of its own instructions."""
+        isa = self.host if target == Target.host() else ISA.get(target.isa, ())
+        return (f"-std={standard}", *OPTIMISATION, *isa, *self.openmp, *SHARED)
+
+    def run(self, flags: tuple[str, ...], source: Path, output: Path, kept: Path) -> None:
+        """Compile and link one file.
+
+        Args:
+            flags: all flags, in order; libraries are last.
+            source: the file.
+            output: the shared library to make.
+            kept: the file's path in messages.
+
+        Raises:
+            BuildError: the compiler failed; its stderr is in the message.
+        """
+        done = _call((*self.command, str(source), "-o", str(output), *flags))
+        if done.returncode:
+            raise BuildError(
+                f"the C++ compiler failed ({shlex.join(self.command)}, exit status "
+                f"{done.returncode}) on the generated file {kept}; it was kept. Another "
+                "compiler can be named in the environment variable CXX",
+                kept,
+                done.stderr,
+            )
+
+
+def find_compiler() -> Compiler:
+    """`$CXX`, else `c++`, `g++` or `clang++`, whichever is found first.
+
+    What a compiler accepts is asked once and kept in the cache folder.
+
+    Raises:
+        BuildError: there is none, or the one in `CXX` does not run.
+    """
+    command = _command()
+    program = Path(command[0]).resolve()
+    status = program.stat()
+    key = digest(*command, str(program), str(status.st_size), str(status.st_mtime_ns))
+    cache, name = Cache(), f"compiler-{key}.json"
+    known = cache.read(name)
+    if known is not None:
+        facts = json.loads(known)
+        return Compiler(command, facts["version"], tuple(facts["openmp"]), tuple(facts["host"]))
+    compiler = _ask(command)
+    facts = {"version": compiler.version, "openmp": compiler.openmp, "host": compiler.host}
+    try:
+        cache.write(name, json.dumps(facts).encode())
+    except CacheError:
+        # Whoever builds will need the folder and say so; an entry that exists needs no writing.
+        return compiler
+    return compiler
+
+
+def _command() -> tuple[str, ...]:
+    chosen = os.environ.get("CXX", "").strip()
+    if chosen:
+        words = shlex.split(chosen)
+        program = shutil.which(words[0])
+        if program is None:
+            raise BuildError(f"CXX names {words[0]!r}, which is no program; {MISSING}")
+        return (program, *words[1:])
+    for name in NAMES:
+        program = shutil.which(name)
+        if program is not None:
+            return (program,)
+    raise BuildError(MISSING)
+
+
+def _ask(command: tuple[str, ...]) -> Compiler:
+    version = _call((*command, "--version"))
+    if version.returncode or not version.stdout.strip():
+        raise BuildError(
+            f"{shlex.join(command)} --version failed with exit status {version.returncode}; "
+            "set the environment variable CXX to a working C++ compiler",
+            stderr=version.stderr,
+        )
+    host = next(flags for flags in HOST if not flags or _accepts(command, flags))
+    openmp = ("-fopenmp",) if _accepts(command, ("-fopenmp",)) else ()
+    return Compiler(command, version.stdout.splitlines()[0], openmp, host)
+
+
+def _accepts(command: tuple[str, ...], flags: tuple[str, ...]) -> bool:
+    """Whether an empty program compiles and links with these flags."""
+    program = "int main() { return 0; }\n"
+    words = (*command, *flags, "-x", "c++", "-", "-o", os.devnull)
+    return _call(words, program).returncode == 0
+
+
+def _call(words: tuple[str, ...], text: str | None = None) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            words, input=text, capture_output=True, text=True, errors="replace", check=False
+        )
+    except OSError as error:
+        raise BuildError(
+            f"{words[0]} cannot be run: {error.strerror}; set the environment variable CXX to a "
+            "working C++ compiler"
+        ) from error

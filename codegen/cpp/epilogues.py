@@ -1,0 +1,46 @@
+"""The epilogue's steps in C++, one expression each."""
+
+from __future__ import annotations
+
+from sparsecompile.epilogue import STEPS
+from sparsecompile.errors import Reject
+
+EXPRESSIONS = {
+    "relu": "value < 0.0f ? 0.0f : value",
+    "gelu": "0.5f * value * std::erfc(value * -0.70710678118654752f)",
+    "gelu_tanh": "0.5f * value * (1.0f + std::tanh(0.79788456080286536f * "
+    "(value + 0.044715f * value * value * value)))",
+    "silu": "value / (1.0f + std::exp(-value))",
+    "sigmoid": "1.0f / (1.0f + std::exp(-value))",
+    "tanh": "std::tanh(value)",
+    "add": "value + {operand}",
+    "mul": "value * {operand}",
+}
+"""What becomes of `value`, a float, in every step of `sparsecompile.epilogue.STEPS`."""
+
+
+def check_epilogue(steps: tuple[str, ...]) -> None:
+    """Return if every step can be written in C++.
+
+    Raises:
+        Reject: a step has no expression.
+    """
+    for name in steps:
+        if name not in EXPRESSIONS:
+            raise Reject(f"the epilogue step {name!r} has no C++ expression")
+
+
+def render_epilogue(steps: tuple[str, ...]) -> str:
+    """The function `epilogue(value, operand0, operand1)`, in float32."""
+    operands = iter(("operand0", "operand1"))
+    lines = []
+    for name in steps:
+        operand = next(operands) if STEPS[name].has_operand else ""
+        lines.append(f"  value = {EXPRESSIONS[name].format(operand=operand)};  // {name}")
+    body = "\n".join((*lines, "  return value;"))
+    return (
+        "namespace {\n\n"
+        "SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,\n"
+        "                         [[maybe_unused]] float operand1) {\n"
+        f"{body}\n}}\n\n}}  // namespace\n"
+    )

@@ -1,0 +1,1 @@
+"""How C++ kernels read the built-in structures and codecs, one file each."""

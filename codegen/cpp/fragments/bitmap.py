@@ -1,0 +1,111 @@
+"""`bitmap` in C++."""
+
+from __future__ import annotations
+
+from sparsecompile.codegen.cpp.fragment import CppFragment
+from sparsecompile.packed import Codec, Structure
+from sparsecompile.spec import KernelSpec
+
+TEXT = """\
+// bitmap: bit column % 8 of byte column / 8 of a row; slots follow in the order of the bits.
+// Bits become a list of columns first: the loops over values then run without a wrong guess at
+// every word.
+
+namespace {
+
+constexpr int column_padding = 0;
+constexpr int slots_per_vector = native_floats;
+constexpr int64_t list_columns = 4096;  // columns expanded at once
+
+// Positions of the set bits of every byte, from the lowest.
+struct BytePositions {
+  alignas(16) uint16_t of[256][8] = {};
+  constexpr BytePositions() {
+    for (int byte = 0; byte < 256; ++byte)
+      for (int bit = 0, count = 0; bit < 8; ++bit)
+        if (byte >> bit & 1) of[byte][count++] = static_cast<uint16_t>(bit);
+  }
+};
+constexpr BytePositions byte_positions;
+
+// Columns, counted from `from`, of the set bits in [from, to); how many they are.
+SC_INLINE int64_t expand_bits(const Weight& w, int64_t row, int64_t from, int64_t to,
+                              uint16_t* list) {
+  using Columns = Vector<uint16_t, 8>;
+  const uint8_t* bits = w.bits + row * ceil_div(w.k, 8) + from / 8;
+  const int64_t bytes = ceil_div(to - from, 8);
+  int64_t count = 0;
+  for (int64_t i = 0; i < bytes; ++i) {
+    const Columns positions = load<Columns>(byte_positions.of[bits[i]]);
+    store(list + count, positions + static_cast<uint16_t>(8 * i));
+    count += __builtin_popcount(bits[i]);
+  }
+  return count;
+}
+
+SC_INLINE int64_t first_slot(const Weight& w, int64_t row) { return w.row_offsets[row]; }
+
+template <class Visit>
+SC_INLINE void visit_row(const Weight& w, int64_t row, int64_t& cursor, int64_t from, int64_t to,
+                         Visit&& visit) {
+  uint16_t list[list_columns + 8];
+  for (; from < to; from += list_columns) {
+    const int64_t end = from + list_columns < to ? from + list_columns : to;
+    const int64_t count = expand_bits(w, row, from, end, list);
+    int64_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+      visit(lane<0>(), from + list[i], cursor + i);
+      visit(lane<1>(), from + list[i + 1], cursor + i + 1);
+      visit(lane<2>(), from + list[i + 2], cursor + i + 2);
+      visit(lane<3>(), from + list[i + 3], cursor + i + 3);
+    }
+    for (; i < count; ++i) visit(lane<0>(), from + list[i], cursor + i);
+    cursor += count;
+  }
+}
+
+template <class VisitVector, class Visit>
+SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& visit_vector,
+                                 Visit&& visit) {
+  constexpr int width = slots_per_vector;
+  uint16_t list[list_columns + 8];
+  int64_t slot = first_slot(w, row);
+  for (int64_t from = 0; from < w.k; from += list_columns) {
+    const int64_t end = from + list_columns < w.k ? from + list_columns : w.k;
+    const int64_t count = expand_bits(w, row, from, end, list);
+    const auto step = [&](auto chain, int64_t at) SC_INLINED {
+      visit_vector(chain, slot + at,
+                   [&](const float* x) SC_INLINED { return gather<width>(x + from, list + at); });
+    };
+    int64_t i = 0;
+    for (; i + 4 * width <= count; i += 4 * width) {
+      step(lane<0>(), i);
+      step(lane<1>(), i + width);
+      step(lane<2>(), i + 2 * width);
+      step(lane<3>(), i + 3 * width);
+    }
+    for (; i + width <= count; i += width) step(lane<0>(), i);
+    for (; i < count; ++i) visit(lane<0>(), from + list[i], slot + i);
+    slot += count;
+  }
+}
+
+}  // namespace
+"""
+
+
+class CppBitmap(CppFragment):
+    """One bit a column."""
+
+    family = "bitmap"
+
+    def fields(self, part: Structure | Codec, spec: KernelSpec) -> dict[str, str]:
+        """`bits` and `row_offsets`."""
+        return {"bits": "uint8_t", "row_offsets": "int32_t"}
+
+    def render(self, part: Structure | Codec, spec: KernelSpec) -> str:
+        """Visits of the set bits."""
+        return TEXT
+
+
+COMPONENTS = (CppBitmap(),)

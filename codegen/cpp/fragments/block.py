@@ -1,0 +1,92 @@
+"""`block` in C++."""
+
+from __future__ import annotations
+
+from sparsecompile.codegen.cpp.fragment import CppFragment
+from sparsecompile.packed import Codec, Structure
+from sparsecompile.spec import KernelSpec
+from sparsecompile.structures.block import Block
+
+TEXT = """\
+// {name}: blocks crow[r] .. crow[r + 1] of block row r, at columns col[block] * width, row-major.
+
+namespace {{
+
+constexpr int block_height = {height}, block_width = {width};
+constexpr int column_padding = block_width - 1;
+constexpr int slots_per_vector =
+    block_width % native_floats == 0 ? native_floats : {narrow} < native_floats ? {narrow} : 1;
+"""
+
+VISITS = """
+// The cursor is the next block.
+SC_INLINE int64_t first_slot(const Weight& w, int64_t row) { return w.crow[row / block_height]; }
+
+template <class Visit>
+SC_INLINE void visit_row(const Weight& w, int64_t row, int64_t& cursor, int64_t, int64_t to,
+                         Visit&& visit) {
+  const int64_t end = w.crow[row / block_height + 1];
+  int64_t block = cursor;
+  for (; block < end; ++block) {
+    int64_t column = static_cast<int64_t>(w.col[block]) * block_width;
+    if (column >= to) break;
+    int64_t slot = (block * block_height + row % block_height) * block_width;
+    for (int i = 0; i < block_width / 4; ++i, column += 4, slot += 4) {
+      visit(lane<0>(), column, slot);
+      visit(lane<1>(), column + 1, slot + 1);
+      visit(lane<2>(), column + 2, slot + 2);
+      visit(lane<3>(), column + 3, slot + 3);
+    }
+    for (int i = 0; i < block_width % 4; ++i) visit(lane<0>(), column + i, slot + i);
+  }
+  cursor = block;
+}
+
+template <class VisitVector, class Visit>
+SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& visit_vector,
+                                 Visit&&) {
+  constexpr int width = slots_per_vector, vectors = block_width / width;
+  const int64_t end = w.crow[row / block_height + 1];
+  int64_t block = first_slot(w, row);
+  const auto step = [&](auto chain, int64_t at, int v) SC_INLINED {
+    const int64_t column = static_cast<int64_t>(w.col[at]) * block_width + v * width;
+    const int64_t slot = (at * block_height + row % block_height) * block_width + v * width;
+    visit_vector(chain, slot,
+                 [&](const float* x) SC_INLINED { return load<Floats<width>>(x + column); });
+  };
+  for (; block + 4 <= end; block += 4) {
+    for (int v = 0; v < vectors; ++v) {
+      step(lane<0>(), block, v);
+      step(lane<1>(), block + 1, v);
+      step(lane<2>(), block + 2, v);
+      step(lane<3>(), block + 3, v);
+    }
+  }
+  for (; block < end; ++block)
+    for (int v = 0; v < vectors; ++v) step(lane<0>(), block, v);
+}
+
+}  // namespace
+"""
+
+
+class CppBlock(CppFragment):
+    """Whole blocks, read row by row."""
+
+    family = "block"
+
+    def fields(self, part: Structure | Codec, spec: KernelSpec) -> dict[str, str]:
+        """`crow` and `col`."""
+        return {"crow": "int32_t", "col": "int32_t"}
+
+    def render(self, part: Structure | Codec, spec: KernelSpec) -> str:
+        """Visits of the columns of every block."""
+        if not isinstance(part, Block):
+            raise TypeError(f"{part} is not a block structure")
+        power_of_two = part.width & (part.width - 1) == 0
+        narrow = part.width if power_of_two else 1
+        head = TEXT.format(name=part, height=part.height, width=part.width, narrow=narrow)
+        return head + VISITS
+
+
+COMPONENTS = (CppBlock(),)

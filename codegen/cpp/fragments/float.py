@@ -1,0 +1,41 @@
+"""`float` values in C++."""
+
+from __future__ import annotations
+
+from sparsecompile.codegen.cpp.fragment import ELEMENTS, CppFragment
+from sparsecompile.packed import Codec, Structure
+from sparsecompile.spec import KernelSpec
+
+TEXT = """\
+// float: values as they are.
+
+namespace {
+
+SC_INLINE float decode(const Weight& w, int64_t, int64_t, int64_t slot) {
+  return to_float(w.values[slot]);
+}
+
+template <int count>
+SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
+  return load_floats<count>(w.values + slot);
+}
+
+}  // namespace
+"""
+
+
+class CppFloat(CppFragment):
+    """`values[slot]`, widened."""
+
+    family = "float"
+
+    def fields(self, part: Structure | Codec, spec: KernelSpec) -> dict[str, str]:
+        """`values` in the spec's dtype."""
+        return {"values": ELEMENTS[spec.dtype]}
+
+    def render(self, part: Structure | Codec, spec: KernelSpec) -> str:
+        """`decode` and `decode_vector`."""
+        return TEXT
+
+
+COMPONENTS = (CppFloat(),)

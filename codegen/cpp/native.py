@@ -1,0 +1,90 @@
+"""The native library: built once, loaded once, and told of every kernel."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from sparsecompile.codegen.cpp.build import load_built, open_library
+from sparsecompile.codegen.cpp.compiler import Compiler
+from sparsecompile.codegen.cpp.text import read
+
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+MAX_RANGES = 4
+
+
+class NativeKernel(ctypes.Structure):
+    """`SCKernel` of `text/runtime.cpp`, field by field."""
+
+    _fields_: ClassVar[Sequence[tuple[str, Any]]] = (  # type: ignore[misc]
+        ("key", ctypes.c_int64),
+        ("layout", ctypes.c_int64),
+        ("dtype", ctypes.c_int64),
+        ("operands", ctypes.c_int64),
+        ("epilogue", ctypes.c_int64),
+        ("ranges", ctypes.c_int64),
+        ("largest_m", ctypes.c_int64 * MAX_RANGES),
+        ("linear", ctypes.c_void_p * MAX_RANGES),
+        ("workspace", ctypes.c_void_p),
+        ("unpack", ctypes.c_void_p),
+    )
+
+
+_loading = threading.Lock()
+
+
+def load_native() -> Callable[[NativeKernel], None]:
+    """Build and load the library once; afterwards the ops run on the CPU.
+
+    Returns:
+        The function that registers a kernel.
+
+    Raises:
+        BuildError: no compiler, or it failed.
+        CacheError: the cache folder cannot be used.
+    """
+    with _loading:
+        return _load()
+
+
+@cache
+def _load() -> Callable[[NativeKernel], None]:
+    import sparsecompile.ops  # noqa: F401 - schemas come before implementations
+
+    text = read("arguments.h") + "\n" + read("runtime.cpp")
+    register = load_built("native", text, _flags, _open)
+
+    def register_kernel(kernel: NativeKernel) -> None:
+        register(ctypes.byref(kernel))
+
+    return register_kernel
+
+
+def _open(path: Path) -> Any:
+    register = open_library(path).sc_register_kernel
+    register.argtypes = (ctypes.POINTER(NativeKernel),)
+    register.restype = None
+    return register
+
+
+def _flags(compiler: Compiler) -> tuple[str, ...]:
+    """Flags for a library against torch's headers; the version is there for the cache's key."""
+    root = Path(torch.__file__).parent
+    return (
+        "-std=c++20",
+        "-O2",
+        *("-shared", "-fPIC", "-fvisibility=hidden"),
+        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
+        f'-DSC_TORCH_VERSION="{torch.__version__}"',
+        f"-isystem{root / 'include'}",
+        f"-isystem{root / 'include/torch/csrc/api/include'}",
+        f"-L{root / 'lib'}",
+        "-ltorch_cpu",
+        "-lc10",
+    )

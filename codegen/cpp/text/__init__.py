@@ -1,0 +1,12 @@
+"""C++ text that generated files and the native library are made of."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+
+
+@cache
+def read(name: str) -> str:
+    """Text of one of the files beside this module, such as `prelude.h`."""
+    return files(__name__).joinpath(name).read_text(encoding="utf-8")

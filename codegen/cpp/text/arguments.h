@@ -1,0 +1,32 @@
+// What the native library hands to a kernel. Both sides include this text, so they agree.
+#include <cstdint>
+
+#define SC_EXPORT extern "C" __attribute__((visibility("default")))
+
+// The first 128 bytes of a layout; the weight's tensors follow, in the order of its Packed.
+struct SCLayoutHeader {
+  int64_t layout;       // which layout this is: digest of template, format and dtype
+  int64_t n, k;         // shape of the dense weight
+  int64_t slots;        // stored values, padding included
+  int64_t total_bytes;  // header and tensors
+  int64_t tensors;      // how many tensors
+  int64_t offsets[10];  // where each begins, in bytes from the header, multiples of 64
+};
+static_assert(sizeof(SCLayoutHeader) == 128, "HEADER_BYTES in sparsecompile/ops.py");
+
+// One call: y = epilogue(x @ W.T + bias). All pointers are contiguous and row-major.
+struct SCLinearArguments {
+  const void* x;         // [m, k]
+  const void* weight;    // layout
+  const void* bias;      // [n], or null
+  const void* operand0;  // [m, n], or null where the epilogue reads none
+  const void* operand1;  // [m, n], or null where the epilogue reads fewer than two
+  void* y;               // [m, n]
+  void* workspace;       // as many bytes as sc_workspace asked for, 64-byte aligned
+  int64_t m;             // at least 1
+  int64_t threads;       // how many may be used, at least 1
+};
+
+using SCLinear = void (*)(const SCLinearArguments*);
+using SCWorkspace = int64_t (*)(const void* weight, int64_t m);
+using SCUnpack = void (*)(const void* weight, void* dense, int64_t threads);

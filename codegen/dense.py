@@ -1,0 +1,25 @@
+"""The dense linear that torch already has: a candidate wherever a weight is dense."""
+
+from __future__ import annotations
+
+from sparsecompile.errors import Reject
+from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.template import Extern
+
+
+class DenseLinear(Extern):
+    """`torch.nn.functional.linear` on the dense weight: the node stays as it is."""
+
+    name = "dense"
+
+    def supports(self, spec: KernelSpec, target: Target) -> None:
+        """Return for every lossless format, of which the dense weight is another spelling.
+
+        Raises:
+            Reject: the format is lossy: the dense weight would give another result.
+        """
+        if not spec.format.codec.lossless:
+            raise Reject(f"{spec.format} is lossy, the dense weight gives another result")
+
+
+COMPONENTS = (DenseLinear(),)

@@ -1,0 +1,1 @@
+"""Built-in passes, one file each; they use public sparsecompile names only."""

@@ -1,0 +1,112 @@
+"""`canonicalize`: one spelling for every linear."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.fx import Node
+from torch.nn import functional as F  # noqa: N812 - torch's own spelling
+
+from sparsecompile import LINEAR, Call, Edit, Match, Phase, Reject, Rule
+
+_ADD = (operator.add, torch.add, "add")
+_TRANSPOSE = Call(
+    (torch.t, "t", torch.ops.aten.numpy_T, torch.ops.aten.t.default), ("transposed",)
+)
+
+
+@dataclass(frozen=True)
+class Canonicalize(Rule[None]):
+    """Every linear of a weight of the model becomes `linear(x, weight, bias)`.
+
+    - `addmm(bias, x, w) -> linear(x, t(w), bias)`, the 1x1 Conv1D of GPT-2;
+    - `matmul(x, t(w)) -> linear(x, w)` and `matmul(x, w) -> linear(x, t(w))`;
+    - `linear(x, w) + bias -> linear(x, w, bias)` for a bias of the model, of shape `[n]`;
+    - `dropout(x) -> x` where it is switched off, so that what follows is seen.
+    """
+
+    name: ClassVar[str] = "canonicalize"
+    phase: ClassVar[Phase] = Phase.NORMALIZE
+
+    def patterns(self) -> Sequence[Call]:
+        """The spellings."""
+        linear = Call(LINEAR, ("x", "weight", "no_bias"), capture="linear")
+        return (
+            Call(
+                (torch.addmm, torch.ops.aten.addmm.default),
+                ("bias", "x", "weight", "beta", "alpha"),
+                tag="addmm",
+            ),
+            Call(
+                (torch.matmul, operator.matmul, torch.mm, torch.ops.aten.mm.default, "matmul"),
+                ("x", "weight"),
+                tag="matmul",
+            ),
+            Call(_ADD, ("input", "bias"), where={"input": linear}, commutative=True, tag="bias"),
+            Call(
+                (F.dropout, torch.dropout), ("input", "p", "training", "inplace"), tag="dropout"
+            ),
+        )
+
+    def guard(self, match: Match, edit: Edit) -> None:
+        """Reject what is no linear of a weight of the model."""
+        if match.pattern.tag == "dropout":
+            if match["training"] is not False and match["p"] != 0:
+                raise Reject("dropout is switched on")
+            return
+        if not edit.weights.is_weight(match["weight"]):
+            raise Reject("the second factor is not a weight of the model")
+        if edit.value(match["weight"]).dim() != 2:
+            raise Reject("the weight is not two-dimensional")
+        if match.pattern.tag == "addmm" and not (
+            match["beta"] in (None, 1) and match["alpha"] in (None, 1)
+        ):
+            raise Reject("addmm scales its terms")
+        if match.pattern.tag == "bias":
+            self._check_separate_bias(match, edit)
+        elif match.pattern.tag == "addmm" and edit.value(match["bias"]).dim() != 1:
+            raise Reject("what is added is no bias of shape [n]")
+
+    def _check_separate_bias(self, match: Match, edit: Edit) -> None:
+        linear, bias = match["linear"], match["bias"]
+        if match["no_bias"] is not None:
+            raise Reject("the linear has a bias already")
+        if not edit.weights.is_weight(bias):
+            raise Reject("what is added is not a weight of the model")
+        if edit.value(bias).shape != edit.value(match["weight"]).shape[:1]:
+            raise Reject("what is added is no bias of shape [n]")
+        if len(linear.users) > 1:
+            raise Reject("the linear's result without the bias is used too")
+        writer = edit.writes_between(linear, match.node)
+        if writer is not None:
+            raise Reject(f"{writer.name} writes in place in between")
+
+    def replace(self, match: Match, facts: None, edit: Edit) -> None:
+        """Insert the linear."""
+        node = match.node
+        if match.pattern.tag == "dropout":
+            edit.replace(node, match["input"])
+            return
+        if match.pattern.tag == "bias":
+            args = (match["x"], match["weight"], match["bias"])
+        else:
+            weight = self._transpose(match, edit)
+            args = (match["x"], weight, match["bias"] if match.pattern.tag == "addmm" else None)
+        edit.replace(node, edit.call(F.linear, args, before=node))
+        if match.pattern.tag == "bias":
+            edit.erase(match["linear"])
+
+    def _transpose(self, match: Match, edit: Edit) -> Node:
+        weight: Node = match["weight"]
+        inner = _TRANSPOSE.match(weight)
+        if inner is not None:
+            transposed: Node = inner["transposed"]
+            return transposed
+        return edit.call(torch.t, (weight,), before=match.node, like=weight)
+
+
+COMPONENTS = (Canonicalize(),)

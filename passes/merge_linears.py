@@ -1,0 +1,107 @@
+"""`merge_linears`: packed linears that read the same input become one."""
+
+from __future__ import annotations
+
+import operator
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.fx import Node
+
+from sparsecompile import Edit, Match, Pass, Phase, Reject, format_of, origins, writes_in_place
+
+
+@dataclass(frozen=True)
+class MergeLinears(Pass):
+    """`packed(x, a), packed(x, b) -> split(packed(x, cat(a, b)))`, such as q/k/v and gate/up.
+
+    Where the formats are equal and both or neither have a bias. The split is free: the parts are
+    views.
+
+    Attributes:
+        most: how many linears may become one.
+    """
+
+    most: int = 8
+
+    name: ClassVar[str] = "merge_linears"
+    phase: ClassVar[Phase] = Phase.PACK
+    after: ClassVar[tuple[str, ...]] = ("pack_linear",)
+
+    def run(self, edit: Edit) -> None:
+        """Merge group by group."""
+        groups: dict[object, list[Match]] = defaultdict(list)
+        for match in edit.packed_nodes():
+            if not match["epilogue"]:
+                key = (match["x"], match["format"], match["bias"] is None)
+                groups[key].append(match)
+        for group in groups.values():
+            if len(group) < 2:
+                continue
+            group = group[: self.most]
+            try:
+                self._check(group, edit)
+            except Reject as reject:
+                edit.rejected(self.name, group[0].node, reject.reason)
+            else:
+                edit.replaced(self.name, group[0].node)
+                self._merge(group, edit)
+
+    def _check(self, group: list[Match], edit: Edit) -> None:
+        first, last = group[0].node, group[-1].node
+        writer = edit.writes_between(first, last)
+        if writer is not None:
+            raise Reject(f"{writer.name} writes in place between linears of one input")
+        multiple = format_of(group[0]["format"]).structure.row_multiple
+        for match in group[:-1]:
+            rows = edit.value(match["weight"]).shape[0]
+            if rows % multiple:
+                raise Reject(f"{rows} rows are not a multiple of the format's {multiple}")
+        for match in group:
+            for weight in (match["weight"], match["bias"]):
+                if weight is not None:
+                    edit.hoist(weight, first)
+            for view in _views(match.node):
+                writers = [user.name for user in view.users if writes_in_place(user)]
+                if writers:
+                    raise Reject(f"{writers[0]} writes into a view of a linear's result")
+
+    def _merge(self, group: list[Match], edit: Edit) -> None:
+        first = group[0].node
+        sizes = [int(edit.value(match["weight"]).shape[0]) for match in group]
+        weight = self._cat((match["weight"] for match in group), first, edit)
+        bias = None
+        if group[0]["bias"] is not None:
+            bias = self._cat((match["bias"] for match in group), first, edit)
+        merged = edit.packed_linear(
+            group[0]["x"],
+            weight,
+            bias,
+            format_of(group[0]["format"]),
+            before=first,
+            origins=tuple(name for match in group for name in origins(match.node)),
+        )
+        split = edit.call(torch.split, (merged, sizes, -1), before=first)
+        parts = [
+            edit.call(operator.getitem, (split, index), before=first, like=match.node)
+            for index, match in enumerate(group)
+        ]
+        for match, part in zip(group, parts, strict=True):
+            for view in _views(match.node):
+                # A part is a slice of each row: `view` may have to copy where it flattens rows.
+                view.target = "reshape"
+            edit.replace(match.node, part)
+
+    def _cat(self, parts: Iterable[Node], before: Node, edit: Edit) -> Node:
+        nodes = tuple(parts)
+        return edit.call(torch.cat, (nodes,), before=before, like=nodes[0])
+
+
+def _views(node: Node) -> list[Node]:
+    return [u for u in node.users if u.op == "call_method" and u.target == "view"]
+
+
+COMPONENTS = (MergeLinears(),)

@@ -1,0 +1,122 @@
+"""`prune`: magnitude pruning of the compiled copy, on request only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparsecompile import (
+    LINEAR,
+    NM,
+    Bitmap,
+    Block,
+    Call,
+    Edit,
+    Match,
+    OptionError,
+    Phase,
+    Reject,
+    Rule,
+    Structure,
+    weight_function,
+)
+
+
+def parse_recipe(recipe: str) -> tuple[Structure, float | None]:
+    """The structure and the share of zeros that a recipe asks for.
+
+    Args:
+        recipe: `2:4` or any n:m, `unstructured(0.8)`, or `block(16,16,0.5)`.
+
+    Raises:
+        OptionError: none of these.
+    """
+    text = recipe.replace(" ", "")
+    try:
+        if found := re.fullmatch(r"(\d+):(\d+)", text):
+            return NM(int(found[1]), int(found[2])), None
+        if found := re.fullmatch(r"unstructured\(([\d.]+)\)", text):
+            return Bitmap(), _share(found[1])
+        if found := re.fullmatch(r"block\((\d+),(\d+),([\d.]+)\)", text):
+            return Block(int(found[1]), int(found[2])), _share(found[3])
+    except ValueError as error:
+        raise OptionError("prune", f"cannot prune to {recipe!r}: {error}") from error
+    raise OptionError(
+        "prune",
+        f"cannot prune to {recipe!r}; write '2:4', 'unstructured(0.8)' or 'block(16,16,0.5)'",
+    )
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise ValueError(f"{text} is not a share of zeros between 0 and 1")
+    return share
+
+
+@weight_function(lossy=True)
+def prune_weight(weight: Tensor, recipe: str) -> Tensor:
+    """The weight `[n, k]` with its smallest magnitudes cut to the recipe's structure."""
+    structure, share = parse_recipe(recipe)
+    return torch.where(structure.prune(weight, share), weight, torch.zeros_like(weight))
+
+
+@dataclass(frozen=True)
+class Prune(Rule[str]):
+    """`linear(x, weight) -> linear(x, prune_weight(weight, recipe))`.
+
+    Lossy: only when `options["prune"]` asks for it. The model's own weights stay as they are.
+
+    Attributes:
+        recipe: a recipe for every linear, or patterns of weight names to recipes.
+    """
+
+    recipe: str | Mapping[str, str] | None = None
+
+    name: ClassVar[str] = "prune"
+    phase: ClassVar[Phase] = Phase.QUANTIZE
+
+    def __post_init__(self) -> None:
+        """Check every recipe before anything is compiled.
+
+        Raises:
+            OptionError: a recipe that cannot be used.
+        """
+        for recipe in self._recipes().values():
+            parse_recipe(recipe)
+
+    def _recipes(self) -> Mapping[str, str]:
+        if self.recipe is None:
+            return {}
+        return {"*": self.recipe} if isinstance(self.recipe, str) else self.recipe
+
+    def patterns(self) -> Sequence[Call]:
+        """Any linear, once something is to be pruned."""
+        return (Call(LINEAR, ("x", "weight", "bias")),) if self._recipes() else ()
+
+    def guard(self, match: Match, edit: Edit) -> str:
+        """The recipe for this weight."""
+        binding = edit.binding(match["weight"])
+        if match["weight"].target is prune_weight:
+            raise Reject("pruned already")
+        names = [leaf.name for leaf in binding.leaves()]
+        for pattern, recipe in self._recipes().items():
+            if any(fnmatchcase(name, pattern) for name in names):
+                return recipe
+        raise Reject(f"no pattern of options['prune'] matches {', '.join(names)}")
+
+    def replace(self, match: Match, facts: str, edit: Edit) -> None:
+        """Put the pruned weight in place of the weight."""
+        weight = match["weight"]
+        pruned = edit.call(prune_weight, (weight, facts), before=match.node, like=weight)
+        args = (match["x"], pruned, match["bias"])
+        edit.replace(match.node, edit.call(match.node.target, args, before=match.node))
+
+
+COMPONENTS = (Prune(),)

@@ -1,0 +1,146 @@
+"""sparsecompile: `torch.compile(model, backend="sparse")`.
+
+Finds weights that hold zeros, packs them, generates kernels for them, and says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.nn import Module
+
+from sparsecompile.bind import weight_function, writes_in_place
+from sparsecompile.codecs.float import Float
+from sparsecompile.compiler import Compiler
+from sparsecompile.epilogue import MAX_OPERANDS, STEPS
+from sparsecompile.errors import (
+    BuildError,
+    CacheError,
+    OptionError,
+    OrderingError,
+    PassError,
+    RegistrationError,
+    Reject,
+    RejectedError,
+    SparseCompileError,
+)
+from sparsecompile.graph import PACKED, Edit, format_of, origins, packed_linear
+from sparsecompile.options import Options
+from sparsecompile.packed import Codec, Format, Occupancy, Packed, Structure
+from sparsecompile.pattern import Call, Match
+from sparsecompile.registry import Component, Registry, default_registry
+from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report
+from sparsecompile.rule import Pass, Phase, Rule
+from sparsecompile.spec import KernelSpec, Schedule, Target
+from sparsecompile.spelling import LINEAR
+from sparsecompile.structures.bitmap import Bitmap
+from sparsecompile.structures.block import Block
+from sparsecompile.structures.csr import CSR
+from sparsecompile.structures.dense import Dense
+from sparsecompile.structures.n_m import NM
+from sparsecompile.template import Codegen, Extern, Fragment, Kernel, Source, Template
+from sparsecompile.weights import PACK_CACHE
+
+__version__ = "0.1.0"
+
+
+def register(*components: Component) -> None:
+    """Add structures, codecs, passes or templates for every Compiler made from now on.
+
+    Args:
+        components: instances of `Structure`, `Codec`, `Pass`, `Template`, `Fragment`, ...
+
+    Raises:
+        RegistrationError: not a component, or its name is taken.
+    """
+    default_registry().register(*components)
+
+
+def explain(model: Callable[..., Any], *inputs: Any, **options: Any) -> Report:
+    """What `torch.compile(model, backend="sparse", options=options)` does to a model, and why.
+
+    The model runs once on the inputs, without gradients; only packed linears are compiled.
+
+    Args:
+        model: a module or function.
+        inputs: its example inputs. For keyword inputs use `Compiler(**options).explain`.
+        options: see `Options`.
+
+    Raises:
+        OptionError: an option that does not exist or cannot be used.
+    """
+    return Compiler(**options).explain(model, *inputs)
+
+
+def refresh(model: Module) -> None:
+    """Pack the weights of a compiled model anew at its next call.
+
+    In-place writes, `load_state_dict` and replaced parameters are noticed without it. It is needed
+    after writes that torch does not count: through `weight.data`, numpy, or another process.
+
+    Args:
+        model: what `torch.compile` returned, or the module it was given.
+    """
+    PACK_CACHE.forget([*model.parameters(), *model.buffers()])
+
+
+__all__ = [
+    "Bitmap",
+    "Block",
+    "BuildError",
+    "CSR",
+    "CacheError",
+    "Call",
+    "Codec",
+    "Codegen",
+    "Compiler",
+    "Component",
+    "Dense",
+    "Edit",
+    "Extern",
+    "Float",
+    "Format",
+    "Fragment",
+    "GraphReport",
+    "Kernel",
+    "KernelChoice",
+    "KernelSpec",
+    "LINEAR",
+    "MAX_OPERANDS",
+    "Match",
+    "NM",
+    "NodeReport",
+    "Occupancy",
+    "OptionError",
+    "Options",
+    "OrderingError",
+    "PACKED",
+    "PACK_CACHE",
+    "Packed",
+    "Pass",
+    "PassError",
+    "Phase",
+    "RegistrationError",
+    "Registry",
+    "Reject",
+    "RejectedError",
+    "Report",
+    "Rule",
+    "STEPS",
+    "Schedule",
+    "Source",
+    "SparseCompileError",
+    "Structure",
+    "Target",
+    "Template",
+    "default_registry",
+    "explain",
+    "format_of",
+    "origins",
+    "packed_linear",
+    "refresh",
+    "register",
+    "weight_function",
+    "writes_in_place",
+]

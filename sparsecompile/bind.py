@@ -1,0 +1,228 @@
+"""WeightView: which nodes of a graph are frozen functions of the model's live weights."""
+
+from __future__ import annotations
+
+import operator
+import re
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.nn import functional as F  # noqa: N812 - torch's own spelling
+
+from sparsecompile.errors import Reject
+from sparsecompile.weights import Apply, Binding, Leaf
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
+
+_FUNCTIONS: set[Any] = {
+    torch.t,
+    torch.mul,
+    torch.cat,
+    torch.transpose,
+    operator.mul,
+    torch.ops.aten.numpy_T,
+    torch.ops.aten.t.default,
+}
+_METHODS = {"t", "to", "mul", "transpose", "type_as", "float", "contiguous"}
+_READERS: set[Any] = {
+    F.linear,
+    F.embedding,
+    torch.matmul,
+    torch.mm,
+    torch.addmm,
+    operator.matmul,
+    torch.ops.aten.linear.default,
+    torch.ops.aten.addmm.default,
+    torch.ops.aten.mm.default,
+    torch.ops.aten.embedding.default,
+}
+
+
+_CONTAINERS = ("_modules", "_parameters", "_buffers")
+_WRITING_OPERATORS = {"setitem", "delitem"} | {
+    f"i{name}"
+    for name in ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow")
+    + ("lshift", "rshift", "and", "or", "xor", "concat")
+}
+
+
+def weight_function(*, lossy: bool) -> Callable[[Function], Function]:
+    """Declare a pure function of weights: it is evaluated when the weight is packed, not at a call.
+
+    It may read no activation and write nothing; `prune_weight` is one.
+
+    Args:
+        lossy: whether the result stands for something else than the weight; reports name it then.
+    """
+
+    def declare(function: Function) -> Function:
+        function.sparsecompile_lossy = lossy  # type: ignore[attr-defined]
+        _FUNCTIONS.add(function)
+        return function
+
+    return declare
+
+
+def weight_reader(function: Function) -> Function:
+    """Declare a function that reads a weight and neither changes nor returns it."""
+    _READERS.add(function)
+    return function
+
+
+def writes_in_place(node: Node) -> bool:
+    """Whether a node may change a tensor that existed before it."""
+    if node.op == "call_method":
+        name = str(node.target)
+        return (name.endswith("_") and not name.endswith("__")) or name == "__setitem__"
+    if node.op != "call_function":
+        return False
+    if node.kwargs.get("inplace") or node.kwargs.get("out") is not None:
+        return True
+    schema = getattr(node.target, "_schema", None)
+    if schema is not None:
+        return bool(schema.is_mutable)
+    name = getattr(node.target, "__name__", "")
+    module = getattr(node.target, "__module__", "") or ""
+    if module in ("_operator", "operator"):
+        return name in _WRITING_OPERATORS
+    return name.endswith("_") and not name.endswith("__")
+
+
+class WeightView:
+    """The live tensors behind a graph's placeholders, and the rules for taking them as weights.
+
+    Args:
+        module: a graph as Dynamo gives it, every parameter and buffer a placeholder.
+        inputs: the placeholders' values: live Parameters, and whatever else.
+        grad: whether gradients are enabled where the graph will run.
+    """
+
+    def __init__(self, module: GraphModule, inputs: Sequence[Any], *, grad: bool) -> None:
+        self.grad = grad
+        self._values: dict[Node, tuple[int, Any]] = {}
+        placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
+        for index, (node, value) in enumerate(zip(placeholders, inputs, strict=True)):
+            self._values[node] = (index, value)
+        self._autocast = _autocast(module)
+
+    def is_function(self, node: Node) -> bool:
+        """Whether a node calls a pure function of weights."""
+        if node.op == "call_method":
+            return node.target in _METHODS
+        return node.op == "call_function" and node.target in _FUNCTIONS
+
+    def is_weight(self, node: object) -> bool:
+        """Whether a node is a parameter of the model, or a pure function of some."""
+        if not isinstance(node, Node):
+            return False
+        if node.op == "placeholder":
+            value = self._values.get(node, (0, None))[1]
+            return isinstance(value, torch.nn.Parameter) or _source_name(node) is not None
+        return self.is_function(node) and all(map(self.is_weight, node.all_input_nodes))
+
+    def name(self, node: Node) -> str:
+        """Fully qualified name of the parameter behind a placeholder, else the node's own."""
+        return _source_name(node) or node.name
+
+    def names(self, weight: object) -> str:
+        """Names of the parameters that a weight is made of, for the report."""
+        if not isinstance(weight, Node) or not self.is_weight(weight):
+            return str(weight)
+        if weight.op == "placeholder":
+            return self.name(weight)
+        return " x ".join(dict.fromkeys(self.names(node) for node in weight.all_input_nodes))
+
+    def binding(self, node: Any) -> Binding:
+        """The weight as an expression of live tensors.
+
+        Raises:
+            Reject: it is not a frozen function of the model's own weights.
+        """
+        if self._autocast:
+            raise Reject("autocast is on: it changes the dtype of the linear at run time")
+        return self._binding(node)
+
+    def _binding(self, node: Any) -> Binding:
+        if not isinstance(node, Node):
+            raise Reject(f"the weight is {node!r}, not a tensor of the graph")
+        self._check_users(node)
+        if node.op == "placeholder":
+            return self._leaf(node)
+        if not self.is_function(node):
+            raise Reject(f"the weight is computed in the graph by {_describe(node)}")
+        function = (
+            getattr(torch.Tensor, str(node.target)) if node.op == "call_method" else node.target
+        )
+        return Apply(function, self._args(node.args), tuple(sorted(node.kwargs.items())))
+
+    def _args(self, args: Sequence[Any]) -> tuple[Any, ...]:
+        def one(arg: Any) -> Any:
+            if isinstance(arg, Node):
+                return self._binding(arg)
+            return self._args(arg) if isinstance(arg, (tuple, list)) else arg
+
+        return tuple(one(arg) for arg in args)
+
+    def _leaf(self, node: Node) -> Leaf:
+        index, tensor = self._values[node]
+        name = self.name(node)
+        if not isinstance(tensor, Tensor):
+            raise Reject(f"the weight is {type(tensor).__name__}, not a tensor")
+        if not isinstance(tensor, torch.nn.Parameter) and _source_name(node) is None:
+            raise Reject("the weight is an input of the model, not one of its parameters")
+        if type(tensor) not in (Tensor, torch.nn.Parameter):
+            raise Reject(f"{name} is a tensor subclass, {type(tensor).__name__}")
+        if tensor.layout != torch.strided:
+            raise Reject(f"{name} has layout {tensor.layout}, not strided")
+        if tensor.device.type != "cpu":
+            raise Reject(f"{name} is on {tensor.device}; there are kernels for cpu")
+        if tensor.is_inference():
+            raise Reject(f"{name} was made under inference_mode: its changes cannot be noticed")
+        if self.grad and tensor.requires_grad:
+            raise Reject(
+                f"{name} requires grad and gradients are enabled: call the model under "
+                "torch.no_grad(), or freeze the parameter with requires_grad_(False)"
+            )
+        return Leaf(index, name, weakref.ref(tensor))
+
+    def _check_users(self, node: Node) -> None:
+        for user in node.users:
+            if user.op == "output" or self._reads(user, node):
+                continue
+            raise Reject(f"the weight is also used by {_describe(user)}, which may change it")
+
+    def _reads(self, user: Node, node: Node) -> bool:
+        """Whether a use surely leaves the weight as it is, its aliases included."""
+        if user.op == "call_function" and user.target in _READERS:
+            return user.kwargs.get("out") is None
+        if self.is_function(user):
+            return all(u.op == "output" or self._reads(u, user) for u in user.users)
+        return False
+
+
+def _autocast(module: GraphModule) -> bool:
+    enters = torch.amp.autocast_mode._enter_autocast
+    return torch.is_autocast_enabled("cpu") or any(
+        node.target is enters for node in module.graph.nodes
+    )
+
+
+def _source_name(node: Node) -> str | None:
+    """Dotted name from Dynamo's source `L['self']._modules['layers']._parameters['weight']`."""
+    source = getattr(node, "_dynamo_source", None)
+    name = getattr(source, "name", None)
+    text = str(name() if callable(name) else name)
+    if "_parameters" not in text and "_buffers" not in text:
+        return None
+    _, *keys = re.findall(r"\['([^']*)'\]", text)
+    return ".".join(key for key in keys if key not in _CONTAINERS)
+
+
+def _describe(node: Node) -> str:
+    target = node.target
+    name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
+    return f"{name} ({node.name})"

@@ -1,0 +1,279 @@
+"""The `sparsecompile` command."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import re
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
+from operator import attrgetter
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from sparsecompile.errors import BuildError, SparseCompileError
+
+_EXAMPLE = """\
+TARGET is MODULE:FACTORY. MODULE is a dotted module name or the path of a .py file; FACTORY is a
+function without arguments that returns (model, inputs), inputs being a tuple of arguments, a dict
+of keyword arguments, or (args, kwargs). Such as `sparsecompile explain demo.py:make`, with
+
+    def make():
+        return torch.nn.Linear(64, 64), (torch.randn(1, 64),)"""
+_OWN_FILE = re.compile(r".+-[0-9a-f]{20}\.(so|cpp|json|lock)(\.sha256|\..{8})?")
+_HOUR = 3600.0
+
+
+class _Group(TyperGroup):
+    """Says what is wrong without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SparseCompileError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="torch.compile(model, backend='sparse'): what it does to a model, and why.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command(epilog=_EXAMPLE)
+def explain(
+    target: Annotated[str, typer.Argument(help="MODULE:FACTORY", show_default=False)],
+    prune: Annotated[str | None, typer.Option(help="Lossy: '2:4', 'unstructured(0.8)'.")] = None,
+    formats: Annotated[str | None, typer.Option(help="Only these: 'n_m[2:4],bitmap'.")] = None,
+    device: Annotated[str | None, typer.Option("--target", help="Such as 'cpu[avx2]'.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail where zeros stay dense.")] = False,
+    findings: Annotated[bool, typer.Option("--findings", help="Show each format's find.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write the report as a page.")] = None,
+    graph: Annotated[bool, typer.Option("--graph", help="Print the packed graphs.")] = False,
+    source: Annotated[str | None, typer.Option(help="Print a generated source, or 'all'.")] = None,
+) -> None:
+    """Show what happens to every linear of a model, and why.
+
+    The model runs once on its inputs, without gradients.
+    """
+    if as_json + graph + findings + (source is not None) > 1:
+        _fail("--json, --graph, --findings and --source exclude one another")
+    model, args, kwargs = _load(target)
+    options: dict[str, Any] = {"strict": strict}
+    options |= {"prune": prune} if prune is not None else {}
+    options |= {"target": device} if device is not None else {}
+    # A comma between brackets belongs to the format.
+    options |= {"formats": re.split(r",(?![^\[]*\])", formats)} if formats is not None else {}
+    report = _explain(options, model, args, kwargs)
+    if html is not None:
+        try:
+            report.to_html(str(html))
+        except OSError as error:
+            typer.echo(f"error: cannot write {html}: {error.strerror}", err=True)
+            raise typer.Exit(1) from error
+        typer.echo(f"wrote {html}", err=True)
+    if as_json:
+        typer.echo(report.to_json())
+    elif graph:
+        typer.echo(report.after)
+    elif source is not None:
+        typer.echo("\n".join(_sources(report.sources, source)))
+    else:
+        from sparsecompile.report_text import render
+
+        color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        typer.echo(render(report, findings=findings, color=color))
+
+
+@app.command()
+def formats() -> None:
+    """List the structures and codecs that formats are made of."""
+    from sparsecompile.packed import Codec, Structure
+    from sparsecompile.registry import default_registry
+
+    registry = default_registry()
+    structures, codecs = registry.all(Structure), registry.all(Codec)
+    typer.echo("A format is structure/codec, such as n_m[2:4]/float.\n")
+    typer.echo("structures, where the kept values are:")
+    _list((s.family, s, [x.name for x in structures if x.family == s.family]) for s in structures)
+    typer.echo("\ncodecs, how a kept value is stored:")
+    _list((c.family, c, [x.name for x in codecs if x.family == c.family]) for c in codecs)
+
+
+@app.command()
+def passes() -> None:
+    """List the passes in the order they run."""
+    from sparsecompile.registry import default_registry
+    from sparsecompile.rule import Pass, Phase, order
+
+    ordered = order(default_registry().all(Pass))
+    for phase in Phase:
+        members = [p for p in ordered if p.phase == phase]
+        if members:
+            typer.echo(f"{phase.name}:")
+            _list((p.name, p, []) for p in members)
+
+
+@app.command()
+def cache(
+    clear: Annotated[bool, typer.Option("--clear", help="Delete what is in it.")] = False,
+) -> None:
+    """Show the folder of generated sources and built kernels, and its size."""
+    from sparsecompile.codegen.cpp.cache import Cache
+
+    folder = Cache().path("").resolve()
+    files = [path for path in folder.iterdir() if _is_own(path)] if folder.is_dir() else []
+    if not clear:
+        size = sum(path.stat().st_size for path in files)
+        typer.echo(f"{folder}: {len(files)} files, {size / 1e6:.1f} MB")
+        return
+    for path in files:
+        path.unlink(missing_ok=True)
+    typer.echo(f"{folder}: deleted {len(files)} files")
+
+
+@app.command()
+def version() -> None:
+    """Print the versions of everything that kernels depend on."""
+    import torch
+
+    from sparsecompile.codegen.cpp.compiler import find_compiler
+    from sparsecompile.spec import Target
+
+    try:
+        compiler = find_compiler()
+        found = f"{compiler.version} ({compiler.command[0]})"
+    except BuildError as error:
+        found = str(error)
+    for name, text in (
+        ("sparsecompile", _installed("sparsecompile")),
+        ("torch", torch.__version__),
+        ("triton", _installed("triton")),
+        ("compiler", found),
+        ("target", str(Target.host())),
+    ):
+        typer.echo(f"{name:<14}{text}")
+
+
+def _load(target: str) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+    """The model and inputs that MODULE:FACTORY stands for."""
+    name, colon, attribute = target.rpartition(":")
+    if not colon or not name or not attribute:
+        _fail(f"{target!r} is not MODULE:FACTORY")
+    module = _import(name)
+    try:
+        factory = attrgetter(attribute)(module)
+    except AttributeError:
+        _fail(f"{name} has no {attribute!r}")
+    if not callable(factory):
+        _fail(f"{attribute!r} of {name} is {type(factory).__name__}, not a function")
+    needed = [
+        p.name
+        for p in inspect.signature(factory).parameters.values()
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    if needed:
+        _fail(f"{target} needs arguments: {', '.join(needed)}")
+    made = factory()
+    if not isinstance(made, tuple) or len(made) != 2 or not callable(made[0]):
+        _fail(f"{target} returned {_describe(made)}, not (model, inputs)")
+    model, inputs = made
+    if isinstance(inputs, Mapping):
+        return model, (), dict(inputs)
+    if not isinstance(inputs, tuple):
+        _fail(f"the inputs that {target} returned are {_describe(inputs)}, not a tuple or dict")
+    if len(inputs) == 2 and isinstance(inputs[0], tuple) and isinstance(inputs[1], Mapping):
+        return model, inputs[0], dict(inputs[1])
+    return model, inputs, {}
+
+
+def _import(name: str) -> Any:
+    if not name.endswith(".py"):
+        sys.path.insert(0, str(Path.cwd()))
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            # A module that the model's own module misses is not a wrong command line.
+            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+                raise
+            _fail(f"there is no module {error.name!r}, here or installed")
+    path = Path(name).resolve()
+    if not path.is_file():
+        _fail(f"there is no file {name}")
+    sys.path[:0] = [str(path.parent), str(Path.cwd())]
+    # Under its own name it could hide a module that is needed, such as `torch`.
+    loader = SourceFileLoader(f"_explained_{path.stem}", str(path))
+    spec = ModuleSpec(loader.name, loader, origin=str(path))
+    spec.has_location = True
+    module = sys.modules[spec.name] = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def _explain(
+    options: Mapping[str, Any],
+    model: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> Report:
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    from sparsecompile.compiler import Compiler
+
+    try:
+        return Compiler(**options).explain(model, *args, **kwargs)
+    except BackendCompilerFailed as error:
+        if isinstance(error.inner_exception, SparseCompileError):
+            raise error.inner_exception from None
+        raise
+
+
+def _sources(sources: Mapping[str, str], name: str) -> list[str]:
+    if name == "all":
+        return list(sources.values())
+    if name not in sources:
+        _fail(f"no source {name!r}; there are: {', '.join((*sources, 'all'))}")
+    return [sources[name]]
+
+
+def _describe(value: object) -> str:
+    kind = type(value).__name__
+    return f"a tuple of {len(value)}" if isinstance(value, tuple) else f"of type {kind}"
+
+
+def _fail(message: str) -> NoReturn:
+    """Leave: the command line is wrong."""
+    typer.echo(f"error: {message}\n\n{_EXAMPLE}", err=True)
+    raise typer.Exit(2)
+
+
+def _list(items: Iterable[tuple[str, object, Sequence[str]]]) -> None:
+    """Print names, once each, with the first line of their docstrings and their members."""
+    for name, (thing, members) in {name: rest for name, *rest in items}.items():
+        doc = (inspect.getdoc(type(thing)) or "").partition("\n")[0]
+        for text in (doc, " ".join(members) if members != [name] else ""):
+            ...
+
+
+def _installed(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,41 @@
+"""`float`: values as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sparsecompile.packed import Codec
+
+if TYPE_CHECKING:
+    import sympy
+
+
+class Float(Codec):
+    """float32, bfloat16 or float16 values in the weight's own dtype.
+
+    Value tensors: `values` `[slots]`.
+    """
+
+    family = "float"
+    lossless = True
+
+    def encode(self, values: Tensor) -> dict[str, Tensor]:
+        """The values."""
+        return {"values": values}
+
+    def decode(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+        """The values."""
+        return tensors["values"].to(dtype)
+
+    def value_bits(self, dtype: torch.dtype) -> sympy.Expr:
+        """16 or 32 bits a slot."""
+        from sparsecompile.costs import slots
+
+        return dtype.itemsize * 8 * slots
+
+
+COMPONENTS = (Float(),)

@@ -1,0 +1,206 @@
+"""Compiler: what `backend="sparse"` is."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from sparsecompile.bind import WeightView
+from sparsecompile.dump import Dump
+from sparsecompile.errors import BuildError, CacheError, RejectedError
+from sparsecompile.graph import Edit, copy_graph
+from sparsecompile.inductor import compile_rest
+from sparsecompile.options import Options
+from sparsecompile.record import graph_report
+from sparsecompile.registry import Component, Registry, default_registry
+from sparsecompile.report import Report
+from sparsecompile.rule import run_passes
+from sparsecompile.runtime import CompiledGraph, Slot, lower_packed
+from sparsecompile.selection import select_formats, select_passes, select_target
+from sparsecompile.template import Codegen
+from sparsecompile.weights import live
+
+logger = logging.getLogger("sparsecompile")
+
+Finish = Callable[[GraphModule, Sequence[Any], Sequence[Tensor]], Callable[..., Any]]
+"""Compiles what is left: the graph, the values of its placeholders, headers of its layouts."""
+
+
+class Compiler:
+    """A backend for `torch.compile`: `torch.compile(model, backend=Compiler(prune="2:4"))`.
+
+    Args:
+        registry: structures, codecs, passes and templates; by default every installed plug-in.
+        options: see `Options`.
+
+    Raises:
+        OptionError: an option that does not exist or cannot be used.
+        RegistrationError: a format that does not exist.
+        OrderingError: passes that cannot be ordered.
+    """
+
+    def __init__(self, registry: Registry | None = None, **options: Any) -> None:
+        self._given = options
+        self.options = Options.of(options)
+        self.target = select_target(self.options)
+        self._report = Report(str(self.target))
+        self._lock = threading.Lock()
+        self._warned = False
+        self._use(registry if registry is not None else default_registry())
+
+    @property
+    def report(self) -> Report:
+        """What happened to every linear compiled so far."""
+        return self._report
+
+    def register(self, *components: Component) -> None:
+        """Add structures, codecs, passes or templates to this Compiler alone.
+
+        Raises:
+            RegistrationError: not a component, or its name is taken.
+            OrderingError: passes that cannot be ordered any more.
+        """
+        registry = self.registry.copy()
+        registry.register(*components)
+        self._use(registry)
+
+    def _use(self, registry: Registry) -> None:
+        self.passes = select_passes(registry, self.options)
+        self.formats = select_formats(registry, self.options)
+        self._codegen = registry.get(Codegen, self.target.device)
+        self.registry = registry
+
+    def __call__(
+        self,
+        gm: GraphModule,
+        example_inputs: Sequence[Any],
+        *,
+        mode: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> Callable[..., Any]:
+        """Compile a graph; called by Dynamo.
+
+        Args:
+            gm: the graph; it is not changed.
+            example_inputs: values of its placeholders, the live Parameters among them.
+            mode: as for `torch.compile`, for Inductor.
+            options: added to the Compiler's own.
+            name: ignored.
+
+        Raises:
+            SparseCompileError: a pass failed, or under `strict` something was left dense.
+        """
+        if options:
+            compiler = Compiler(self.registry, **{**self._given, **options})
+            return compiler(gm, example_inputs, mode=mode)
+        finish = partial(
+            compile_rest,
+            mode=mode,
+            options=self.options.inductor,
+            version=self._codegen.sources_digest(),
+        )
+        return self.compile(gm, example_inputs, finish)
+
+    def explain(self, model: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
+        """What would happen to a model, without compiling more than its packed linears.
+
+        The model runs once, without gradients, on the given inputs.
+
+        Args:
+            model: a module or function.
+            args: its example inputs.
+            kwargs: its example keyword inputs.
+        """
+        compiler = Compiler(self.registry, **self._given)
+
+        def explaining(gm: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+            return compiler.compile(gm, inputs, _run_eagerly)
+
+        with torch.no_grad():
+            torch.compile(model, backend=explaining)(*args, **kwargs)
+        return compiler.report
+
+    def compile(
+        self, gm: GraphModule, inputs: Sequence[Any], finish: Finish
+    ) -> Callable[..., Any]:
+        """Pack what can be packed of a graph and let `finish` compile the rest.
+
+        Raises:
+            SparseCompileError: a pass failed, or under `strict` something was left dense.
+        """
+        try:
+            return self._compile(gm, inputs, finish)
+        except (BuildError, CacheError) as error:
+            if self.options.strict:
+                raise
+            self._warn(error)
+            without_compiler = isinstance(error, BuildError) and error.source is None
+            return _run_eagerly(gm, inputs, ()) if without_compiler else finish(gm, inputs, ())
+
+    def _compile(
+        self, gm: GraphModule, inputs: Sequence[Any], finish: Finish
+    ) -> Callable[..., Any]:
+        module = copy_graph(gm)
+        weights = WeightView(module, inputs, grad=torch.is_grad_enabled())
+        edit = Edit(module, weights, self.formats)
+        dump = Dump.of(self.options.dump)
+        before = dump.graph("captured", module)
+        run_passes(self.passes, edit, lambda done: dump.graph(done.name, module))
+        slots, lowered = lower_packed(edit, self._codegen, self.target, self.registry)
+        keep = _drop_packed(module, slots, len(inputs))
+        after = dump.graph("lowered", module)
+        with self._lock:
+            graph = graph_report(self._report.graphs, edit, lowered, before, after)
+            sources = {low.kernel.source.name: low.kernel.source.text for low in lowered}
+            self._report = replace(
+                self._report,
+                graph_reports=(*self._report.graph_reports, graph),
+                sources={**self._report.sources, **sources},
+            )
+        dump.finish(self._report, sources)
+        for node in graph.nodes:
+            logger.info("%s: %s", node.weight, node.format or f"dense: {node.reason}")
+            if self.options.strict and not node.packed and (node.zeros or self.options.prune):
+                raise RejectedError(node.weight, node.reason)
+        if not slots:
+            return finish(gm, inputs, ())
+        headers = [slot.layout(live(slot.binding)).value.header for slot in slots]
+        run = finish(module, [inputs[i] for i in keep], headers)
+        return CompiledGraph(run, keep, slots, lambda: torch.compile(gm))
+
+    def _warn(self, error: Exception) -> None:
+        if not self._warned:
+            self._warned = True
+            message = f"sparsecompile leaves the model dense: {error}"
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def _run_eagerly(
+    module: GraphModule, inputs: Sequence[Any], layouts: Sequence[Tensor]
+) -> Callable[..., Any]:
+    forward: Callable[..., Any] = module.forward
+    return forward
+
+
+def _drop_packed(module: GraphModule, slots: Sequence[Slot], count: int) -> list[int]:
+    """Drop the dense weights that only packed linears read; which arguments are left."""
+    packed = {leaf.index for slot in slots for leaf in slot.binding.leaves()}
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"][:count]
+    keep = []
+    for index, node in enumerate(placeholders):
+        if index in packed and not node.users:
+            module.graph.erase_node(node)
+        else:
+            keep.append(index)
+    module.recompile()
+    return keep

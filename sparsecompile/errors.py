@@ -1,0 +1,118 @@
+"""Everything sparsecompile raises, and `Reject`, the one way to refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class Reject(Exception):  # noqa: N818 - a refusal is an answer, not an error
+    """A guard's or a structure's refusal: what was found, where, and what was needed.
+
+    Raised by `Structure.find`, `Rule.guard` and `Template.supports`; recorded in the `Report`
+    and shown to the user. It never leaves the compiler unless `options={"strict": True}`.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class SparseCompileError(Exception):
+    """Base of every error that reaches a user; the facts are attributes."""
+
+
+class OptionError(SparseCompileError, ValueError):
+    """An option that does not exist or has a value that cannot be used.
+
+    Attributes:
+        option: name of the option.
+    """
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
+class RegistrationError(SparseCompileError, ValueError):
+    """Something that cannot be registered: unknown kind, or a name that is already taken.
+
+    Attributes:
+        name: the name in question.
+    """
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class OrderingError(SparseCompileError, ValueError):
+    """Passes whose `before` and `after` contradict one another.
+
+    Attributes:
+        names: the passes in the cycle, each before the next.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__(
+            f"passes cannot be ordered: {' -> '.join((*names, names[0]))}; "
+            "remove one of these `before`/`after` names"
+        )
+        self.names = names
+
+
+class PassError(SparseCompileError):
+    """A pass raised something other than `Reject`, or left a broken graph.
+
+    Attributes:
+        pass_name: name of the pass.
+        node: name of the graph node it worked on, or None.
+    """
+
+    def __init__(self, pass_name: str, node: str | None, message: str) -> None:
+        where = f" at node {node!r}" if node else ""
+        super().__init__(
+            f"pass {pass_name!r} failed{where}: {message}; "
+            f'options={{"passes": {{"without": ["{pass_name}"]}}}} compiles without it'
+        )
+        self.pass_name = pass_name
+        self.node = node
+
+
+class RejectedError(SparseCompileError):
+    """Under `strict`: something that would have been left dense.
+
+    Attributes:
+        node: name of the linear in the model.
+        reason: the refusal.
+    """
+
+    def __init__(self, node: str, reason: str) -> None:
+        super().__init__(f"{node} was left dense: {reason}")
+        self.node = node
+        self.reason = reason
+
+
+class BuildError(SparseCompileError):
+    """The C++ compiler failed or is missing.
+
+    Attributes:
+        source: path of the generated file, or None when no compiler was found.
+        stderr: what the compiler said.
+    """
+
+    def __init__(self, message: str, source: Path | None = None, stderr: str = "") -> None:
+        super().__init__(message + (f"\n{stderr.strip()}" if stderr.strip() else ""))
+        self.source = source
+        self.stderr = stderr
+
+
+class CacheError(SparseCompileError, OSError):
+    """The cache folder cannot be used.
+
+    Attributes:
+        path: the folder.
+    """
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path

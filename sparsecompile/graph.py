@@ -1,0 +1,313 @@
+"""Edit: how passes see and change a graph; `packed_linear`, the node they make."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
+from torch.nn import functional as F  # noqa: N812 - torch's own spelling
+
+from sparsecompile.bind import WeightView, weight_reader, writes_in_place
+from sparsecompile.epilogue import apply_epilogue
+from sparsecompile.errors import Reject
+from sparsecompile.packed import Format
+from sparsecompile.pattern import Call, Match, Target
+from sparsecompile.survey import Survey, survey
+from sparsecompile.weights import Binding, lossy
+
+
+@weight_reader
+def packed_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    operands: tuple[Tensor, ...],
+    format: str,
+    epilogue: tuple[str, ...] = (),
+) -> Tensor:
+    """What a packed linear computes: a node of the graph until it gets its kernel.
+
+    `x` `[..., k]`, `weight` `[n, k]` dense, `bias` `[n]` or None, `operands` `[..., n]`. This is
+    the definition; a compiled graph calls the op `sparsecompile::linear` instead.
+    """
+    dense = _FORMATS[format].pack(weight).unpack()
+    return apply_epilogue(F.linear(x, dense, bias), epilogue, operands)
+
+
+_FORMATS: dict[str, Format] = {}
+"""Formats by name, for the nodes that were made with them: a node's arguments are plain data."""
+
+PACKED = Call(
+    (packed_linear,), ("x", "weight", "bias", "operands", "format", "epilogue"), capture="linear"
+)
+"""Pattern of a packed linear."""
+
+
+def format_of(name: str) -> Format:
+    """The format that a `packed_linear` node names."""
+    return _FORMATS[name]
+
+
+def origins(node: Node) -> tuple[str, ...]:
+    """The linears of the model that a node does the work of, by their names in the graph."""
+    return tuple(node.meta.get("sparsecompile_origins", ()))
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """What a pass did at one node; `reason` says why it did not, and is empty when it did."""
+
+    pass_name: str
+    node: str
+    reason: str = ""
+
+
+@dataclass
+class Considered:
+    """A linear whose weight was looked at.
+
+    Attributes:
+        weight: name of the weight in the model.
+        survey: what was found, or None when it could not be taken.
+        lossy: what changes the weight on request, else empty.
+        reason: why it could not be taken, else empty.
+    """
+
+    weight: str
+    survey: Survey | None = None
+    lossy: str = ""
+    reason: str = ""
+
+
+class Edit:
+    """The graph under change, and the record of what happened to it.
+
+    Args:
+        module: the graph; it is changed.
+        weights: what is known of the live tensors behind its placeholders.
+        formats: the formats that may be used, in order of preference.
+    """
+
+    def __init__(
+        self,
+        module: GraphModule,
+        weights: WeightView,
+        formats: tuple[Format, ...] = (),
+    ) -> None:
+        self.module = module
+        self.weights = weights
+        self.formats = formats
+        self.rewrites: list[Rewrite] = []
+        self.considered: dict[str, Considered] = {}
+        self.position: str | None = None
+
+    def nodes(self) -> Iterator[Node]:
+        """The nodes there are now, in order, without those that get erased on the way."""
+        for node in list(self.module.graph.nodes):
+            if not node._erased:
+                self.position = node.name
+                yield node
+
+    def call(
+        self,
+        target: Target,
+        args: tuple[Any, ...],
+        *,
+        before: Node,
+        like: Node | None = None,
+        value: Any = None,
+        origins: tuple[str, ...] = (),
+    ) -> Node:
+        """Insert a call.
+
+        Args:
+            target: a function, or the name of a tensor method.
+            args: nodes and constants.
+            before: where.
+            like: node whose place in the model it inherits; `before` if None.
+            value: fake tensor that stands for its value; by default the call is run on the fake
+                tensors of its arguments.
+            origins: linears of the model that it does the work of, for the report.
+        """
+        graph = self.module.graph
+        with graph.inserting_before(before):
+            node = (
+                graph.call_method(target, args)
+                if isinstance(target, str)
+                else graph.call_function(target, args)
+            )
+        node.meta = {
+            key: value
+            for key, value in (like or before).meta.items()
+            if key not in ("grapharg", "example_value", "val")
+        }
+        node.meta["example_value"] = _fake_call(node) if value is None else value
+        node.meta["sparsecompile_origins"] = origins
+        return node
+
+    def packed_linear(
+        self,
+        x: Node,
+        weight: Node,
+        bias: Node | None,
+        format: Format,
+        *,
+        before: Node,
+        operands: tuple[Node, ...] = (),
+        epilogue: tuple[str, ...] = (),
+        origins: tuple[str, ...],
+    ) -> Node:
+        """Insert a `packed_linear`; for `before` and `origins` see `call`."""
+        _FORMATS[str(format)] = format
+        args = (x, weight, bias, operands, str(format), epilogue)
+        example = self.value(x)
+        value = example.new_empty((*example.shape[:-1], self.value(weight).shape[0]))
+        return self.call(packed_linear, args, before=before, value=value, origins=origins)
+
+    def packed_nodes(self) -> Iterator[Match]:
+        """The `packed_linear` nodes in order, with the arguments they have when they come up."""
+        for node in self.nodes():
+            match = PACKED.match(node)
+            if match is not None:
+                yield match
+
+    def replace(self, old: Node, new: Node) -> None:
+        """Let every user of `old` use `new`; erase `old` and the weight functions only it read."""
+        old.replace_all_uses_with(new)
+        self.erase(old)
+
+    def hoist(self, node: Node, before: Node) -> None:
+        """Move a weight function, and those it reads, up to `before` where they come later.
+
+        Raises:
+            Reject: it reads something else than weights.
+        """
+        if not self.weights.is_weight(node):
+            raise Reject(f"{node.name} is not a weight of the model")
+        if node.op != "placeholder" and before < node:
+            for source in node.all_input_nodes:
+                self.hoist(source, before)
+            before.prepend(node)
+
+    def erase(self, node: Node) -> None:
+        """Erase a node without users, and the weight functions only it read."""
+        sources = node.all_input_nodes
+        self.module.graph.erase_node(node)
+        for source in sources:
+            if not source.users and self.weights.is_function(source):
+                self.erase(source)
+
+    def binding(self, node: Any) -> Binding:
+        """The live tensors behind a weight.
+
+        Raises:
+            Reject: it is not a frozen function of the model's own weights.
+        """
+        return self.weights.binding(node)
+
+    def survey(self, linear: Node, weight: Any) -> Survey:
+        """What every format finds in the weight of a linear; kept for the report.
+
+        Raises:
+            Reject: the weight cannot be taken.
+        """
+        considered = Considered(self.weights.names(weight))
+        try:
+            binding = self.binding(weight)
+            considered.survey = survey(binding, self.formats)
+            considered.lossy = lossy(binding)
+        except Reject as reject:
+            considered.reason = reject.reason
+            raise
+        finally:
+            self.considered[linear.name] = considered
+        return considered.survey
+
+    def value(self, node: Any) -> Tensor:
+        """The fake tensor that stands for a node's value.
+
+        Raises:
+            Reject: nothing is known of it.
+        """
+        example = _example(node) if isinstance(node, Node) else None
+        if not isinstance(example, Tensor):
+            raise Reject(f"nothing is known of the shape and dtype of {node}")
+        return example
+
+    def same_shape(self, a: Any, b: Any) -> bool:
+        """Whether two nodes surely have one shape and dtype; adds no guard on symbolic sizes."""
+        # Imports sympy, which takes longer than all of torch.
+        from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+        first, second = self.value(a), self.value(b)
+        return (
+            first.dtype == second.dtype
+            and first.dim() == second.dim()
+            and all(
+                statically_known_true(p == q)
+                for p, q in zip(first.shape, second.shape, strict=True)
+            )
+        )
+
+    def writes_between(self, first: Node, last: Node) -> Node | None:
+        """A node between two others that may write in place, or None."""
+        node = first.next
+        while node is not last:
+            if writes_in_place(node):
+                return node
+            node = node.next
+        return None
+
+    def replaced(self, pass_name: str, node: Node) -> None:
+        """Record that a pass changes a node."""
+        self.rewrites.append(Rewrite(pass_name, node.name))
+
+    def rejected(self, pass_name: str, node: Node | None, reason: str) -> None:
+        """Record a refusal."""
+        self.rewrites.append(Rewrite(pass_name, node.name if node is not None else "", reason))
+
+    def check(self) -> None:
+        """Check the graph and generate its code anew."""
+        self.module.graph.lint()
+        self.module.recompile()
+
+
+def _example(node: Node) -> Any:
+    """Dynamo keeps a node's fake value under one name, exported programs under another."""
+    return node.meta.get("example_value", node.meta.get("val"))
+
+
+def _fake_call(node: Node) -> Any:
+    """Value of a call on the fake values of its arguments, None where one is not known."""
+    if any(_example(source) is None for source in node.all_input_nodes):
+        return None
+    args = map_arg(node.args, _example)
+    function = (
+        getattr(type(args[0]), node.target) if isinstance(node.target, str) else node.target
+    )
+    with torch.no_grad():
+        return function(*args)  # type: ignore[operator]
+
+
+def copy_graph(module: GraphModule) -> GraphModule:
+    """A copy to edit: Dynamo reads its own graph again after the backend returns."""
+    graph = Graph(tracer_cls=module.graph._tracer_cls)
+    nodes: dict[Node, Node] = {}
+    graph.graph_copy(module.graph, nodes)
+    original = next(node for node in reversed(module.graph.nodes) if node.op == "output")
+    output = graph.output(map_arg(original.args[0], nodes.__getitem__), original.type)
+    output.meta.update(original.meta)
+    for old, new in nodes.items():
+        if hasattr(old, "_dynamo_source"):
+            new._dynamo_source = old._dynamo_source  # type: ignore[attr-defined]
+    copy = GraphModule(module, graph)
+    copy.meta = dict(module.meta)
+    for name in ("_param_name_to_source", "_source_to_user_stacks", "shape_env"):
+        if hasattr(module, name):
+            setattr(copy, name, getattr(module, name))
+    return copy

@@ -1,0 +1,71 @@
+"""The rest of the graph goes to Inductor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.fx import Graph, GraphModule
+
+DEFAULTS: Mapping[str, Any] = {
+    # The C++ wrapper calls native ops in half the time of the Python one, but only without the
+    # size checks, which it does through slow calls.
+    "cpp_wrapper": True,
+    "size_asserts": False,
+    "freezing": False,
+}
+
+
+def compile_rest(
+    module: GraphModule,
+    inputs: Sequence[Any],
+    layouts: Sequence[torch.Tensor],
+    *,
+    mode: str | None,
+    options: Mapping[str, Any],
+    version: str,
+) -> Callable[..., Any]:
+    """Hand a graph to Inductor.
+
+    Args:
+        module: the graph; its last placeholders are for `layouts`.
+        inputs: values of the other placeholders.
+        layouts: headers of packed weights.
+        mode: as for `torch.compile`.
+        options: Inductor's own options; they win over `DEFAULTS` and `mode`.
+        version: stands for all our code. It enters the key of torch's caches, which do not see
+            the op's fake and autograd formula.
+    """
+    from torch._inductor.compile_fx import compile_fx
+
+    fake_mode = torch._guards.TracingContext.get().fake_mode
+    # With real tensors a size that equals a sequence length would become symbolic with it.
+    fakes = [fake_mode.from_tensor(layout, static_shapes=True) for layout in layouts]
+    patches = {**DEFAULTS, **_mode_options(mode), **options}
+    stamp = _version_stamp(version, patches.get("post_grad_custom_post_pass"))
+    patches["post_grad_custom_post_pass"] = stamp
+    return compile_fx(module, [*inputs, *fakes], config_patches=patches)  # type: ignore[no-any-return]
+
+
+def _mode_options(mode: str | None) -> Mapping[str, Any]:
+    if mode in (None, "default"):
+        return {}
+    from torch._inductor import list_mode_options
+
+    return list_mode_options(mode)
+
+
+def _version_stamp(version: str, inner: Any) -> Any:
+    """A pass over Inductor's graph whose uuid is our version; runs the user's own, if any."""
+    from torch._inductor.custom_graph_pass import CustomGraphPass
+
+    class VersionStamp(CustomGraphPass):
+        def __call__(self, graph: Graph) -> None:
+            if inner is not None:
+                inner(graph)
+
+        def uuid(self) -> Any:
+            return (version, inner.uuid() if hasattr(inner, "uuid") else repr(inner))
+
+    return VersionStamp()

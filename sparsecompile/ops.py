@@ -1,0 +1,102 @@
+"""The torch ops `sparsecompile::linear` and `sparsecompile::unpack`: schemas, fakes, autograd.
+
+Their CPU implementations are a native library that `sparsecompile.codegen` builds and loads; the
+arguments are of types that Inductor's C++ wrapper passes without calling back into Python.
+
+`linear(x, weight, bias, operand0, operand1, n, kernel)`: `x` `[..., k]` float32, bfloat16 or
+float16; `weight` uint8, a layout made by the kernel's `prepack` or a view of its first
+`HEADER_BYTES` (the op reads the storage behind it, so that graphs do not depend on how many bytes
+a weight takes); `bias` `[n]`; operands `[..., n]`, in the order of the epilogue's steps;
+`kernel` a `Kernel.key`. Returns `[..., n]` in x's dtype.
+
+`unpack(weight, n, k, kernel)`: the dense weight `[n, k]` that a layout stands for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsecompile.errors import SparseCompileError
+
+NAMESPACE = "sparsecompile"
+HEADER_BYTES = 128
+"""Bytes of the header that every layout begins with."""
+
+_library = torch.library.Library(NAMESPACE, "DEF")
+_library.define(
+    "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? operand0, Tensor? operand1, "
+    "int n, int kernel) -> Tensor",
+    tags=(torch.Tag.needs_contiguous_strides,)
+    if hasattr(torch.Tag, "needs_contiguous_strides")
+    else (),
+)
+_library.define("unpack(Tensor weight, Tensor like, int n, int k, int kernel) -> Tensor")
+_library.define(
+    "linear_with_grad(Tensor x, Tensor weight, Tensor? bias, int n, int kernel) -> Tensor"
+)
+
+
+@torch.library.register_fake(f"{NAMESPACE}::linear", lib=_library)
+def _linear_fake(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    operand0: Tensor | None,
+    operand1: Tensor | None,
+    n: int,
+    kernel: int,
+) -> Tensor:
+    return x.new_empty((*x.shape[:-1], n))
+
+
+@torch.library.register_fake(f"{NAMESPACE}::unpack", lib=_library)
+def _unpack_fake(weight: Tensor, like: Tensor, n: int, k: int, kernel: int) -> Tensor:
+    return like.new_empty((n, k))
+
+
+class _PackedLinear(torch.autograd.Function):
+    """Gradient of a packed linear with respect to its input and bias; the weight is frozen."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, n: int, kernel: int
+    ) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.n, ctx.kernel, ctx.k = n, kernel, x.shape[-1]
+        with torch._C._AutoDispatchBelowAutograd():
+            return torch.ops.sparsecompile.linear(x, weight, bias, None, None, n, kernel)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        grad_x = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            (weight,) = ctx.saved_tensors
+            dense = torch.ops.sparsecompile.unpack(weight, grad, ctx.n, ctx.k, ctx.kernel)
+            grad_x = grad @ dense
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad.reshape(-1, ctx.n).sum(0)
+        return grad_x, None, grad_bias, None, None
+
+
+def _linear_with_grad(
+    x: Tensor, weight: Tensor, bias: Tensor | None, n: int, kernel: int
+) -> Tensor:
+    """What the native op's Autograd key calls when a gradient is wanted."""
+    return _PackedLinear.apply(x, weight, bias, n, kernel)  # type: ignore[no-any-return, no-untyped-call]
+
+
+_library.impl("linear_with_grad", _linear_with_grad, "CompositeImplicitAutograd")
+
+
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, operands: tuple[Tensor, ...], n: int, kernel: int
+) -> Tensor:
+    """Call the op with however many operands the kernel's epilogue reads."""
+    if len(operands) > 2:
+        raise SparseCompileError(f"an epilogue reads at most 2 tensors, not {len(operands)}")
+    first, second = (*operands, None, None)[:2]
+    return torch.ops.sparsecompile.linear(x, weight, bias, first, second, n, kernel)  # type: ignore[no-any-return]

@@ -1,0 +1,90 @@
+"""Options: what `torch.compile(..., options={...})` may say."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from sparsecompile.errors import OptionError
+
+
+
+@dataclass(frozen=True)
+class Options:
+    """Validated options of one Compiler.
+
+    Attributes:
+        formats: names of the formats that may be used, the preferred first among equals, such as
+            `["n_m[2:4]", "bitmap"]`; a bare structure means the codec `float`. Default: all.
+        passes: pass name -> its options, such as `{"merge_linears": {"most": 2}}`; the key
+            `"without"` lists passes to leave out.
+        prune: lossy. `"2:4"`, `"unstructured(0.8)"`, `"block(16,16,0.5)"` for every linear, or a
+            mapping from name patterns (`"*.mlp.*"`) to these; the first that matches counts.
+        strict: raise `RejectedError` where a linear would be left dense although it holds zeros
+            or was asked to be pruned, and build errors instead of running dense.
+        target: `"cpu"`, or with an instruction set: `"cpu[avx2]"`, `"cpu[portable]"`.
+        dump: folder that gets the graph after every pass, the generated sources and the report.
+        inductor: options for Inductor, such as `{"max_autotune": True}`.
+    """
+
+    formats: tuple[str, ...] | None = None
+    passes: Mapping[str, Any] = field(default_factory=dict)
+    prune: str | Mapping[str, str] | None = None
+    strict: bool = False
+    target: str = "cpu"
+    dump: Path | None = None
+    inductor: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any] | None) -> Options:
+        """Check options as a user gives them.
+
+        Raises:
+            OptionError: unknown, of a wrong type, or with a value that cannot be used.
+        """
+        given = dict(options or {})
+        known = [f.name for f in fields(cls)]
+        for name in given:
+            if name not in known:
+                close = difflib.get_close_matches(str(name), known, 1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                raise OptionError(
+                    str(name), f"unknown option {name!r}; {hint}known: {', '.join(known)}"
+                )
+        if isinstance(given.get("formats"), (list, tuple)):
+            given["formats"] = tuple(given["formats"])
+        if isinstance(given.get("dump"), str):
+            given["dump"] = Path(given["dump"])
+        result = cls(**given)
+        result._check()
+        return result
+
+    def _check(self) -> None:
+        formats = self.formats
+        self._require(
+            "formats",
+            formats is None
+            or (isinstance(formats, tuple) and all(isinstance(f, str) for f in formats)),
+            "a list of format names",
+        )
+        self._require("passes", isinstance(self.passes, Mapping), "a mapping from pass names")
+        self._require(
+            "prune", isinstance(self.prune, (str, Mapping, type(None))), "a recipe or a mapping"
+        )
+        self._require("strict", isinstance(self.strict, bool), "True or False")
+        self._require("target", isinstance(self.target, str), "a string such as 'cpu'")
+        self._require("dump", isinstance(self.dump, (Path, type(None))), "a folder")
+        self._require("inductor", isinstance(self.inductor, Mapping), "a mapping")
+        if self.inductor.get("freezing"):
+            raise OptionError(
+                "inductor",
+                "Inductor's freezing bakes weights into the graph and never notices that they "
+                'change; remove "freezing" from options["inductor"]',
+            )
+
+    def _require(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise OptionError(name, f"option {name!r} must be {what}, not {getattr(self, name)!r}")

@@ -1,0 +1,92 @@
+"""From what happened to a graph to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch.fx import Node
+
+from sparsecompile.errors import Reject
+from sparsecompile.graph import Considered, Edit
+from sparsecompile.pattern import Call
+from sparsecompile.report import GraphReport, KernelChoice, NodeReport
+from sparsecompile.runtime import Lowered
+from sparsecompile.spelling import LINEAR
+
+
+def graph_report(
+    graph: int, edit: Edit, lowered: Sequence[Lowered], before: str, after: str
+) -> GraphReport:
+    """The report of a graph.
+
+    Args:
+        graph: its number.
+        edit: what passes did to it.
+        lowered: its packed nodes.
+        before: its code as it came.
+        after: its code as it goes on.
+    """
+    packed = {name: low for low in lowered for name in low.origins}
+    nodes = [
+        _node_report(graph, name, considered, packed.get(name), edit)
+        for name, considered in edit.considered.items()
+    ]
+    linear = Call(LINEAR, ("x", "weight", "bias"))
+    for node in edit.nodes():
+        match = linear.match(node)
+        if match is not None and node.name not in edit.considered:
+            nodes.append(_unseen(graph, node, edit.weights.names(match["weight"])))
+    return GraphReport(before, after, tuple(edit.rewrites), tuple(nodes))
+
+
+def _unseen(graph: int, node: Node, weight: str) -> NodeReport:
+    return NodeReport(graph, node.name, weight, reason="no pass looked at it")
+
+
+def _node_report(
+    graph: int, name: str, considered: Considered, low: Lowered | None, edit: Edit
+) -> NodeReport:
+    survey = considered.survey
+    if survey is None:
+        return NodeReport(graph, name, considered.weight, reason=considered.reason)
+    kernel = None
+    merged: tuple[str, ...] = ()
+    nbytes = survey.dense_bytes
+    if low is not None:
+        kernel = KernelChoice(
+            str(low.kernel.spec),
+            low.kernel.template.name,
+            str(low.kernel.schedule),
+            low.kernel.source.name,
+        )
+        merged = tuple(edit.considered[o].weight for o in low.origins if o != name)
+        nbytes = round(low.nbytes * survey.shape[0] / low.rows)
+    return NodeReport(
+        graph=graph,
+        node=name,
+        weight=considered.weight,
+        shape=survey.shape,
+        dtype=survey.dtype,
+        zeros=survey.zeros,
+        findings=survey.findings,
+        format=str(low.kernel.spec.format) if low is not None else None,
+        kernel=kernel,
+        epilogue=low.kernel.spec.epilogue if low is not None else (),
+        merged_with=merged,
+        lossy=considered.lossy,
+        dense_bytes=survey.dense_bytes,
+        packed_bytes=nbytes,
+        reason="" if low is not None else _why_dense(name, considered, edit),
+    )
+
+
+def _why_dense(name: str, considered: Considered, edit: Edit) -> str:
+    """The last refusal recorded for a linear."""
+    reasons = [r.reason for r in edit.rewrites if r.node == name and r.reason]
+    if reasons:
+        return reasons[-1]
+    try:
+        considered.survey.format()  # type: ignore[union-attr]
+    except Reject as reject:
+        return reject.reason
+    return "no pass packed it"

@@ -1,0 +1,129 @@
+"""Registry of structures, codecs, passes, templates and fragments; built-ins are plug-ins too."""
+
+from __future__ import annotations
+
+import difflib
+import pkgutil
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib import import_module, metadata
+from types import ModuleType
+from typing import TypeVar
+
+from sparsecompile.errors import RegistrationError
+from sparsecompile.packed import Codec, Format, Structure
+from sparsecompile.rule import Pass
+from sparsecompile.template import Codegen, Extern, Fragment, Template
+
+ENTRY_POINT_GROUP = "sparsecompile.plugins"
+KINDS = (Structure, Codec, Pass, Template, Extern, Fragment, Codegen)
+Component = Structure | Codec | Pass | Template | Extern | Fragment | Codegen
+C = TypeVar("C", Structure, Codec, Pass, Template, Extern, Fragment, Codegen)
+
+
+class Registry:
+    """What a Compiler can find, do and generate. Order of registration is kept."""
+
+    def __init__(self, *components: Component) -> None:
+        self._components: dict[tuple[type, str], Component] = {}
+        self.register(*components)
+
+    def register(self, *components: Component) -> None:
+        """Add components; all of them, or none when one cannot be added.
+
+        Raises:
+            RegistrationError: not an instance of a known kind, or its name is taken.
+        """
+        new: dict[tuple[type, str], Component] = {}
+        for component in components:
+            key = (_kind(component), component.name)
+            taken = self._components.get(key) or new.get(key)
+            if taken is not None:
+                raise RegistrationError(
+                    component.name,
+                    f"{key[0].__name__} {component.name!r} of {type(component).__module__} is "
+                    f"already registered by {type(taken).__module__}; give it another name",
+                )
+            new[key] = component
+        self._components.update(new)
+
+    def all(self, kind: type[C]) -> tuple[C, ...]:
+        """Every component of a kind, such as `registry.all(Structure)`."""
+        return tuple(c for c in self._components.values() if isinstance(c, kind))
+
+    def get(self, kind: type[C], name: str) -> C:
+        """The component of that name.
+
+        Raises:
+            RegistrationError: there is none; the message names the closest.
+        """
+        found = self._components.get((kind, name))
+        if isinstance(found, kind):
+            return found
+        names = [c.name for c in self.all(kind)]
+        close = difflib.get_close_matches(name, names, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names) or 'none'}"
+        raise RegistrationError(name, f"no {kind.__name__.lower()} is called {name!r}; {hint}")
+
+    def structure(self, name: str) -> Structure:
+        """The structure of that name, registered or made by its family: `n_m[3:7]`.
+
+        Raises:
+            RegistrationError: no such family, or parameters it does not take.
+        """
+        family, _, parameters = name.partition("[")
+        for structure in self.all(Structure):
+            if structure.name == name:
+                return structure
+        for structure in self.all(Structure):
+            if structure.family == family and name.endswith("]"):
+                try:
+                    return structure.parse(parameters.removesuffix("]"))
+                except ValueError as error:
+                    raise RegistrationError(name, f"no structure {name!r}: {error}") from error
+        return self.get(Structure, name)
+
+    def format(self, name: str) -> Format:
+        """The format of that name, such as `n_m[2:4]/float`; a bare structure means `float`.
+
+        Raises:
+            RegistrationError: unknown structure or codec.
+        """
+        structure, _, codec = name.partition("/")
+        return Format(self.structure(structure), self.get(Codec, codec or "float"))
+
+    def copy(self) -> Registry:
+        """A registry with the same components, to add to without touching this one."""
+        return Registry(*self._components.values())
+
+
+@lru_cache(maxsize=1)
+def default_registry() -> Registry:
+    """The registry of `backend="sparse"`: every installed plug-in, the built-ins among them.
+
+    Raises:
+        RegistrationError: two plug-ins claim a name.
+    """
+    registry = Registry()
+    points = metadata.entry_points(group=ENTRY_POINT_GROUP)
+    for point in sorted(points, key=lambda p: (not p.value.startswith("sparsecompile."), p.name)):
+        for module in _modules(point.load()):
+            registry.register(*getattr(module, "COMPONENTS", ()))
+    return registry
+
+
+def _modules(module: ModuleType) -> Iterator[ModuleType]:
+    """A module, and below a package every module in it, in alphabetical order."""
+    yield module
+    for info in pkgutil.walk_packages(getattr(module, "__path__", ()), module.__name__ + "."):
+        yield import_module(info.name)
+
+
+def _kind(component: object) -> type:
+    for kind in KINDS:
+        if isinstance(component, kind):
+            return kind
+    kinds = ", ".join(kind.__name__ for kind in KINDS)
+    raise RegistrationError(
+        repr(component), f"{component!r} is none of {kinds}; register instances, not classes"
+    )

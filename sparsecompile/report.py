@@ -1,0 +1,187 @@
+"""Report: what happened to every linear, and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sparsecompile.graph import Rewrite
+from sparsecompile.survey import Finding
+
+SCHEMA = 1
+"""Version of `Report.to_json`; rises when a field changes its meaning or goes."""
+
+
+@dataclass(frozen=True)
+class KernelChoice:
+    """The kernel that a node calls.
+
+    Attributes:
+        spec: `str(KernelSpec)`.
+        template: name of the template.
+        schedule: `str(Schedule)`.
+        source: name of the generated source, a key of `Report.sources`.
+    """
+
+    spec: str
+    template: str
+    schedule: str
+    source: str
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """One linear of the model in one graph.
+
+    Attributes:
+        graph: number of the graph, from 0.
+        node: name of the node in `Report.before`.
+        weight: fully qualified name of the weight in the model.
+        shape: `(n, k)`, or None when the weight could not be looked at.
+        dtype: of the weight, such as `bfloat16`.
+        zeros: share of zeros, or None.
+        findings: what every format found; empty when the weight could not be looked at.
+        format: the chosen format, or None when left dense.
+        kernel: the chosen kernel, or None when left dense.
+        epilogue: the steps fused behind it.
+        merged_with: weights of the linears that became one packed node with this one.
+        lossy: what changed the weight on request, such as `prune 2:4`; else empty.
+        dense_bytes: bytes of the dense weight.
+        packed_bytes: bytes of its layout, padding and header included; dense bytes if left dense.
+            Of merged linears, this one's share.
+        reason: why it was left dense; empty when packed.
+    """
+
+    graph: int
+    node: str
+    weight: str
+    shape: tuple[int, int] | None = None
+    dtype: str = ""
+    zeros: float | None = None
+    findings: tuple[Finding, ...] = ()
+    format: str | None = None
+    kernel: KernelChoice | None = None
+    epilogue: tuple[str, ...] = ()
+    merged_with: tuple[str, ...] = ()
+    lossy: str = ""
+    dense_bytes: int = 0
+    packed_bytes: int = 0
+    reason: str = ""
+
+    @property
+    def packed(self) -> bool:
+        """Whether it became a packed linear."""
+        return self.kernel is not None
+
+
+@dataclass(frozen=True)
+class GraphReport:
+    """One graph that Dynamo handed over.
+
+    Attributes:
+        before: readable code of the graph as it came.
+        after: readable code of the graph as it went to Inductor.
+        rewrites: what each pass did or refused, in order.
+        nodes: its linears.
+    """
+
+    before: str
+    after: str
+    rewrites: tuple[Rewrite, ...]
+    nodes: tuple[NodeReport, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything one Compiler has compiled so far.
+
+    Attributes:
+        target: `str(Target)`.
+        graph_reports: one a graph, in the order of compilation.
+        sources: generated source text by source name.
+    """
+
+    target: str
+    graph_reports: tuple[GraphReport, ...] = ()
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def graphs(self) -> int:
+        """How many graphs were compiled: graph breaks and recompiles make several."""
+        return len(self.graph_reports)
+
+    @property
+    def nodes(self) -> tuple[NodeReport, ...]:
+        """The linears of all graphs, each once: recompiles with the same outcome are left out."""
+        seen: dict[tuple[Any, ...], NodeReport] = {}
+        for graph in self.graph_reports:
+            for node in graph.nodes:
+                key = (node.weight, node.format, node.epilogue, node.merged_with, node.reason)
+                seen.setdefault(key, node)
+        return tuple(seen.values())
+
+    @property
+    def before(self) -> str:
+        """Readable code of all graphs as they came."""
+        return "\n\n".join(graph.before for graph in self.graph_reports)
+
+    @property
+    def after(self) -> str:
+        """Readable code of all graphs as they went to Inductor."""
+        return "\n\n".join(graph.after for graph in self.graph_reports)
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes of the dense weights of all linears; a shared weight counts once."""
+        return sum(node.dense_bytes for node in self._weights())
+
+    @property
+    def packed_bytes(self) -> int:
+        """Bytes of the same weights as the compiled model reads them."""
+        return sum(node.packed_bytes for node in self._weights())
+
+    def _weights(self) -> tuple[NodeReport, ...]:
+        return tuple({(node.weight, node.format): node for node in self.nodes}.values())
+
+    def to_json(self) -> str:
+        """The report as JSON.
+
+        An object with `schema` (an integer, this version's is `SCHEMA`), `target`, `graphs`,
+        `dense_bytes`, `packed_bytes`, `nodes` (a list of objects with the fields of `NodeReport`
+        and `packed`) and `rewrites` (a list of objects with `graph`, `pass`, `node`, `reason`).
+        Fields are only ever added within one schema version.
+        """
+        return json.dumps(
+            {
+                "schema": SCHEMA,
+                "target": self.target,
+                "graphs": self.graphs,
+                "dense_bytes": self.dense_bytes,
+                "packed_bytes": self.packed_bytes,
+                "nodes": [{**asdict(node), "packed": node.packed} for node in self.nodes],
+                "rewrites": [
+                    {"graph": i, "pass": r.pass_name, "node": r.node, "reason": r.reason}
+                    for i, graph in enumerate(self.graph_reports)
+                    for r in graph.rewrites
+                ],
+            },
+            indent=2,
+        )
+
+    def to_html(self, path: str) -> None:
+        """Write the report as one HTML page that needs nothing else.
+
+        Args:
+            path: the file.
+        """
+        from sparsecompile.report_text import write_html
+
+        write_html(self, path)
+
+    def __str__(self) -> str:
+        """A table that fits 100 columns."""
+        from sparsecompile.report_text import render
+
+        return render(self)

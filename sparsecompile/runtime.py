@@ -1,0 +1,236 @@
+"""CompiledGraph: packed weights attached to a graph, checked at every call."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from sparsecompile.errors import Reject
+from sparsecompile.graph import Edit, format_of, origins
+from sparsecompile.ops import HEADER_BYTES
+from sparsecompile.pattern import Match
+from sparsecompile.registry import Registry
+from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.template import Codegen, Kernel
+from sparsecompile.weights import PACK_CACHE, Binding, Fresh, live
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A weight as a kernel reads it.
+
+    Attributes:
+        data: `[bytes]` uint8.
+        header: its first `HEADER_BYTES` as a tensor of their own over the same storage. Graphs
+            take this one, so that a weight that needs more bytes after an update fits them too.
+    """
+
+    data: Tensor
+    header: Tensor
+
+    @classmethod
+    def of(cls, data: Tensor) -> Layout:
+        """From what `Template.prepack` returns."""
+        storage = data.untyped_storage()
+        empty = torch.empty(0, dtype=torch.uint8)
+        return cls(data, empty.set_(storage, data.storage_offset(), (HEADER_BYTES,), (1,)))
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """A packed weight of a graph."""
+
+    binding: Binding
+    kernel: Kernel
+
+    def layout(self, tensors: Sequence[Tensor]) -> Fresh[Layout]:
+        """The layout for the live tensors of the binding's leaves, packed now unless it is fresh.
+
+        Raises:
+            Reject: the weight no longer has the kernel's format.
+        """
+        kernel = self.kernel
+        purpose = ("layout", kernel.spec.format, kernel.template.name, kernel.schedule)
+
+        def make(weight: Tensor) -> Layout:
+            return Layout.of(kernel.prepack(kernel.spec.format.pack(weight)))
+
+        return PACK_CACHE.get(self.binding, tensors, purpose, make)
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """One packed node that became a call of the op.
+
+    Attributes:
+        origins: names of the linears it does the work of.
+        kernel: its kernel.
+        rows: out features.
+        nbytes: bytes of its layout.
+    """
+
+    origins: tuple[str, ...]
+    kernel: Kernel
+    rows: int
+    nbytes: int
+
+
+def lower_packed(
+    edit: Edit, codegen: Codegen, target: Target, registry: Registry
+) -> tuple[list[Slot], list[Lowered]]:
+    """Give every packed node its kernel: `packed_linear(...) -> sparsecompile::linear(...)`.
+
+    Layouts become placeholders after the graph's own, one for each slot, in order.
+
+    Raises:
+        BuildError: the compiler is missing or failed.
+        CacheError: the cache folder cannot be used.
+        Reject: no template supports a spec.
+    """
+    kernels = _lower_all([_spec(m, edit) for m in edit.packed_nodes()], codegen, target, registry)
+    slots: dict[Hashable, tuple[Slot, Node, int]] = {}
+    lowered = []
+    for match in edit.packed_nodes():
+        kernel = kernels[_spec(match, edit)]
+        key = (match["weight"], match["format"], kernel.template.name, kernel.schedule)
+        if key not in slots:
+            slot = Slot(edit.binding(match["weight"]), kernel)
+            nbytes = slot.layout(live(slot.binding)).value.data.numel()
+            slots[key] = slot, _placeholder(edit.module, f"packed_{len(slots)}"), nbytes
+        _, weight, nbytes = slots[key]
+        rows = edit.value(match["weight"]).shape[0]
+        first, second = (*match["operands"], None, None)[:2]
+        args = (match["x"], weight, match["bias"], first, second, rows, kernel.key)
+        op = torch.ops.sparsecompile.linear.default
+        names = origins(match.node)
+        value = edit.value(match.node)
+        new = edit.call(op, args, before=match.node, value=value, origins=names)
+        edit.replace(match.node, new)
+        lowered.append(Lowered(names, kernel, rows, nbytes))
+    edit.check()
+    return [slot for slot, _, _ in slots.values()], lowered
+
+
+def _spec(match: Match, edit: Edit) -> KernelSpec:
+    return KernelSpec(
+        format_of(match["format"]), edit.value(match["x"]).dtype, match["epilogue"]
+    )
+
+
+def _lower_all(
+    specs: Sequence[KernelSpec], codegen: Codegen, target: Target, registry: Registry
+) -> dict[KernelSpec, Kernel]:
+    """Kernels of all distinct specs, built side by side."""
+    distinct = list(dict.fromkeys(specs))
+    with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
+        return dict(
+            zip(
+                distinct,
+                pool.map(lambda spec: codegen.lower(spec, target, registry), distinct),
+                strict=True,
+            )
+        )
+
+
+def _placeholder(module: GraphModule, name: str) -> Node:
+    """A new last placeholder."""
+    last = [node for node in module.graph.nodes if node.op == "placeholder"][-1]
+    with module.graph.inserting_after(last):
+        node = module.graph.placeholder(name)
+    # AOTAutograd asks every placeholder for its source, and takes None for "not Dynamo's".
+    node._dynamo_source = None  # type: ignore[attr-defined]
+    node.meta["tensor_dict"] = {"_dynamo_static_input_type": "unguarded"}
+    return node
+
+
+@dataclass(frozen=True, eq=False)
+class _State:
+    """The live tensors at the last look, and the layouts for them; None: dense has to run."""
+
+    tensors: Sequence[weakref.ref[Tensor]]
+    versions: Sequence[int]
+    pointers: Sequence[int]
+    epoch: int
+    headers: Sequence[Tensor] | None
+
+
+class CompiledGraph:
+    """What Dynamo calls: the packed graph while its weights are fresh.
+
+    At every call the live tensors are compared with what was packed (same object, version and
+    address). Where one differs its weight is packed again; where it no longer fits its format the
+    dense original runs, until it fits again.
+
+    Args:
+        run: the compiled packed graph; takes the kept arguments, then the slots' headers.
+        keep: which of Dynamo's arguments it takes.
+        slots: the packed weights.
+        dense: makes the compiled dense original, when it is first needed.
+    """
+
+    def __init__(
+        self,
+        run: Callable[..., Any],
+        keep: Sequence[int],
+        slots: Sequence[Slot],
+        dense: Callable[[], Callable[..., Any]],
+    ) -> None:
+        self._run = run
+        self._keep = tuple(keep)
+        self._slots = tuple(slots)
+        self._make_dense = dense
+        self._dense: Callable[..., Any] | None = None
+        self._lock = threading.Lock()
+        leaves = dict.fromkeys(leaf.index for slot in slots for leaf in slot.binding.leaves())
+        self._leaves = tuple(leaves)
+        self._state = _State((), (), (), -1, None)
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the graph on Dynamo's arguments."""
+        state = self._state
+        if not self._is_fresh(state, args):
+            state = self._renew(args)
+        if state.headers is None:
+            return self._run_dense(args)
+        return self._run(*[args[i] for i in self._keep], *state.headers)
+
+    def _is_fresh(self, state: _State, args: Sequence[Any]) -> bool:
+        tensors = [args[i] for i in self._leaves]
+        return (
+            state.epoch == PACK_CACHE.epoch
+            and [tensor._version for tensor in tensors] == state.versions
+            and [tensor.data_ptr() for tensor in tensors] == state.pointers
+            and all(ref() is tensor for ref, tensor in zip(state.tensors, tensors, strict=True))
+        )
+
+    def _renew(self, args: Sequence[Any]) -> _State:
+        """Pack what changed, or note that the dense original has to run."""
+        with self._lock:
+            epoch = PACK_CACHE.epoch
+            tensors = [args[i] for i in self._leaves]
+            # Stamped before packing: a write in between is noticed at the next call.
+            versions = [tensor._version for tensor in tensors]
+            pointers = [tensor.data_ptr() for tensor in tensors]
+            headers: list[Tensor] | None = []
+            try:
+                for slot in self._slots:
+                    own = [args[leaf.index] for leaf in slot.binding.leaves()]
+                    headers.append(slot.layout(own).value.header)  # type: ignore[union-attr]
+            except Reject:
+                headers = None
+            refs = [weakref.ref(tensor) for tensor in tensors]
+            self._state = _State(refs, versions, pointers, epoch, headers)
+            return self._state
+
+    def _run_dense(self, args: Sequence[Any]) -> Any:
+        if self._dense is None:
+            self._dense = self._make_dense()
+        return self._dense(*args)

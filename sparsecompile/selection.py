@@ -1,0 +1,91 @@
+"""What the options select: formats, passes with their options, the target."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+from sparsecompile.errors import OptionError
+from sparsecompile.options import Options
+from sparsecompile.packed import Codec, Format, Structure
+from sparsecompile.registry import Registry
+from sparsecompile.rule import Pass, order
+from sparsecompile.spec import Target
+
+
+def select_formats(registry: Registry, options: Options) -> tuple[Format, ...]:
+    """The formats to look for, the preferred first; `dense` stands beside them, not among them.
+
+    Raises:
+        RegistrationError: `options.formats` names one that does not exist.
+    """
+    if options.formats is not None:
+        found = tuple(registry.format(name) for name in options.formats)
+        return tuple(f for f in found if f.structure.family != "dense")
+    return tuple(
+        Format(structure, codec)
+        for structure in registry.all(Structure)
+        if structure.family != "dense"
+        for codec in registry.all(Codec)
+        if codec.lossless
+    )
+
+
+def select_passes(registry: Registry, options: Options) -> tuple[Pass, ...]:
+    """The passes to run, ordered, with their options set.
+
+    Raises:
+        OptionError: `options.passes` names a pass or a field that does not exist.
+        OrderingError: passes that cannot be ordered.
+    """
+    chosen = dict(options.passes)
+    without = chosen.pop("without", ())
+    if options.prune is not None:
+        chosen["prune"] = {**chosen.get("prune", {}), "recipe": options.prune}
+    passes = {p.name: p for p in registry.all(Pass)}
+    for name in (*chosen, *without):
+        if name not in passes:
+            raise OptionError(
+                "passes", f"no pass is called {name!r}; known: {', '.join(sorted(passes))}"
+            )
+    return order(
+        _configured(p, chosen.get(name, {})) for name, p in passes.items() if name not in without
+    )
+
+
+def _configured(current: Pass, given: Any) -> Pass:
+    if not given:
+        return current
+    known = [f.name for f in fields(current)] if is_dataclass(current) else []
+    unknown = sorted(set(given) - set(known))
+    if unknown or not is_dataclass(current):
+        raise OptionError(
+            "passes",
+            f"pass {current.name!r} has no option {', '.join(unknown)}; "
+            f"known: {', '.join(known) or 'none'}",
+        )
+    return replace(current, **given)
+
+
+def select_target(options: Options) -> Target:
+    """The target that `options.target` names.
+
+    Raises:
+        OptionError: there is no such target.
+    """
+    host = Target.host()
+    if options.target == "cpu":
+        return host
+    found = re.fullmatch(r"cpu\[(\w+)\]", options.target)
+    levels = ISA_LEVELS[: ISA_LEVELS.index(host.isa) + 1]
+    if found is None or found[1] not in levels:
+        names = ", ".join(f"'cpu[{level}]'" for level in levels)
+        raise OptionError(
+            "target", f"no target {options.target!r} on this machine; known: 'cpu', {names}"
+        )
+    return replace(host, isa=found[1])
+
+
+ISA_LEVELS = ("portable", "avx2", "avx512")
+"""Instruction set levels, each able to run what the ones before it can."""

@@ -1,0 +1,101 @@
+"""KernelSpec, Target and Schedule: plain data in which passes and code generation meet."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from sparsecompile.epilogue import STEPS
+from sparsecompile.packed import Format
+
+
+def digest(*parts: str) -> str:
+    """Twenty hexadecimal digits that stand for the given texts."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """Everything a packed linear's kernel depends on: `y = epilogue(x @ W.T + bias)`.
+
+    `x` is `[m, k]`, `W` `[n, k]` in `format`, `y` and the epilogue's operands `[m, n]`, `bias`
+    `[n]` or absent. Every shape is a run-time value, so one kernel serves all layers of a model
+    that share a format. Sums are accumulated in float32.
+
+    Attributes:
+        format: format of the weight.
+        dtype: of x, bias, operands and y: float32, bfloat16 or float16.
+        epilogue: names of `sparsecompile.epilogue.STEPS`, in order.
+    """
+
+    format: Format
+    dtype: torch.dtype
+    epilogue: tuple[str, ...] = ()
+
+    @property
+    def operands(self) -> int:
+        """How many tensors the epilogue reads."""
+        return sum(STEPS[name].has_operand for name in self.epilogue)
+
+    def __str__(self) -> str:
+        """`linear n_m[2:4]/float bfloat16 silu`."""
+        dtype = str(self.dtype).removeprefix("torch.")
+        return " ".join(("linear", str(self.format), dtype, *self.epilogue))
+
+    @property
+    def identifier(self) -> str:
+        """`str(self)` as a name that languages and file systems take."""
+        name = "".join(c if c.isalnum() else "_" for c in str(self))
+        while "__" in name:
+            name = name.replace("__", "_")
+        return name.strip("_")
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where kernels run.
+
+    Attributes:
+        device: `cpu`.
+        arch: machine architecture, such as `x86_64`.
+        isa: instruction set a template may use: `avx512`, `avx2`, `portable`, ...
+    """
+
+    device: str
+    arch: str
+    isa: str
+
+    @classmethod
+    def host(cls) -> Target:
+        """The CPU this process runs on."""
+        capability = torch.backends.cpu.get_cpu_capability().lower()
+        isa = capability if capability in ("avx512", "avx2") else "portable"
+        return cls("cpu", platform.machine().lower(), isa)
+
+    def __str__(self) -> str:
+        """`cpu x86_64 avx512`."""
+        return f"{self.device} {self.arch} {self.isa}"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The tunable choices of a template, such as `Schedule({"batch_lanes": 64})`."""
+
+    choices: tuple[tuple[str, int], ...] = field(default=())
+
+    @classmethod
+    def of(cls, choices: Mapping[str, int]) -> Schedule:
+        """From a mapping; the order does not matter."""
+        return cls(tuple(sorted(choices.items())))
+
+    def __getitem__(self, name: str) -> int:
+        """Value of one choice."""
+        return dict(self.choices)[name]
+
+    def __str__(self) -> str:
+        """`batch_lanes=64 decode_rows=8`."""
+        return " ".join(f"{name}={value}" for name, value in self.choices)

@@ -1,0 +1,1 @@
+"""Built-in structures, one file each, registered by the package's own plug-in."""

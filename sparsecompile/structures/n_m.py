@@ -1,0 +1,249 @@
+"""`n_m`: at most n of every m consecutive weights of a row are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations
+from math import ceil, comb, log2
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sparsecompile.errors import Reject
+from sparsecompile.packed import Occupancy, Structure
+from sparsecompile.structures.bits import pack_codes, unpack_codes
+
+if TYPE_CHECKING:
+    import sympy
+
+
+@dataclass(frozen=True)
+class NM(Structure):
+    """Exactly `n` slots for each group of `m` columns, 2 <= m <= 32, and one code a group.
+
+    Index tensors: `codes` `[rows, bytes]` uint8, the codes of a row's groups one after the other,
+    first in the lowest bits, 16- and 32-bit codes little-endian. The code of a group is
+
+    - 2:4: the two positions, two bits each, lower position in the lower bits;
+    - otherwise the rank of the group's mask among all masks of n in m bits, in ascending order;
+    - or the mask itself, bit p for column p, where that is no larger.
+
+    Its width, `ceil(log2(C(m, n)))`, is rounded up to a power of two, so that no code straddles
+    the word it is read from. `dense.view(rows, groups, m)[masks.bool()] = values`. Groups with
+    fewer than n kept values are filled with zeros at their lowest free positions. 2:4 is the
+    format of Mishra et al. (arXiv 2104.08378).
+    """
+
+    n: int
+    m: int
+
+    family = "n_m"
+
+    def __post_init__(self) -> None:
+        """Check the ratio.
+
+        Raises:
+            ValueError: not 1 <= n < m <= 32.
+        """
+        if not 1 <= self.n < self.m <= 32:
+            raise ValueError(f"{self.n}:{self.m} is not an n:m with 1 <= n < m <= 32")
+
+    @property
+    def name(self) -> str:
+        """`n_m[2:4]`."""
+        return f"n_m[{self.n}:{self.m}]"
+
+    @classmethod
+    def parse(cls, parameters: str) -> NM:
+        """From `2:4`.
+
+        Raises:
+            ValueError: not a ratio.
+        """
+        kept, _, size = parameters.partition(":")
+        return cls(int(kept), int(size))
+
+    @property
+    def coding(self) -> str:
+        """`positions`, `rank` or `mask`: what the code of a group is."""
+        if (self.n, self.m) == (2, 4):
+            return "positions"
+        return "rank" if self._rank_bits < _power_of_two(self.m) else "mask"
+
+    @property
+    def code_bits(self) -> int:
+        """Width of a code: 1, 2, 4, 8, 16 or 32 bits."""
+        return min(self._rank_bits, _power_of_two(self.m))
+
+    @property
+    def _rank_bits(self) -> int:
+        return _power_of_two(max(1, ceil(log2(comb(self.m, self.n)))))
+
+    def padded(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Columns rounded up to whole groups."""
+        return shape[0], -(-shape[1] // self.m) * self.m
+
+    def find(self, weight: Occupancy) -> int:
+        """`n` slots a group.
+
+        Raises:
+            Reject: a group keeps more than `n`.
+        """
+        counts = weight.group_counts(self.m)
+        if counts.numel() and int(counts.max()) > self.n:
+            place = int((counts > self.n).flatten().to(torch.uint8).argmax())
+            row, group = divmod(place, counts.shape[1])
+            kept = int(counts[row, group])
+            raise Reject(
+                f"row {row}, group {group} keeps {kept} of {self.m}, at most {self.n} allowed"
+            )
+        return counts.numel() * self.n
+
+    def encode(self, weight: Occupancy) -> dict[str, Tensor]:
+        """`codes`."""
+        rows, columns = self.padded(weight.shape)
+        groups = columns // self.m
+        mask = torch.nn.functional.pad(
+            weight.mask.view(torch.uint8), (0, columns - weight.shape[1])
+        )
+        if self.m <= 8:
+            codes = _fill_table(self.n, self.m)[_group_masks(mask, self.m, torch.uint8).int()]
+            return {"codes": self._store(codes.view(rows, groups))}
+        full = _fill(_group_masks(mask, self.m, torch.int64), self.n, self.m)
+        return {"codes": self._store(self._code(full))}
+
+    def positions(self, index: Mapping[str, Tensor], shape: tuple[int, int]) -> Tensor:
+        """Places of the set bits of all group masks in row-major order."""
+        rows, columns = self.padded(shape)
+        masks = self._masks(self._load(index["codes"], columns // self.m))
+        bits = (masks.unsqueeze(-1) >> torch.arange(self.m)) & 1
+        return bits.reshape(-1).nonzero().squeeze(1)
+
+    def gather(self, weight: Tensor, index: Mapping[str, Tensor]) -> Tensor:
+        """For 2:4 two selections a group; in general `weight[positions]`."""
+        if self.coding != "positions":
+            return super().gather(weight, index)
+        rows, columns = self.padded((weight.shape[0], weight.shape[1]))
+        weight = torch.nn.functional.pad(weight, (0, columns - weight.shape[1]))
+        codes = self._load(index["codes"], columns // 4).reshape(-1)
+        pairs = torch.stack((codes & 3, codes >> 2), 1)
+        return torch.gather(weight.reshape(-1, 4), 1, pairs).reshape(-1)
+
+    def index_bits(self) -> sympy.Expr:
+        """One code a group, rows padded to bytes."""
+        import sympy
+
+        from sparsecompile.costs import k, n
+
+        return 8 * n * sympy.ceiling(sympy.ceiling(k / self.m) * sympy.Rational(self.code_bits, 8))
+
+    def prune(self, weight: Tensor, sparsity: float | None = None) -> Tensor:
+        """Keep the `n` largest magnitudes of every group; ties go to the lower column.
+
+        Raises:
+            ValueError: a share is given; n and m fix it.
+        """
+        if sparsity is not None:
+            raise ValueError(f"{self.name} fixes the share of zeros, {sparsity} cannot be set")
+        rows, columns = self.padded((weight.shape[0], weight.shape[1]))
+        cells = torch.nn.functional.pad(
+            weight.abs().float(), (0, columns - weight.shape[1]), value=-1.0
+        ).view(-1, self.m)
+        kept = cells.argsort(dim=1, descending=True, stable=True)[:, : self.n]
+        mask = torch.zeros_like(cells, dtype=torch.bool).scatter_(1, kept, True)
+        return mask.view(rows, columns)[:, : weight.shape[1]].contiguous()
+
+    def _code(self, masks: Tensor) -> Tensor:
+        if self.coding == "mask":
+            return masks
+        if self.coding == "rank":
+            return torch.searchsorted(_all_masks(self.n, self.m), masks)
+        return _pair_codes()[masks]
+
+    def _masks(self, codes: Tensor) -> Tensor:
+        if self.coding == "mask":
+            return codes
+        if self.coding == "rank":
+            return _all_masks(self.n, self.m)[codes]
+        return (1 << (codes & 3)) | (1 << (codes >> 2))
+
+    def _store(self, codes: Tensor) -> Tensor:
+        """`[rows, groups]` codes to `[rows, bytes]` uint8."""
+        if self.code_bits <= 8:
+            return pack_codes(codes.to(torch.uint8), self.code_bits)
+        word = torch.int16 if self.code_bits == 16 else torch.int32
+        return codes.to(word).view(torch.uint8)
+
+    def _load(self, codes: Tensor, groups: int) -> Tensor:
+        """Inverse of `_store`, as int64."""
+        if self.code_bits <= 8:
+            return unpack_codes(codes, self.code_bits, groups).long()
+        word = torch.int16 if self.code_bits == 16 else torch.int32
+        return codes.view(word).long() & (2**self.code_bits - 1)
+
+
+def _power_of_two(value: int) -> int:
+    return 1 << (value - 1).bit_length()
+
+
+@lru_cache
+def _all_masks(n: int, m: int) -> Tensor:
+    """All masks of n in m bits, ascending: `[C(m, n)]` int64."""
+    return torch.tensor(sorted(sum(1 << p for p in c) for c in combinations(range(m), n)))
+
+
+@lru_cache
+def _pair_codes() -> Tensor:
+    """Code of each 4-bit mask with two bits set: `[16]` int64."""
+    codes = torch.zeros(16, dtype=torch.int64)
+    for low, high in combinations(range(4), 2):
+        codes[(1 << low) | (1 << high)] = low | high << 2
+    return codes
+
+
+@lru_cache
+def _fill_table(n: int, m: int) -> Tensor:
+    """Code of every mask of at most n in m <= 8 bits, filled up: `[2 ** m]` uint8."""
+    masks = torch.arange(2**m)
+    kept = sum((masks >> p) & 1 for p in range(m))
+    full = torch.where(kept <= n, _fill(masks, n, m), 0)
+    structure = NM(n, m)
+    known = torch.isin(full, _all_masks(n, m))
+    return torch.where(known, structure._code(torch.where(known, full, _all_masks(n, m)[0])), 0).to(
+        torch.uint8
+    )
+
+
+def _fill(masks: Tensor, n: int, m: int) -> Tensor:
+    """Set the lowest free bits of masks with fewer than n bits until they have n."""
+    missing = n - sum((masks >> p) & 1 for p in range(m))
+    for p in range(m):
+        free = ((masks >> p) & 1 == 0) & (missing > 0)
+        masks = masks | (free.long() << p)
+        missing = missing - free.long()
+    return masks
+
+
+def _group_masks(mask: Tensor, m: int, dtype: torch.dtype) -> Tensor:
+    """`[rows, groups * m]` uint8 of 0 and 1 to one integer a group: `[rows, groups]`."""
+    total = mask[:, ::m].to(dtype, copy=True)
+    for p in range(1, m):
+        total |= mask[:, p::m].to(dtype) << p
+    return total
+
+
+COMPONENTS = (
+    NM(2, 4),
+    NM(1, 2),
+    NM(1, 4),
+    NM(1, 8),
+    NM(2, 8),
+    NM(4, 8),
+    NM(1, 16),
+    NM(4, 16),
+    NM(8, 16),
+    NM(16, 32),
+)

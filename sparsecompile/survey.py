@@ -1,0 +1,116 @@
+"""Survey: what every format finds in one weight, and which stores it in the fewest bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from sparsecompile.errors import Reject
+from sparsecompile.packed import Format, Occupancy
+from sparsecompile.weights import PACK_CACHE, Binding, live
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one format found in a weight.
+
+    Attributes:
+        format: its name, such as `n_m[2:4]/float`.
+        nbytes: bytes the weight takes in it, or None when it does not fit.
+        reason: the refusal when it does not fit, else empty.
+    """
+
+    format: str
+    nbytes: int | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What every format found.
+
+    Attributes:
+        shape: `(n, k)`.
+        dtype: such as `bfloat16`.
+        dense_bytes: bytes of the dense weight.
+        zeros: share of zeros, 0 to 1.
+        findings: one a format.
+        best: the format that takes the fewest bytes, or None when none is smaller than dense.
+    """
+
+    shape: tuple[int, int]
+    dtype: str
+    dense_bytes: int
+    zeros: float
+    findings: tuple[Finding, ...]
+    best: Format | None
+
+    def format(self) -> Format:
+        """The chosen format.
+
+        Raises:
+            Reject: none is smaller than the dense weight.
+        """
+        if self.best is not None:
+            return self.best
+        if not self.dense_bytes:
+            raise Reject("the weight is empty")
+        if not self.zeros:
+            raise Reject("the weight holds no zeros")
+        raise Reject(f"{self.zeros:.1%} zeros, and no format is smaller than dense")
+
+
+def survey(binding: Binding, formats: tuple[Format, ...]) -> Survey:
+    """Ask every format for a weight.
+
+    Args:
+        binding: the weight.
+        formats: what to ask, in order of preference among equals.
+
+    Raises:
+        Reject: the weight cannot be looked at.
+    """
+    fresh = PACK_CACHE.get(binding, live(binding), ("survey", formats), partial(_look, formats))
+    return fresh.value
+
+
+def _look(formats: tuple[Format, ...], dense: Tensor) -> Survey:
+    occupancy = Occupancy(dense)
+    weight = occupancy.weight
+    dense_bytes = weight.numel() * weight.element_size()
+    findings: list[Finding] = []
+    best: tuple[int, Format] | None = None
+    for candidate in formats:
+        try:
+            nbytes = _bytes(candidate, occupancy, dense_bytes)
+        except Reject as reject:
+            findings.append(Finding(str(candidate), None, reject.reason))
+            continue
+        findings.append(Finding(str(candidate), nbytes))
+        if best is None or nbytes < best[0]:
+            best = nbytes, candidate
+    return Survey(
+        occupancy.shape,
+        str(weight.dtype).removeprefix("torch."),
+        dense_bytes,
+        1 - occupancy.density,
+        tuple(findings),
+        best[1] if best is not None else None,
+    )
+
+
+def _bytes(candidate: Format, occupancy: Occupancy, dense_bytes: int) -> int:
+    """Bytes of a weight in a format.
+
+    Raises:
+        Reject: it does not fit, or takes as much as dense.
+    """
+    if occupancy.kept == occupancy.mask.numel():
+        raise Reject("the weight holds no zeros")
+    slots = candidate.structure.find(occupancy)
+    nbytes = candidate.nbytes(occupancy.shape, slots, occupancy.weight.dtype)
+    if nbytes >= dense_bytes:
+        raise Reject(f"takes {nbytes} bytes, dense {dense_bytes}")
+    return nbytes

@@ -1,0 +1,214 @@
+"""Laws that every structure, codec, pass and template keeps, and strategies to test them with.
+
+A plug-in's tests run the same laws as the built-ins':
+
+    @given(weights(MyStructure()))
+    def test_round_trip(weight):
+        check_format(Format(MyStructure(), Float()), weight)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.fx import GraphModule
+
+from sparsecompile.bind import WeightView
+from sparsecompile.compiler import Compiler
+from sparsecompile.errors import Reject
+from sparsecompile.graph import Edit, copy_graph
+from sparsecompile.packed import FLOAT_DTYPES, Format, Occupancy, Structure
+from sparsecompile.rule import Pass, run_passes
+
+SPECIAL_VALUES = (float("nan"), float("inf"), -float("inf"), -0.0, 1e-45, 65504.0)
+
+
+def assert_no_worse(
+    ours: Tensor, eager: Tensor, exact: Tensor, *, scale: Tensor | float | None = None
+) -> None:
+    """The error ratio law: ours is at most twice as far from the exact result as torch's.
+
+    `|ours - exact| <= 2 |eager - exact| + eps * scale`, in the largest element, with eps of the
+    result's dtype: where torch happens to round exactly, one rounding more is allowed.
+
+    Args:
+        ours: the result under test.
+        eager: torch's result, of the same shape and dtype.
+        exact: the same in float64.
+        scale: size of what was summed; by default the largest finite exact value.
+
+    Raises:
+        AssertionError: it is worse, or NaN and infinities stand in other places.
+    """
+    assert ours.shape == eager.shape, f"shape {tuple(ours.shape)}, not {tuple(eager.shape)}"
+    assert ours.dtype == eager.dtype, f"dtype {ours.dtype}, not {eager.dtype}"
+    finite = eager.isfinite()
+    assert torch.equal(ours.isnan(), eager.isnan()), "NaN in other places than torch's"
+    same = ours.nan_to_num(0)[~finite] == eager.nan_to_num(0)[~finite]
+    assert bool(same.all()), "infinities in other places than torch's"
+    if not bool(finite.any()):
+        return
+    exact = exact.double()[finite]
+    size = float(exact.abs().max()) if scale is None else float(torch.as_tensor(scale).max())
+    error = float((ours.double()[finite] - exact).abs().max())
+    allowed = 2 * float((eager.double()[finite] - exact).abs().max())
+    allowed += torch.finfo(ours.dtype).eps * size
+    assert error <= allowed, f"error {error:.3g}, allowed {allowed:.3g}"
+
+
+@st.composite
+def weights(
+    draw: st.DrawFn,
+    structure: Structure,
+    dtypes: Sequence[torch.dtype] = FLOAT_DTYPES,
+    *,
+    special: bool = True,
+    largest: int = 70,
+) -> Tensor:
+    """Weights `[n, k]` that have a structure.
+
+    Empty ones, single rows, ragged tails, all-zero rows, everything kept, NaN, infinities and
+    negative zeros in kept places, and strides that are not contiguous.
+
+    Args:
+        draw: given by hypothesis.
+        structure: what the weights have.
+        dtypes: their dtypes.
+        special: whether kept values may be NaN or infinite.
+        largest: largest side.
+    """
+    n, k = draw(st.integers(0, largest)), draw(st.integers(0, largest))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+    weight = torch.randn(n, k, generator=generator).to(draw(st.sampled_from(dtypes)))
+    weight = torch.where(_mask(draw, structure, weight), weight, -torch.zeros_like(weight))
+    if n and draw(st.booleans()):
+        weight[draw(st.integers(0, n - 1))] = 0
+    if special and bool((weight != 0).any()):
+        place = (weight != 0).nonzero()[0]
+        weight[tuple(place)] = draw(st.sampled_from(SPECIAL_VALUES))
+    layout = draw(st.sampled_from(("contiguous", "transposed", "strided")))
+    if layout == "transposed":
+        return weight.t().contiguous().t()
+    if layout == "strided":
+        return torch.stack((weight, weight + 1), dim=2)[:, :, 0]
+    return weight
+
+
+def _mask(draw: st.DrawFn, structure: Structure, weight: Tensor) -> Tensor:
+    share = draw(st.sampled_from((0.0, 0.3, 0.5, 0.9, 1.0)))
+    for sparsity in (None, share):
+        try:
+            return structure.prune(weight, sparsity)
+        except ValueError:
+            continue
+    return torch.ones_like(weight, dtype=torch.bool)
+
+
+def check_format(format: Format, weight: Tensor) -> None:
+    """A format packs what it finds and gives it back, and takes the bytes it says.
+
+    Raises:
+        AssertionError: a law does not hold.
+    """
+    structure = format.structure
+    occupancy = Occupancy(weight)
+    try:
+        slots = structure.find(occupancy)
+    except Reject as found:
+        _check_refusal(format, weight, found)
+        return
+    packed = format.pack(weight)
+    dense = packed.unpack()
+    assert dense.dtype == weight.dtype
+    if format.codec.lossless:
+        torch.testing.assert_close(dense, weight, rtol=0, atol=0, equal_nan=True)
+    assert packed.nbytes == format.nbytes(occupancy.shape, slots, weight.dtype)
+    positions = structure.positions(packed.index, packed.shape)
+    rows, columns = structure.padded(packed.shape)
+    assert positions.numel() == slots
+    assert positions.unique().numel() == slots, "two slots in one place"
+    assert not slots or 0 <= int(positions.min()) <= int(positions.max()) < rows * columns
+    padded = torch.nn.functional.pad(
+        weight, (0, columns - weight.shape[1], 0, rows - weight.shape[0])
+    )
+    torch.testing.assert_close(
+        structure.gather(weight, packed.index),
+        padded.reshape(-1)[positions],
+        rtol=0,
+        atol=0,
+        equal_nan=True,
+    )
+    again = format.pack(dense)
+    for name, tensor in packed.tensors.items():
+        assert _same_bits(tensor, again.tensors[name]), f"{name} differs when packed again"
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    return torch.equal(a.nan_to_num(0), b.nan_to_num(0)) if a.is_floating_point() else (
+        torch.equal(a, b)
+    )
+
+
+def _check_refusal(format: Format, weight: Tensor, found: Reject) -> None:
+    """What `find` refuses `pack` refuses, with the same reason."""
+    try:
+        format.pack(weight)
+    except Reject as packed:
+        assert packed.reason == found.reason
+    else:
+        raise AssertionError(f"{format} packs what it did not find")
+
+
+def captured(model: Callable[..., Any], *args: Any) -> tuple[GraphModule, Sequence[Any]]:
+    """The first graph that Dynamo makes of a model, with the values of its placeholders.
+
+    Args:
+        model: a module or function.
+        args: its inputs.
+    """
+    graphs: list[tuple[GraphModule, Sequence[Any]]] = []
+
+    def keep(gm: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+        graphs.append((gm, list(inputs)))
+        forward: Callable[..., Any] = gm.forward
+        return forward
+
+    torch._dynamo.reset()
+    torch.compile(model, backend=keep)(*args)
+    return graphs[0]
+
+
+def apply_passes(
+    passes: Sequence[Pass], gm: GraphModule, inputs: Sequence[Any], **options: Any
+) -> Edit:
+    """Run passes on a copy of a graph.
+
+    Args:
+        passes: in the order to run.
+        gm: the graph.
+        inputs: values of its placeholders.
+        options: of the Compiler whose formats count.
+    """
+    module = copy_graph(gm)
+    weights = WeightView(module, inputs, grad=torch.is_grad_enabled())
+    edit = Edit(module, weights, Compiler(**options).formats)
+    run_passes(passes, edit)
+    return edit
+
+
+def check_passes(passes: Sequence[Pass], gm: GraphModule, inputs: Sequence[Any]) -> Edit:
+    """Passes keep what a graph computes, and run twice they change nothing more.
+
+    Raises:
+        AssertionError: a law does not hold.
+    """
+    edit = apply_passes(passes, gm, inputs)
+    want, got = gm.forward(*inputs), edit.module.forward(*inputs)
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    again = apply_passes(passes, edit.module, inputs)
+    assert str(again.module.graph) == str(edit.module.graph), "a second run changes the graph"
+    return edit

@@ -1,0 +1,225 @@
+"""Binding: which live Parameters a packed weight came from; PackCache: one packed copy of each."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from sparsecompile.errors import Reject
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A live Parameter or buffer of the model.
+
+    Attributes:
+        index: its place among Dynamo's arguments.
+        name: its fully qualified name in the model, such as `layers.0.mlp.up_proj.weight`.
+        tensor: the live tensor, by weak reference.
+    """
+
+    index: int
+    name: str
+    tensor: weakref.ref[Tensor] = field(compare=False)
+
+    def evaluate(self, arguments: Mapping[int, Tensor]) -> Tensor:
+        """The live tensor."""
+        return arguments[self.index].detach()
+
+    def leaves(self) -> tuple[Leaf, ...]:
+        """Itself."""
+        return (self,)
+
+    def __str__(self) -> str:
+        """The name."""
+        return self.name
+
+
+@dataclass(frozen=True)
+class Apply:
+    """A pure function of weights, such as a transposition, a mask, a concatenation, a pruning."""
+
+    function: Callable[..., Tensor]
+    args: tuple[Any, ...]
+    kwargs: tuple[tuple[str, Any], ...] = ()
+
+    def evaluate(self, arguments: Mapping[int, Tensor]) -> Tensor:
+        """Its value for the live tensors, by Dynamo's argument index."""
+
+        def value(arg: Any) -> Any:
+            if isinstance(arg, tuple):
+                return tuple(value(item) for item in arg)
+            return arg.evaluate(arguments) if isinstance(arg, (Leaf, Apply)) else arg
+
+        return self.function(*value(self.args), **dict(self.kwargs))
+
+    def leaves(self) -> tuple[Leaf, ...]:
+        """Every live tensor it reads, once each, in order."""
+        found: dict[Leaf, None] = {}
+
+        def walk(arg: Any) -> None:
+            if isinstance(arg, tuple):
+                for item in arg:
+                    walk(item)
+            elif isinstance(arg, (Leaf, Apply)):
+                found.update(dict.fromkeys(arg.leaves()))
+
+        walk(self.args)
+        return tuple(found)
+
+    def __str__(self) -> str:
+        """`t(layers.0.weight)`."""
+        name = getattr(self.function, "__name__", str(self.function))
+        flat = ", ".join(
+            "(" + ", ".join(map(str, arg)) + ")" if isinstance(arg, tuple) else str(arg)
+            for arg in self.args
+        )
+        return f"{name}({flat})"
+
+
+def lossy(binding: Binding) -> str:
+    """What changes the weight on request, such as `prune_weight(2:4)`; empty if nothing does."""
+    if isinstance(binding, Leaf):
+        return ""
+    inner = ", ".join(lossy(x) for x in binding.args if isinstance(x, (Leaf, Apply)) and lossy(x))
+    if not getattr(binding.function, "sparsecompile_lossy", False):
+        return inner
+    options = ", ".join(str(x) for x in binding.args if not isinstance(x, (Leaf, Apply)))
+    return f"{inner}, " * bool(inner) + f"{binding.function.__name__}({options})"
+
+
+Binding = Leaf | Apply
+"""A weight as an expression of live tensors, evaluated when it is packed."""
+
+
+def live(binding: Binding) -> tuple[Tensor, ...]:
+    """The live tensors of a binding, in the order of its leaves.
+
+    Raises:
+        Reject: one of them was freed.
+    """
+    tensors = []
+    for leaf in binding.leaves():
+        tensor = leaf.tensor()
+        if tensor is None:
+            raise Reject(f"{leaf.name} no longer exists")
+        tensors.append(tensor)
+    return tuple(tensors)
+
+
+def evaluate(binding: Binding, tensors: Iterable[Tensor]) -> Tensor:
+    """Value of a binding for the live tensors of its leaves, in order."""
+    leaves = binding.leaves()
+    return binding.evaluate({x.index: t for x, t in zip(leaves, tensors, strict=True)})
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a live tensor was when it was packed; an in-place write or a swap changes it."""
+
+    tensor: weakref.ref[Tensor]
+    version: int
+    data_ptr: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> Stamp:
+        """The stamp of a tensor as it is now."""
+        return cls(weakref.ref(tensor), tensor._version, tensor.data_ptr())
+
+    def matches(self, tensor: Tensor) -> bool:
+        """Whether the tensor is the same object with the same contents, as far as torch can tell.
+
+        `p.data.mul_()` writes behind torch's back and is not seen; call `refresh` after it.
+        """
+        return (
+            self.tensor() is tensor
+            and self.version == tensor._version
+            and self.data_ptr == tensor.data_ptr()
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Fresh(Generic[T]):
+    """Something made from a weight, with the stamps of its live tensors at that moment."""
+
+    value: T
+    stamps: tuple[Stamp, ...]
+
+    def matches(self, tensors: Iterable[Tensor]) -> bool:
+        """Whether the tensors are still what they were."""
+        return all(map(Stamp.matches, self.stamps, tensors))
+
+
+class PackCache:
+    """What was made from weights, one copy for each purpose, kept as long as a Parameter lives."""
+
+    def __init__(self) -> None:
+        self._entries: WeakIdKeyDictionary = WeakIdKeyDictionary()  # type: ignore[type-arg]
+        self._lock = threading.RLock()
+        self.epoch = 0
+        """Rises with `forget`; compiled graphs look at everything anew when it does."""
+
+    def get(
+        self,
+        binding: Binding,
+        tensors: Iterable[Tensor],
+        purpose: Hashable,
+        make: Callable[[Tensor], T],
+    ) -> Fresh[T]:
+        """`make(weight)`, or what it gave before while the live tensors have not changed.
+
+        Args:
+            binding: the weight.
+            tensors: the live tensors of `binding.leaves()`, in order.
+            purpose: what is made; a weight has one value for each.
+            make: called with the dense weight.
+        """
+        leaves = tuple(tensors)
+        key = (_key(binding, leaves), purpose)
+        with self._lock:
+            entries = self._entries.setdefault(leaves[0], {})
+            found: Fresh[T] | None = entries.get(key)
+            if found is None or not found.matches(leaves):
+                stamps = tuple(map(Stamp.of, leaves))
+                with torch.no_grad():
+                    found = Fresh(make(evaluate(binding, leaves)), stamps)
+                entries[key] = found
+            return found
+
+    def forget(self, tensors: Iterable[Tensor]) -> None:
+        """Pack these tensors anew at the next call of any graph, whatever torch says of them."""
+        with self._lock:
+            for tensor in tensors:
+                for leaf, entries in list(self._entries.items()):
+                    stamps = (stamp for entry in entries.values() for stamp in entry.stamps)
+                    if leaf is tensor or any(stamp.tensor() is tensor for stamp in stamps):
+                        entries.clear()
+            self.epoch += 1
+
+
+def _key(binding: Binding, leaves: tuple[Tensor, ...]) -> str:
+    """Identity of an expression, whatever graph it appears in."""
+    names = {leaf.index: id(tensor) for leaf, tensor in zip(binding.leaves(), leaves, strict=True)}
+
+    def text(arg: Any) -> str:
+        if isinstance(arg, Leaf):
+            return f"#{names[arg.index]}"
+        if isinstance(arg, Apply):
+            function = getattr(arg.function, "__qualname__", str(arg.function))
+            return f"{function}({text(arg.args)}, {arg.kwargs})"
+        return f"({', '.join(map(text, arg))})" if isinstance(arg, tuple) else repr(arg)
+
+    return text(binding)
+
+
+PACK_CACHE = PackCache()
+"""The process's cache: recompiles, graph breaks and tied weights pack once."""

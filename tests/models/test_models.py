@@ -1,0 +1,64 @@
+"""Tiny models of every architecture in the zoo: as exact as eager, packed, and not recompiled."""
+
+import pytest
+import sparsecompile
+import torch
+from models.zoo import Architecture, Inputs, floating_outputs, in_double, prune_half
+from models.zoo_decoders import DECODERS
+from models.zoo_encoders import ENCODERS
+from models.zoo_perception import PERCEPTION
+from sparsecompile.testing import assert_no_worse
+from torch._dynamo.testing import CompileCounterWithBackend
+from transformers import PreTrainedModel
+
+# transformers asks a cached function whether FSDP is there, and Dynamo warns that it traces through
+# the cache; it does so in whichever test meets it first.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Dynamo detected a call to a `functools.lru_cache`-wrapped function:UserWarning"
+)
+
+
+def doubled(inputs: Inputs) -> Inputs:
+    """The same inputs with the floating-point ones in double precision."""
+    return {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
+
+
+def graphs_without_us(architecture: Architecture, model: PreTrainedModel) -> list[int]:
+    """The number of graphs Dynamo has captured after each length when nothing is rewritten."""
+    counter = CompileCounterWithBackend("eager")
+    compiled = torch.compile(model, backend=counter)
+    counts = []
+    for length in architecture.lengths:
+        compiled(**architecture.inputs(model, length))
+        counts.append(counter.frame_count)
+    torch._dynamo.reset()
+    return counts
+
+
+@pytest.mark.parametrize("architecture", [*DECODERS, *ENCODERS, *PERCEPTION], ids=lambda a: a.name)
+@torch.no_grad()
+def test_pruned_model_compiles(architecture: Architecture) -> None:
+    """Outputs are no worse than eager's, all pruned weights are packed, and no graph is extra."""
+    torch._dynamo.reset()
+    model = architecture.build()
+    pruned = prune_half(model)
+    expected_graphs = graphs_without_us(architecture, model)
+    exact_model = in_double(model)
+    backend = sparsecompile.Compiler()
+    compiled = torch.compile(model, backend=backend)
+
+    graphs = []
+    for length in architecture.lengths:
+        inputs = architecture.inputs(model, length)
+        ours = floating_outputs(compiled, inputs)
+        eager = floating_outputs(model, inputs)
+        exact = floating_outputs(exact_model, doubled(inputs))
+        assert ours
+        assert ours.keys() == eager.keys()
+        for name in ours:
+            assert_no_worse(ours[name], eager[name], exact[name])
+        graphs.append(backend.report.graphs)
+
+    assert {node.weight for node in backend.report.nodes if node.packed} == pruned
+    assert graphs == expected_graphs
+    assert graphs[1] == graphs[2]
