@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from importlib.resources.abc import Traversable
+from typing import TYPE_CHECKING
 
 from sparsecompile.spec import digest
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 SUFFIXES = (".py", ".cpp", ".h")
 

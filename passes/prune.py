@@ -114,7 +114,9 @@ class Prune(Rule[str]):
     def replace(self, match: Match, facts: str, edit: Edit) -> None:
         """Put the pruned weight in place of the weight."""
         weight = match["weight"]
-        pruned = edit.call(prune_weight, (weight, facts), before=match.node, like=weight)
+        pruned = edit.call(
+            prune_weight, (weight, facts), before=match.node, like=weight, value=edit.value(weight)
+        )
         args = (match["x"], pruned, match["bias"])
         edit.replace(match.node, edit.call(match.node.target, args, before=match.node))
 

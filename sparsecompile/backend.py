@@ -8,6 +8,7 @@ from typing import Any
 from torch.fx import GraphModule
 
 from sparsecompile.compiler import Compiler
+from sparsecompile.errors import unwrapped_by_dynamo
 
 
 def sparse(
@@ -19,4 +20,5 @@ def sparse(
     name: str | None = None,
 ) -> Callable[..., Any]:
     """Compile a graph with every installed plug-in; see `Compiler.__call__`."""
-    return Compiler(**(options or {}))(gm, example_inputs, mode=mode, name=name)
+    with unwrapped_by_dynamo():
+        return Compiler(**(options or {}))(gm, example_inputs, mode=mode, name=name)

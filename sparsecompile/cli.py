@@ -3,41 +3,45 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import os
 import re
-import shutil
 import sys
 import textwrap
-import time
 from collections.abc import Callable, Iterable, Mapping
 from importlib import metadata
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import module_from_spec
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import click
 import typer
 from typer.core import TyperGroup
 
-from sparsecompile.errors import BuildError, SparseCompileError
+from sparsecompile.errors import BuildError, CacheError, SparseCompileError
 
+if TYPE_CHECKING:
+    from sparsecompile.packed import Codec, Structure
+    from sparsecompile.report import Report
+    from sparsecompile.rule import Pass
+
+_FACTORY = """\
+MODULE is a dotted module name or the path of a .py file; FACTORY is a function in it that takes no
+arguments and returns (model, inputs). The inputs are a tuple of arguments, a dict of keyword
+arguments, or (args, kwargs). Such as `sparsecompile explain demo.py:make`, where demo.py holds"""
 _EXAMPLE = """\
-TARGET is MODULE:FACTORY. MODULE is a dotted module name or the path of a .py file; FACTORY is a
-function without arguments that returns (model, inputs), inputs being a tuple of arguments, a dict
-of keyword arguments, or (args, kwargs). Such as `sparsecompile explain demo.py:make`, with
-
     def make():
         return torch.nn.Linear(64, 64), (torch.randn(1, 64),)"""
-_OWN_FILE = re.compile(r".+-[0-9a-f]{20}\.(so|cpp|json|lock)(\.sha256|\..{8})?")
-_HOUR = 3600.0
+_OWN = re.compile(r"[^.].*-[0-9a-f]{20}\.(so|cpp|json|lock)(\.sha256)?")
+"""Entries of the cache; the folder may be one that holds other things, such as a home."""
 
 
 class _Group(TyperGroup):
     """Says what is wrong without a traceback."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
         try:
             return super().invoke(ctx)
         except SparseCompileError as error:
@@ -56,14 +60,16 @@ app = typer.Typer(
 )
 
 
-@app.command(epilog=_EXAMPLE)
+@app.command(epilog=f"{_FACTORY}\n\n\b\n{_EXAMPLE}")
 def explain(
-    target: Annotated[str, typer.Argument(help="MODULE:FACTORY", show_default=False)],
+    target: Annotated[str, typer.Argument(metavar="MODULE:FACTORY", help="What makes the model.")],
     prune: Annotated[str | None, typer.Option(help="Lossy: '2:4', 'unstructured(0.8)'.")] = None,
     formats: Annotated[str | None, typer.Option(help="Only these: 'n_m[2:4],bitmap'.")] = None,
     device: Annotated[str | None, typer.Option("--target", help="Such as 'cpu[avx2]'.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where zeros stay dense.")] = False,
-    findings: Annotated[bool, typer.Option("--findings", help="Show each format's find.")] = False,
+    findings: Annotated[
+        bool, typer.Option("--findings", help="Show what each format found.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page.")] = None,
     graph: Annotated[bool, typer.Option("--graph", help="Print the packed graphs.")] = False,
@@ -109,12 +115,10 @@ def formats() -> None:
     from sparsecompile.registry import default_registry
 
     registry = default_registry()
-    structures, codecs = registry.all(Structure), registry.all(Codec)
-    typer.echo("A format is structure/codec, such as n_m[2:4]/float.\n")
-    typer.echo("structures, where the kept values are:")
-    _list((s.family, s, [x.name for x in structures if x.family == s.family]) for s in structures)
-    typer.echo("\ncodecs, how a kept value is stored:")
-    _list((c.family, c, [x.name for x in codecs if x.family == c.family]) for c in codecs)
+    typer.echo("A format is structure/codec, such as n_m[2:4]/float.\n\nstructures:")
+    _list(registry.all(Structure))
+    typer.echo("\ncodecs:")
+    _list(registry.all(Codec))
 
 
 @app.command()
@@ -128,25 +132,26 @@ def passes() -> None:
         members = [p for p in ordered if p.phase == phase]
         if members:
             typer.echo(f"{phase.name}:")
-            _list((p.name, p, []) for p in members)
+            _list(members)
 
 
 @app.command()
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete what is in it.")] = False,
 ) -> None:
-    """Show the folder of generated sources and built kernels, and its size."""
+    """Show the folder of built kernels and its size."""
     from sparsecompile.codegen.cpp.cache import Cache
 
     folder = Cache().path("").resolve()
-    files = [path for path in folder.iterdir() if _is_own(path)] if folder.is_dir() else []
-    if not clear:
-        size = sum(path.stat().st_size for path in files)
-        typer.echo(f"{folder}: {len(files)} files, {size / 1e6:.1f} MB")
-        return
-    for path in files:
-        path.unlink(missing_ok=True)
-    typer.echo(f"{folder}: deleted {len(files)} files")
+    try:
+        files = [p for p in folder.iterdir() if _OWN.fullmatch(p.name)] if folder.is_dir() else []
+        size = sum(file.stat().st_size for file in files)
+        for file in files if clear else ():
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        raise CacheError(folder, f"cannot use {error.filename}: {error.strerror}") from error
+    done = "deleted " if clear else ""
+    typer.echo(f"{folder}: {done}{len(files)} files, {size / 1e6:.1f} MB")
 
 
 @app.command()
@@ -254,22 +259,29 @@ def _sources(sources: Mapping[str, str], name: str) -> list[str]:
 
 
 def _describe(value: object) -> str:
-    kind = type(value).__name__
-    return f"a tuple of {len(value)}" if isinstance(value, tuple) else f"of type {kind}"
+    return f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
 
 
 def _fail(message: str) -> NoReturn:
     """Leave: the command line is wrong."""
-    typer.echo(f"error: {message}\n\n{_EXAMPLE}", err=True)
+    typer.echo(f"error: {message}\n\n{_FACTORY}\n\n{_EXAMPLE}", err=True)
     raise typer.Exit(2)
 
 
-def _list(items: Iterable[tuple[str, object, Sequence[str]]]) -> None:
-    """Print names, once each, with the first line of their docstrings and their members."""
-    for name, (thing, members) in {name: rest for name, *rest in items}.items():
-        doc = (inspect.getdoc(type(thing)) or "").partition("\n")[0]
-        for text in (doc, " ".join(members) if members != [name] else ""):
-            ...
+def _list(components: Iterable[Structure | Codec | Pass]) -> None:
+    """Print the first line of each docstring; members of a family share one."""
+    names: dict[str, list[str]] = {}
+    docs: dict[str, str] = {}
+    for component in components:
+        family = component.name.partition("[")[0]
+        names.setdefault(family, []).append(component.name)
+        docs.setdefault(family, (inspect.getdoc(type(component)) or "").partition("\n")[0])
+    indent = max(map(len, names), default=0) + 4
+    for family, members in names.items():
+        texts = (docs[family], ", ".join(members) if members != [family] else "")
+        lines = [line for text in texts for line in textwrap.wrap(text, 100 - indent)] or [""]
+        for i, line in enumerate(lines):
+            typer.echo(f"  {'' if i else family:<{indent - 2}}{line}")
 
 
 def _installed(package: str) -> str:

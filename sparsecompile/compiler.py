@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 
 from sparsecompile.bind import WeightView
 from sparsecompile.dump import Dump
-from sparsecompile.errors import BuildError, CacheError, RejectedError
+from sparsecompile.errors import BuildError, CacheError, RejectedError, unwrapped_by_dynamo
 from sparsecompile.graph import Edit, copy_graph
 from sparsecompile.inductor import compile_rest
 from sparsecompile.options import Options
@@ -26,7 +26,7 @@ from sparsecompile.report import Report
 from sparsecompile.rule import run_passes
 from sparsecompile.runtime import CompiledGraph, Slot, lower_packed
 from sparsecompile.selection import select_formats, select_passes, select_target
-from sparsecompile.template import Codegen
+from sparsecompile.template import Codegen, Device
 from sparsecompile.weights import live
 
 logger = logging.getLogger("sparsecompile")
@@ -76,7 +76,8 @@ class Compiler:
     def _use(self, registry: Registry) -> None:
         self.passes = select_passes(registry, self.options)
         self.formats = select_formats(registry, self.options)
-        self._codegen = registry.get(Codegen, self.target.device)
+        codegen = registry.get(Codegen, self.target.device)
+        self.device = Device(codegen, self.target, registry)
         self.registry = registry
 
     def __call__(
@@ -100,16 +101,17 @@ class Compiler:
         Raises:
             SparseCompileError: a pass failed, or under `strict` something was left dense.
         """
-        if options:
-            compiler = Compiler(self.registry, **{**self._given, **options})
-            return compiler(gm, example_inputs, mode=mode)
-        finish = partial(
-            compile_rest,
-            mode=mode,
-            options=self.options.inductor,
-            version=self._codegen.sources_digest(),
-        )
-        return self.compile(gm, example_inputs, finish)
+        with unwrapped_by_dynamo():
+            if options:
+                compiler = Compiler(self.registry, **{**self._given, **options})
+                return compiler(gm, example_inputs, mode=mode)
+            finish = partial(
+                compile_rest,
+                mode=mode,
+                options=self.options.inductor,
+                version=self.device.codegen.sources_digest(),
+            )
+            return self.compile(gm, example_inputs, finish)
 
     def explain(self, model: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
         """What would happen to a model, without compiling more than its packed linears.
@@ -124,7 +126,8 @@ class Compiler:
         compiler = Compiler(self.registry, **self._given)
 
         def explaining(gm: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
-            return compiler.compile(gm, inputs, _run_eagerly)
+            with unwrapped_by_dynamo():
+                return compiler.compile(gm, inputs, _run_eagerly)
 
         with torch.no_grad():
             torch.compile(model, backend=explaining)(*args, **kwargs)
@@ -152,11 +155,11 @@ class Compiler:
     ) -> Callable[..., Any]:
         module = copy_graph(gm)
         weights = WeightView(module, inputs, grad=torch.is_grad_enabled())
-        edit = Edit(module, weights, self.formats)
+        edit = Edit(module, weights, self.formats, self.device)
         dump = Dump.of(self.options.dump)
         before = dump.graph("captured", module)
         run_passes(self.passes, edit, lambda done: dump.graph(done.name, module))
-        slots, lowered = lower_packed(edit, self._codegen, self.target, self.registry)
+        slots, lowered = lower_packed(edit)
         keep = _drop_packed(module, slots, len(inputs))
         after = dump.graph("lowered", module)
         with self._lock:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -69,7 +71,7 @@ class PassError(SparseCompileError):
     """
 
     def __init__(self, pass_name: str, node: str | None, message: str) -> None:
-        where = f" at node {node!r}" if node else ""
+        where = f" at node {node!r}" if node is not None else ""
         super().__init__(
             f"pass {pass_name!r} failed{where}: {message}; "
             f'options={{"passes": {{"without": ["{pass_name}"]}}}} compiles without it'
@@ -116,3 +118,27 @@ class CacheError(SparseCompileError, OSError):
     def __init__(self, path: Path, message: str) -> None:
         super().__init__(message)
         self.path = path
+
+
+@contextmanager
+def unwrapped_by_dynamo() -> Iterator[None]:
+    """Let a `SparseCompileError` pass through Dynamo as what it is.
+
+    Dynamo wraps what a backend raises into `BackendCompilerFailed`, so that `except OptionError`
+    around the first call of a model would not work, except for exceptions of one class of its own.
+    """
+    try:
+        yield
+    except SparseCompileError as error:
+        # Importing it at module level would import all of Dynamo.
+        from torch._dynamo.exc import ShortenTraceback
+
+        if isinstance(error, ShortenTraceback):
+            raise
+        kind = type(error)
+        both = type(kind.__name__, (kind, ShortenTraceback), {"__module__": kind.__module__})
+        twin = both.__new__(both, *error.args)
+        twin.__dict__.update(error.__dict__)
+        twin.args = error.args
+        twin.first_useful_frame = None
+        raise twin from error

@@ -18,6 +18,7 @@ from sparsecompile.errors import Reject
 from sparsecompile.packed import Format
 from sparsecompile.pattern import Call, Match, Target
 from sparsecompile.survey import Survey, survey
+from sparsecompile.template import Device
 from sparsecompile.weights import Binding, lossy
 
 
@@ -91,17 +92,20 @@ class Edit:
         module: the graph; it is changed.
         weights: what is known of the live tensors behind its placeholders.
         formats: the formats that may be used, in order of preference.
+        device: where the graph will run.
     """
 
     def __init__(
         self,
         module: GraphModule,
         weights: WeightView,
-        formats: tuple[Format, ...] = (),
+        formats: tuple[Format, ...],
+        device: Device,
     ) -> None:
         self.module = module
         self.weights = weights
         self.formats = formats
+        self.device = device
         self.rewrites: list[Rewrite] = []
         self.considered: dict[str, Considered] = {}
         self.position: str | None = None
@@ -219,7 +223,7 @@ class Edit:
         considered = Considered(self.weights.names(weight))
         try:
             binding = self.binding(weight)
-            considered.survey = survey(binding, self.formats)
+            considered.survey = survey(binding, self.formats, self.device)
             considered.lossy = lossy(binding)
         except Reject as reject:
             considered.reason = reject.reason

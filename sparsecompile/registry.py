@@ -26,6 +26,8 @@ class Registry:
 
     def __init__(self, *components: Component) -> None:
         self._components: dict[tuple[type, str], Component] = {}
+        self.revision = 0
+        """Rises with every registration."""
         self.register(*components)
 
     def register(self, *components: Component) -> None:
@@ -46,6 +48,7 @@ class Registry:
                 )
             new[key] = component
         self._components.update(new)
+        self.revision += 1
 
     def all(self, kind: type[C]) -> tuple[C, ...]:
         """Every component of a kind, such as `registry.all(Structure)`."""

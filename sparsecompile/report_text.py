@@ -123,9 +123,9 @@ def names(rows: Iterable[Row], separator: str) -> str:
     """`model.layers.{0-29}: mlp.up_proj, mlp.down_proj; lm_head`."""
     texts = []
     for place, members in places(rows).items():
-        start = f"{place}: " if place else ""
-        rest = len(place) + 1 if place else 0
-        texts.append(start + separator.join(str(row)[rest:] for row in members))
+        shared = f"{place}." if place and len(members) > 1 else ""
+        rest = separator.join(str(row)[len(shared) :] for row in members)
+        texts.append(f"{place}: {rest}" if shared else rest)
     return "; ".join(texts)
 
 
@@ -196,8 +196,16 @@ def summary(report: Report) -> str:
     return " | ".join(filter(None, (*parts, one_line(report.target))))
 
 
-def found(finding: Finding, node: NodeReport) -> str:
-    """What one format found in the weight of a linear."""
+def findings_of(node: NodeReport) -> list[tuple[str, str]]:
+    """Formats and what they found in the weight: those that fit by size, then the others."""
+    ordered = sorted(node.findings, key=lambda f: (f.nbytes is None, f.nbytes or 0))
+    found = [(one_line(f.format), _found(f, node)) for f in ordered]
+    if len(found) > 1 and len({text for _, text in found}) == 1:
+        return [(f"all {len(found)} formats", found[0][1])]
+    return found
+
+
+def _found(finding: Finding, node: NodeReport) -> str:
     if finding.nbytes is None:
         return one_line(finding.reason)
     share = f", {finding.nbytes / node.dense_bytes:.1%} of dense" if node.dense_bytes else ""
@@ -236,10 +244,7 @@ _NAME = 24
 """Columns that a name has at least; formats and kernels wrap before it gets fewer."""
 _LEFT = tuple(map(HEADS.index, ("dtype", "format", "kernel")))
 _WRAPPED = tuple(map(HEADS.index, ("format", "kernel")))
-_NO_ZEROS = (
-    'Zeros are packed where there are some; options={"prune": "2:4"} makes some, and changes what '
-    "the model computes."
-)
+_NO_ZEROS = 'options={"prune": "2:4"} makes zeros, and changes what the model computes.'
 
 
 def render(report: Report, *, findings: bool = False, color: bool = False) -> str:
@@ -314,7 +319,7 @@ class _Layout:
         while self._room < _NAME:
             self._widths[max(self._widths, key=self._can_wrap)] -= 1
         labels = [label for section in sections for label, _ in self._lines(section)]
-        self._label = min(self._room, max(map(_columns, labels), default=0))
+        self._label = min(self._room, max(map(_columns, ("linear", *labels))))
         self._headed = False
 
     @property
@@ -387,8 +392,8 @@ def _print_findings(console: Console, row: Row) -> None:
     grid = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column(max_width=WIDTH // 2, overflow="fold")
     grid.add_column(overflow="fold")
-    for finding in node.findings:
-        grid.add_row(Text(f"  {one_line(finding.format)}"), Text(found(finding, node)))
+    for formats, text in findings_of(node):
+        grid.add_row(Text(f"  {formats}"), Text(text))
     console.print(grid)
 
 
@@ -450,7 +455,7 @@ def _row(row: Row, largest: int) -> str:
     facts += [("source", kernel.source)] if kernel else []
     facts += [("one kernel call for", linears) for linears in merged([row])]
     facts += [("lossy", node.lossy)] if node.lossy else []
-    facts += [(finding.format, found(finding, node)) for finding in node.findings]
+    facts += findings_of(node)
     inner = "".join(f"<tr><td>{escape(what)}<td>{escape(text)}" for what, text in facts)
     name = f"<details><summary>{escape(str(row))}</summary><table>{inner}</table></details>"
     cells = "".join(f"<td>{escape(cell)}" for cell in (*row.cells(largest), reason(node)))

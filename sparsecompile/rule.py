@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import IntEnum
@@ -161,8 +162,9 @@ def run_passes(
         except SparseCompileError:
             raise
         except Exception as error:
-            raise PassError(
-                current.name, edit.position, f"{type(error).__name__}: {error}"
-            ) from error
+            *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+            place = f"{frame.f_code.co_filename}:{line}"
+            message = f"{type(error).__name__}: {error} ({place})"
+            raise PassError(current.name, edit.position, message) from error
         if after_each is not None:
             after_each(current)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
+from torch.nn import functional as F  # noqa: N812 - torch's own spelling
 
+from sparsecompile.epilogue import STEPS
 from sparsecompile.errors import Reject
 from sparsecompile.graph import Edit, format_of, origins
 from sparsecompile.ops import HEADER_BYTES
 from sparsecompile.pattern import Match
-from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Codegen, Kernel
+from sparsecompile.spec import KernelSpec
+from sparsecompile.template import Device, Extern, Kernel
 from sparsecompile.weights import PACK_CACHE, Binding, Fresh, live
 
 
@@ -83,23 +84,25 @@ class Lowered:
     nbytes: int
 
 
-def lower_packed(
-    edit: Edit, codegen: Codegen, target: Target, registry: Registry
-) -> tuple[list[Slot], list[Lowered]]:
+def lower_packed(edit: Edit) -> tuple[list[Slot], list[Lowered]]:
     """Give every packed node its kernel: `packed_linear(...) -> sparsecompile::linear(...)`.
 
-    Layouts become placeholders after the graph's own, one for each slot, in order.
+    Where a library call is chosen the node becomes dense again. Layouts become placeholders after the graph's own, one for each slot, in order.
 
     Raises:
         BuildError: the compiler is missing or failed.
         CacheError: the cache folder cannot be used.
         Reject: no template supports a spec.
     """
-    kernels = _lower_all([_spec(m, edit) for m in edit.packed_nodes()], codegen, target, registry)
+    kernels = _lower_all([_spec(match, edit) for match in edit.packed_nodes()], edit.device)
     slots: dict[Hashable, tuple[Slot, Node, int]] = {}
     lowered = []
     for match in edit.packed_nodes():
         kernel = kernels[_spec(match, edit)]
+        if isinstance(kernel, Extern):
+            edit.rejected("lower", match.node, f"{kernel.name} was chosen")
+            _restore_dense(match, edit)
+            continue
         key = (match["weight"], match["format"], kernel.template.name, kernel.schedule)
         if key not in slots:
             slot = Slot(edit.binding(match["weight"]), kernel)
@@ -126,18 +129,24 @@ def _spec(match: Match, edit: Edit) -> KernelSpec:
 
 
 def _lower_all(
-    specs: Sequence[KernelSpec], codegen: Codegen, target: Target, registry: Registry
-) -> dict[KernelSpec, Kernel]:
+    specs: Iterable[KernelSpec], device: Device
+) -> dict[KernelSpec, Kernel | Extern]:
     """Kernels of all distinct specs, built side by side."""
     distinct = list(dict.fromkeys(specs))
     with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
-        return dict(
-            zip(
-                distinct,
-                pool.map(lambda spec: codegen.lower(spec, target, registry), distinct),
-                strict=True,
-            )
-        )
+        return dict(zip(distinct, pool.map(device.lower, distinct), strict=True))
+
+
+def _restore_dense(match: Match, edit: Edit) -> None:
+    """`packed_linear(...) -> linear(...)` and the epilogue's steps."""
+    node = match.node
+    new = edit.call(F.linear, (match["x"], match["weight"], match["bias"]), before=node)
+    operands = iter(match["operands"])
+    for name in match["epilogue"]:
+        step = STEPS[name]
+        args = (new, next(operands)) if step.has_operand else (new,)
+        new = edit.call(step.apply, args, before=node)
+    edit.replace(node, new)
 
 
 def _placeholder(module: GraphModule, name: str) -> Node:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from sparsecompile.errors import Reject
 from sparsecompile.packed import Format, Occupancy
+from sparsecompile.spec import KernelSpec
+from sparsecompile.template import Device
 from sparsecompile.weights import PACK_CACHE, Binding, live
 
 
@@ -62,21 +64,22 @@ class Survey:
         raise Reject(f"{self.zeros:.1%} zeros, and no format is smaller than dense")
 
 
-def survey(binding: Binding, formats: tuple[Format, ...]) -> Survey:
+def survey(binding: Binding, formats: tuple[Format, ...], device: Device) -> Survey:
     """Ask every format for a weight.
 
     Args:
         binding: the weight.
         formats: what to ask, in order of preference among equals.
+        device: must have a kernel for a format.
 
     Raises:
         Reject: the weight cannot be looked at.
     """
-    fresh = PACK_CACHE.get(binding, live(binding), ("survey", formats), partial(_look, formats))
-    return fresh.value
+    purpose = ("survey", formats, device, device.registry.revision)
+    return PACK_CACHE.get(binding, live(binding), purpose, partial(_look, formats, device)).value
 
 
-def _look(formats: tuple[Format, ...], dense: Tensor) -> Survey:
+def _look(formats: tuple[Format, ...], device: Device, dense: Tensor) -> Survey:
     occupancy = Occupancy(dense)
     weight = occupancy.weight
     dense_bytes = weight.numel() * weight.element_size()
@@ -85,6 +88,7 @@ def _look(formats: tuple[Format, ...], dense: Tensor) -> Survey:
     for candidate in formats:
         try:
             nbytes = _bytes(candidate, occupancy, dense_bytes)
+            device.check(KernelSpec(candidate, weight.dtype))
         except Reject as reject:
             findings.append(Finding(str(candidate), None, reject.reason))
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -119,6 +119,27 @@ class Kernel:
         return self.template.prepack(packed, self.schedule)
 
 
+@dataclass(frozen=True)
+class Device:
+    """Where a Compiler's kernels run, and what can be generated for it."""
+
+    codegen: Codegen
+    target: Target
+    registry: Registry
+
+    def check(self, spec: KernelSpec) -> None:
+        """Return if some kernel can serve the spec.
+
+        Raises:
+            Reject: none can; every refusal is in the reason.
+        """
+        self.codegen.candidates(spec, self.target, self.registry)
+
+    def lower(self, spec: KernelSpec) -> Kernel | Extern:
+        """See `Codegen.lower`."""
+        return self.codegen.lower(spec, self.target, self.registry)
+
+
 class Codegen(ABC):
     """Code generation for one kind of device: spec -> candidates -> choice -> build -> kernel."""
 
@@ -134,11 +155,21 @@ class Codegen(ABC):
         """Stands for everything generated code depends on besides the spec."""
 
     @abstractmethod
-    def lower(self, spec: KernelSpec, target: Target, registry: Registry) -> Kernel:
-        """Choose a template, generate, build and load.
+    def candidates(self, spec: KernelSpec, target: Target, registry: Registry) -> Sequence[Any]:
+        """Everything that can serve the spec, best guess first.
 
         Raises:
-            Reject: no template supports the spec.
+            Reject: nothing can; every refusal is in the reason.
+        """
+
+    @abstractmethod
+    def lower(self, spec: KernelSpec, target: Target, registry: Registry) -> Kernel | Extern:
+        """Choose a candidate; generate, build and load it where it is a template's.
+
+        Called from several threads at once.
+
+        Raises:
+            Reject: there are no candidates.
             BuildError: the compiler is missing or failed.
             CacheError: the cache folder cannot be used.
         """

@@ -23,6 +23,8 @@ class CppFragment(Fragment):
 
     - `constexpr int column_padding`: how far beyond `k` visited columns may lie (x is zero there);
     - `constexpr int slots_per_vector`: width of `visit_row_vectors`, a power of two; 1 for none;
+    - `constexpr bool vectors_are_cheap`: whether a vector of x comes without reading its elements
+      one by one, so that `visit_row_vectors` is good for several rows of x;
     - `int64_t first_slot(const Weight& w, int64_t row)`: what `cursor` starts a row with;
     - `void visit_row(const Weight& w, int64_t row, int64_t& cursor, int64_t from, int64_t to,
       Visit&& visit)`: call `visit(lane<u>(), column, slot)` for every slot of the row whose

@@ -83,7 +83,7 @@ class GenericLinear(Template):
         lanes = BATCH_LANES.get(target.isa, 16)
         choices = {
             "batch_lanes": lanes,
-            "batch_columns": 8192 // lanes,
+            "batch_columns": 4096 // lanes,
             "batch_rows": 64,
             "region_work": 1 << 16,
         }

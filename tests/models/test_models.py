@@ -1,21 +1,26 @@
 """Tiny models of every architecture in the zoo: as exact as eager, packed, and not recompiled."""
 
 import pytest
-import sparsecompile
 import torch
 from models.zoo import Architecture, Inputs, floating_outputs, in_double, prune_half
 from models.zoo_decoders import DECODERS
 from models.zoo_encoders import ENCODERS
 from models.zoo_perception import PERCEPTION
-from sparsecompile.testing import assert_no_worse
 from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import PreTrainedModel
+
+import sparsecompile
+from sparsecompile.testing import assert_no_worse
 
 # transformers asks a cached function whether FSDP is there, and Dynamo warns that it traces through
 # the cache; it does so in whichever test meets it first.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Dynamo detected a call to a `functools.lru_cache`-wrapped function:UserWarning"
 )
+
+# The first length is compiled as it is, the second for any length, and the third finds that: no
+# backend gets fewer. Only a model that takes more is worth the time of asking Dynamo by itself.
+FEWEST_GRAPHS = [1, 2, 2]
 
 
 def doubled(inputs: Inputs) -> Inputs:
@@ -28,13 +33,14 @@ def graphs_without_us(architecture: Architecture, model: PreTrainedModel) -> lis
     counter = CompileCounterWithBackend("eager")
     compiled = torch.compile(model, backend=counter)
     counts = []
+    torch._dynamo.reset()
     for length in architecture.lengths:
         compiled(**architecture.inputs(model, length))
         counts.append(counter.frame_count)
-    torch._dynamo.reset()
     return counts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", [*DECODERS, *ENCODERS, *PERCEPTION], ids=lambda a: a.name)
 @torch.no_grad()
 def test_pruned_model_compiles(architecture: Architecture) -> None:
@@ -42,7 +48,6 @@ def test_pruned_model_compiles(architecture: Architecture) -> None:
     torch._dynamo.reset()
     model = architecture.build()
     pruned = prune_half(model)
-    expected_graphs = graphs_without_us(architecture, model)
     exact_model = in_double(model)
     backend = sparsecompile.Compiler()
     compiled = torch.compile(model, backend=backend)
@@ -59,6 +64,8 @@ def test_pruned_model_compiles(architecture: Architecture) -> None:
             assert_no_worse(ours[name], eager[name], exact[name])
         graphs.append(backend.report.graphs)
 
-    assert {node.weight for node in backend.report.nodes if node.packed} == pruned
-    assert graphs == expected_graphs
+    nodes = backend.report.nodes
+    assert {node.weight for node in nodes if node.packed} == pruned
+    assert not {node.weight for node in nodes if not node.packed} & pruned
+    assert graphs == FEWEST_GRAPHS or graphs == graphs_without_us(architecture, model)
     assert graphs[1] == graphs[2]

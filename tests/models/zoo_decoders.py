@@ -58,11 +58,14 @@ def qwen3() -> PreTrainedModel:
 
 @architecture(token_ids)
 def gemma3() -> PreTrainedModel:
-    """One layer of each attention pattern, a tied head, and a cap on the logits."""
-    layers = {"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]}
+    """Four norms to a layer, a sliding window, a tied head, and a cap on the logits."""
     return Gemma3ForCausalLM(
         Gemma3TextConfig(
-            **{**GROUPED, **layers}, head_dim=16, sliding_window=8, final_logit_softcapping=30.0
+            **GROUPED,
+            head_dim=16,
+            sliding_window=8,
+            layer_types=["sliding_attention"],
+            final_logit_softcapping=30.0,
         )
     )
 

@@ -95,10 +95,11 @@ def albert() -> PreTrainedModel:
 
 @architecture(token_ids)
 def modernbert() -> PreTrainedModel:
-    """One layer of local and one of global attention, rotations, and a gated feed-forward."""
-    layers = {"num_hidden_layers": 2, "layer_types": ["full_attention", "sliding_attention"]}
+    """Local attention, rotations, and a gated feed-forward with one weight for both halves."""
     special = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
-    return ModernBertModel(ModernBertConfig(**{**TINY, **layers, **special}, local_attention=8))
+    return ModernBertModel(
+        ModernBertConfig(**TINY, **special, local_attention=8, layer_types=["sliding_attention"])
+    )
 
 
 @architecture(two_sequences)

@@ -69,13 +69,13 @@ def dinov2() -> PreTrainedModel:
 
 @architecture(images, lengths=(2, 3, 5))
 def swin() -> PreTrainedModel:
-    """Windows, shifted in the second layer, and a merge of patches by a linear."""
+    """Attention within windows, and a merge of patches by a linear."""
     return SwinModel(
         SwinConfig(
             image_size=16,
             patch_size=2,
             embed_dim=32,
-            depths=[2, 1],
+            depths=[1, 1],
             num_heads=[2, 4],
             window_size=4,
             mlp_ratio=2.0,

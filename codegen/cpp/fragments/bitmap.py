@@ -15,6 +15,7 @@ namespace {
 
 constexpr int column_padding = 0;
 constexpr int slots_per_vector = native_floats;
+constexpr bool vectors_are_cheap = false;
 constexpr int64_t list_columns = 4096;  // columns expanded at once
 
 // Positions of the set bits of every byte, from the lowest.
@@ -34,12 +35,18 @@ SC_INLINE int64_t expand_bits(const Weight& w, int64_t row, int64_t from, int64_
   using Columns = Vector<uint16_t, 8>;
   const uint8_t* bits = w.bits + row * ceil_div(w.k, 8) + from / 8;
   const int64_t bytes = ceil_div(to - from, 8);
-  int64_t count = 0;
-  for (int64_t i = 0; i < bytes; ++i) {
-    const Columns positions = load<Columns>(byte_positions.of[bits[i]]);
-    store(list + count, positions + static_cast<uint16_t>(8 * i));
-    count += __builtin_popcount(bits[i]);
+  int64_t count = 0, i = 0;
+  const auto append = [&](uint64_t byte, int64_t at) SC_INLINED {
+    const Columns positions = load<Columns>(byte_positions.of[byte]);
+    store(list + count, positions + static_cast<uint16_t>(8 * at));
+    count += __builtin_popcountll(byte);
+  };
+  for (; i + 8 <= bytes; i += 8) {
+    const uint64_t word = load<uint64_t>(bits + i);
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) append(word >> (8 * j) & 0xff, i + j);
   }
+  for (; i < bytes; ++i) append(bits[i], i);
   return count;
 }
 

@@ -16,29 +16,44 @@ constexpr int block_height = {height}, block_width = {width};
 constexpr int column_padding = block_width - 1;
 constexpr int slots_per_vector =
     block_width % native_floats == 0 ? native_floats : {narrow} < native_floats ? {narrow} : 1;
+constexpr bool vectors_are_cheap = slots_per_vector > 1;
 """
 
 VISITS = """
 // The cursor is the next block.
 SC_INLINE int64_t first_slot(const Weight& w, int64_t row) { return w.crow[row / block_height]; }
 
+// One row of one block; a narrow block has one sum, so neighbours should have different ones.
+template <int first, class Visit>
+SC_INLINE void visit_block(const Weight& w, int64_t row, int64_t block, Visit&& visit) {
+  int64_t column = static_cast<int64_t>(w.col[block]) * block_width;
+  int64_t slot = (block * block_height + row % block_height) * block_width;
+  for (int i = 0; i < block_width / 4; ++i, column += 4, slot += 4) {
+    visit(lane<0>(), column, slot);
+    visit(lane<1>(), column + 1, slot + 1);
+    visit(lane<2>(), column + 2, slot + 2);
+    visit(lane<3>(), column + 3, slot + 3);
+  }
+  for (int i = 0; i < block_width % 4; ++i) visit(lane<first>(), column + i, slot + i);
+}
+
 template <class Visit>
 SC_INLINE void visit_row(const Weight& w, int64_t row, int64_t& cursor, int64_t, int64_t to,
                          Visit&& visit) {
   const int64_t end = w.crow[row / block_height + 1];
+  const auto begins = [&](int64_t block) SC_INLINED {
+    return block < end && static_cast<int64_t>(w.col[block]) * block_width < to;
+  };
   int64_t block = cursor;
-  for (; block < end; ++block) {
-    int64_t column = static_cast<int64_t>(w.col[block]) * block_width;
-    if (column >= to) break;
-    int64_t slot = (block * block_height + row % block_height) * block_width;
-    for (int i = 0; i < block_width / 4; ++i, column += 4, slot += 4) {
-      visit(lane<0>(), column, slot);
-      visit(lane<1>(), column + 1, slot + 1);
-      visit(lane<2>(), column + 2, slot + 2);
-      visit(lane<3>(), column + 3, slot + 3);
+  if constexpr (block_width < 4) {
+    for (; begins(block + 3); block += 4) {
+      visit_block<0>(w, row, block, visit);
+      visit_block<1>(w, row, block + 1, visit);
+      visit_block<2>(w, row, block + 2, visit);
+      visit_block<3>(w, row, block + 3, visit);
     }
-    for (int i = 0; i < block_width % 4; ++i) visit(lane<0>(), column + i, slot + i);
   }
+  for (; begins(block); ++block) visit_block<0>(w, row, block, visit);
   cursor = block;
 }
 

@@ -13,6 +13,7 @@ namespace {
 
 constexpr int column_padding = 0;
 constexpr int slots_per_vector = native_floats;
+constexpr bool vectors_are_cheap = true;
 
 SC_INLINE int64_t first_slot(const Weight& w, int64_t row) { return row * w.k; }
 

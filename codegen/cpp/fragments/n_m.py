@@ -17,6 +17,8 @@ namespace {{
 constexpr int kept = {n}, group = {m}, code_bits = {bits};
 constexpr int column_padding = group - 1;
 constexpr int slots_per_vector = native_floats % kept == 0 ? native_floats : 1;
+constexpr bool vectors_are_cheap =
+    selects_in_registers<slots_per_vector * group / kept, slots_per_vector>();
 
 SC_INLINE int64_t first_slot(const Weight& w, int64_t row) {{
   return row * ceil_div(w.k, group) * kept;

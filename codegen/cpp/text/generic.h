@@ -1,14 +1,15 @@
 // Loops of the generic template. Before it come `Element`, `Weight`, the fragments, `epilogue`
 // and the schedule's constants. Two ways to multiply:
 //
-// - decode, m <= 8: one row of W at a time against rows of x, several slots in one vector;
+// - decode, m <= decode_rows: one row of W at a time against rows of x, several slots in one
+//   vector; for more than one row of x only where such a vector of x is cheap;
 // - batch: x in tiles [columns][lanes], each kept value times one or more vectors of lanes,
 //   running over the columns in chunks that stay in the innermost cache.
 
 namespace {
 
 constexpr int64_t row_tile = 16;                             // rows of W finished together
-constexpr int64_t decode_rows = 8;                           // largest m of the decode kernel
+constexpr int64_t decode_rows = vectors_are_cheap ? 8 : 1;
 constexpr int64_t panel_rows = 8 * batch_lanes;              // rows of x in the workspace at once
 constexpr int64_t slack = column_padding + 4 * native_floats;  // columns of zeros behind x
 
@@ -18,8 +19,8 @@ inline const SCLayoutHeader& header_of(const void* layout) {
 
 // y[row0 .. row0 + rows) for `lanes` rows of x from m0: bias, epilogue and the one rounding.
 // `sums` is [lanes][row_tile].
-inline void finish(const SCLinearArguments& a, int64_t n, Range rows, int64_t m0, int64_t lanes,
-                   const float* sums) {
+SC_SHARED void finish(const SCLinearArguments& a, int64_t n, Range rows, int64_t m0,
+                      int64_t lanes, const float* sums) {
   const int64_t count = rows.end - rows.begin;
   float bias[row_tile] = {};
   if (a.bias) {
@@ -175,7 +176,9 @@ inline void multiply_rows(const SCLinearArguments& a, const Weight& w, Range row
 // Narrower tiles for the rest of m: call run(width) with the narrowest that holds `lanes`.
 template <class Run>
 SC_INLINE void with_width(int64_t lanes, Run&& run) {
-  if (lanes <= batch_lanes / 4) {
+  if (lanes <= batch_lanes / 8) {
+    run(lane<batch_lanes / 8>());
+  } else if (lanes <= batch_lanes / 4) {
     run(lane<batch_lanes / 4>());
   } else if (lanes <= batch_lanes / 2) {
     run(lane<batch_lanes / 2>());
@@ -240,8 +243,17 @@ SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m) {
   return sizeof(float) * rows * (k + slack);
 }
 
+SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
+  const SCLinearArguments& a = *arguments;
+  const Weight w(a.weight);
+  const int64_t threads = useful_threads(a, w.slots * a.m);
+  for (int64_t m0 = 0; m0 < a.m; m0 += panel_rows)
+    multiply_panel(a, w, {m0, m0 + panel_rows < a.m ? m0 + panel_rows : a.m}, threads);
+}
+
 SC_EXPORT void sc_linear_decode(const SCLinearArguments* arguments) {
   const SCLinearArguments& a = *arguments;
+  if (a.m > decode_rows) return sc_linear_batch(arguments);
   const Weight w(a.weight);
   const int64_t rows = a.m <= 2 ? a.m : a.m <= 4 ? 4 : 8, stride = decode_stride(w.k);
   float* x = static_cast<float*>(a.workspace);
@@ -250,18 +262,12 @@ SC_EXPORT void sc_linear_decode(const SCLinearArguments* arguments) {
   parallel(useful_threads(a, w.slots * rows), [&](int64_t thread, int64_t threads) {
     const Range part = share(tiles, thread, threads);
     if (rows == 1) decode_tiles<1>(a, w, x, stride, part);
-    if (rows == 2) decode_tiles<2>(a, w, x, stride, part);
-    if (rows == 4) decode_tiles<4>(a, w, x, stride, part);
-    if (rows == 8) decode_tiles<8>(a, w, x, stride, part);
+    if constexpr (decode_rows > 1) {
+      if (rows == 2) decode_tiles<2>(a, w, x, stride, part);
+      if (rows == 4) decode_tiles<4>(a, w, x, stride, part);
+      if (rows == 8) decode_tiles<8>(a, w, x, stride, part);
+    }
   });
-}
-
-SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
-  const SCLinearArguments& a = *arguments;
-  const Weight w(a.weight);
-  const int64_t threads = useful_threads(a, w.slots * a.m);
-  for (int64_t m0 = 0; m0 < a.m; m0 += panel_rows)
-    multiply_panel(a, w, {m0, m0 + panel_rows < a.m ? m0 + panel_rows : a.m}, threads);
 }
 
 // The dense weight [n, k], bit for bit.

@@ -13,6 +13,8 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "layouts are little-end
 #define SC_INLINE inline __attribute__((always_inline))
 // For lambdas: the calls that pass one are many, and every one must be inlined.
 #define SC_INLINED __attribute__((always_inline))
+// For what many kernels of a file share: compiling it once is most of a build's time.
+#define SC_SHARED __attribute__((noinline))
 
 namespace {
 
@@ -90,6 +92,16 @@ SC_INLINE Floats<count> gather(const float* x, const Index* index) {
   float values[count];
   for (int i = 0; i < count; ++i) values[i] = x[index[i]];
   return load<Floats<count>>(values);
+}
+
+// Whether select() below takes its values from vectors in registers.
+template <int span, int count>
+constexpr bool selects_in_registers() {
+#if defined(__GNUC__) && !defined(__clang__)
+  return span <= 4 * count;
+#else
+  return false;
+#endif
 }
 
 // x[index[i]] for every i, where 0 <= index[i] < span and all of x[0 .. span) may be read.

@@ -1,0 +1,112 @@
+"""Weights, kernels and the error bound for tests of code generation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sparsecompile import ops
+from sparsecompile.codegen.cpp.generic import GenericLinear
+from sparsecompile.codegen.cpp.lower import CppCodegen
+from sparsecompile.epilogue import apply_epilogue
+from sparsecompile.errors import Reject
+from sparsecompile.packed import Packed, Structure
+from sparsecompile.registry import Registry, default_registry
+from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.template import Kernel
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The cache of all tests that only want a kernel; `$SPARSECOMPILE_CACHE_DIR` if it is set."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "SPARSECOMPILE_CACHE_DIR" not in os.environ:
+            folder = tmp_path_factory.mktemp("sparsecompile", numbered=True)
+            folder.chmod(0o700)
+            patch.setenv("SPARSECOMPILE_CACHE_DIR", str(folder))
+        yield Path(os.environ["SPARSECOMPILE_CACHE_DIR"])
+
+
+@pytest.fixture(scope="session")
+def registry() -> Registry:
+    return default_registry()
+
+
+@pytest.fixture(scope="session")
+def build(shared_cache: Path, registry: Registry) -> Callable[..., Kernel]:
+    """The generic kernel for a format's name, a dtype and epilogue steps."""
+    codegen, template, target = CppCodegen(), GenericLinear(), Target.host()
+
+    def build(name: str, dtype: torch.dtype, *epilogue: str) -> Kernel:
+        spec = KernelSpec(registry.format(name), dtype, epilogue)
+        schedule = template.schedules(spec, target)[0]
+        return codegen.build(spec, template, schedule, target, registry)
+
+    return build
+
+
+def sparse_weight(structure: Structure, n: int, k: int, dtype: torch.dtype) -> Tensor:
+    """A random weight that has the structure."""
+    weight = torch.randn(n, k).to(dtype)
+    for sparsity in (None, 0.6):
+        try:
+            mask = structure.prune(weight, sparsity)
+        except ValueError:
+            continue
+        return weight * mask
+    return weight
+
+
+@pytest.fixture(scope="session")
+def pack() -> Callable[..., Packed]:
+    """A random weight `[n, k]` in a kernel's format."""
+
+    def pack(kernel: Kernel, n: int, k: int) -> Packed:
+        spec = kernel.spec
+        weight = sparse_weight(spec.format.structure, n, k, spec.dtype)
+        try:
+            return spec.format.pack(weight)
+        except Reject:
+            return spec.format.pack(torch.zeros_like(weight))
+
+    return pack
+
+
+@pytest.fixture(scope="session")
+def check_linear() -> Callable[..., None]:
+    """Hold a kernel against float64: its error is at most twice that of eager torch."""
+
+    def check(kernel: Kernel, packed: Packed, lead: tuple[int, ...], with_bias: bool) -> None:
+        (n, k), dtype = packed.shape, packed.dtype
+        x = torch.randn(*lead, k).to(dtype)
+        bias = torch.randn(n).to(dtype) if with_bias else None
+        steps = kernel.spec.epilogue
+        operands = tuple(torch.randn(*lead, n).to(dtype) for _ in range(kernel.spec.operands))
+        weight, layout = packed.unpack(), kernel.prepack(packed)
+        header = layout[: ops.HEADER_BYTES]
+        ours = ops.linear(x, header, bias, operands, n, kernel.key)
+        assert ours.dtype == dtype
+        assert ours.shape == (*lead, n)
+        eager = apply_epilogue(F.linear(x, weight, bias), steps, operands)
+        wide = [t.double() for t in operands]
+        product = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+        exact = apply_epilogue(product, steps, wide)
+        # One rounding of a float32 sum, seen through the epilogue.
+        size = float(product.abs().max()) if product.numel() else 0.0
+        eps = torch.finfo(torch.float32).eps * (1 + size)
+        for operand in wide:
+            eps *= 1 + (float(operand.abs().max()) if operand.numel() else 0.0)
+        assert _error(ours, exact) <= 2 * _error(eager, exact) + eps
+
+    return check
+
+
+def _error(result: Tensor, exact: Tensor) -> float:
+    difference = (result.double() - exact).abs()
+    return float(difference.max()) if difference.numel() else 0.0

@@ -1,0 +1,158 @@
+// linear bitmap/float bfloat16 add
+// template: generic; schedule: batch_columns=64 batch_lanes=64 batch_rows=64 region_work=65536; target: cpu x86_64 avx512
+// y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
+
+// ... arguments.h ...
+
+// ... prelude.h ...
+
+namespace {
+
+using Element = bfloat16;  // of x, bias, operands and y
+constexpr int operand_count = 1;
+
+// Schedule.
+constexpr int64_t batch_columns = 64;
+constexpr int64_t batch_lanes = 64;
+constexpr int64_t batch_rows = 64;
+constexpr int64_t region_work = 65536;
+
+// The weight, as the pointers in its layout.
+struct Weight {
+  int64_t n, k, slots;
+  const uint8_t* bits;
+  const int32_t* row_offsets;
+  const bfloat16* values;
+
+  explicit Weight(const void* layout) {
+    const char* bytes = static_cast<const char*>(layout);
+    const SCLayoutHeader& header = *static_cast<const SCLayoutHeader*>(layout);
+    n = header.n;
+    k = header.k;
+    slots = header.slots;
+    bits = reinterpret_cast<const uint8_t*>(bytes + header.offsets[0]);
+    row_offsets = reinterpret_cast<const int32_t*>(bytes + header.offsets[1]);
+    values = reinterpret_cast<const bfloat16*>(bytes + header.offsets[2]);
+  }
+};
+
+}  // namespace
+
+// bitmap: bit column % 8 of byte column / 8 of a row; slots follow in the order of the bits.
+// Bits become a list of columns first: the loops over values then run without a wrong guess at
+// every word.
+
+namespace {
+
+constexpr int column_padding = 0;
+constexpr int slots_per_vector = native_floats;
+constexpr bool vectors_are_cheap = false;
+constexpr int64_t list_columns = 4096;  // columns expanded at once
+
+// Positions of the set bits of every byte, from the lowest.
+struct BytePositions {
+  alignas(16) uint16_t of[256][8] = {};
+  constexpr BytePositions() {
+    for (int byte = 0; byte < 256; ++byte)
+      for (int bit = 0, count = 0; bit < 8; ++bit)
+        if (byte >> bit & 1) of[byte][count++] = static_cast<uint16_t>(bit);
+  }
+};
+constexpr BytePositions byte_positions;
+
+// Columns, counted from `from`, of the set bits in [from, to); how many they are.
+SC_INLINE int64_t expand_bits(const Weight& w, int64_t row, int64_t from, int64_t to,
+                              uint16_t* list) {
+  using Columns = Vector<uint16_t, 8>;
+  const uint8_t* bits = w.bits + row * ceil_div(w.k, 8) + from / 8;
+  const int64_t bytes = ceil_div(to - from, 8);
+  int64_t count = 0, i = 0;
+  const auto append = [&](uint64_t byte, int64_t at) SC_INLINED {
+    const Columns positions = load<Columns>(byte_positions.of[byte]);
+    store(list + count, positions + static_cast<uint16_t>(8 * at));
+    count += __builtin_popcountll(byte);
+  };
+  for (; i + 8 <= bytes; i += 8) {
+    const uint64_t word = load<uint64_t>(bits + i);
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) append(word >> (8 * j) & 0xff, i + j);
+  }
+  for (; i < bytes; ++i) append(bits[i], i);
+  return count;
+}
+
+SC_INLINE int64_t first_slot(const Weight& w, int64_t row) { return w.row_offsets[row]; }
+
+template <class Visit>
+SC_INLINE void visit_row(const Weight& w, int64_t row, int64_t& cursor, int64_t from, int64_t to,
+                         Visit&& visit) {
+  uint16_t list[list_columns + 8];
+  for (; from < to; from += list_columns) {
+    const int64_t end = from + list_columns < to ? from + list_columns : to;
+    const int64_t count = expand_bits(w, row, from, end, list);
+    int64_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+      visit(lane<0>(), from + list[i], cursor + i);
+      visit(lane<1>(), from + list[i + 1], cursor + i + 1);
+      visit(lane<2>(), from + list[i + 2], cursor + i + 2);
+      visit(lane<3>(), from + list[i + 3], cursor + i + 3);
+    }
+    for (; i < count; ++i) visit(lane<0>(), from + list[i], cursor + i);
+    cursor += count;
+  }
+}
+
+template <class VisitVector, class Visit>
+SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& visit_vector,
+                                 Visit&& visit) {
+  constexpr int width = slots_per_vector;
+  uint16_t list[list_columns + 8];
+  int64_t slot = first_slot(w, row);
+  for (int64_t from = 0; from < w.k; from += list_columns) {
+    const int64_t end = from + list_columns < w.k ? from + list_columns : w.k;
+    const int64_t count = expand_bits(w, row, from, end, list);
+    const auto step = [&](auto chain, int64_t at) SC_INLINED {
+      visit_vector(chain, slot + at,
+                   [&](const float* x) SC_INLINED { return gather<width>(x + from, list + at); });
+    };
+    int64_t i = 0;
+    for (; i + 4 * width <= count; i += 4 * width) {
+      step(lane<0>(), i);
+      step(lane<1>(), i + width);
+      step(lane<2>(), i + 2 * width);
+      step(lane<3>(), i + 3 * width);
+    }
+    for (; i + width <= count; i += width) step(lane<0>(), i);
+    for (; i < count; ++i) visit(lane<0>(), from + list[i], slot + i);
+    slot += count;
+  }
+}
+
+}  // namespace
+
+// float: values as they are.
+
+namespace {
+
+SC_INLINE float decode(const Weight& w, int64_t, int64_t, int64_t slot) {
+  return to_float(w.values[slot]);
+}
+
+template <int count>
+SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
+  return load_floats<count>(w.values + slot);
+}
+
+}  // namespace
+
+namespace {
+
+SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,
+                         [[maybe_unused]] float operand1) {
+  value = value + operand0;  // add
+  return value;
+}
+
+}  // namespace
+
+// ... generic.h ...

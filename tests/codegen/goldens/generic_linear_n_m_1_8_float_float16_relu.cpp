@@ -1,0 +1,152 @@
+// linear n_m[1:8]/float float16 relu
+// template: generic; schedule: batch_columns=64 batch_lanes=64 batch_rows=64 region_work=65536; target: cpu x86_64 avx512
+// y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
+
+// ... arguments.h ...
+
+// ... prelude.h ...
+
+namespace {
+
+using Element = float16;  // of x, bias, operands and y
+constexpr int operand_count = 0;
+
+// Schedule.
+constexpr int64_t batch_columns = 64;
+constexpr int64_t batch_lanes = 64;
+constexpr int64_t batch_rows = 64;
+constexpr int64_t region_work = 65536;
+
+// The weight, as the pointers in its layout.
+struct Weight {
+  int64_t n, k, slots;
+  const uint8_t* codes;
+  const float16* values;
+
+  explicit Weight(const void* layout) {
+    const char* bytes = static_cast<const char*>(layout);
+    const SCLayoutHeader& header = *static_cast<const SCLayoutHeader*>(layout);
+    n = header.n;
+    k = header.k;
+    slots = header.slots;
+    codes = reinterpret_cast<const uint8_t*>(bytes + header.offsets[0]);
+    values = reinterpret_cast<const float16*>(bytes + header.offsets[1]);
+  }
+};
+
+}  // namespace
+
+// n_m[1:8]: a code of 4 bits for every group of 8 columns, the rank of the group's mask among all masks of 1 in 8 bits.
+
+namespace {
+
+constexpr int kept = 1, group = 8, code_bits = 4;
+constexpr int column_padding = group - 1;
+constexpr int slots_per_vector = native_floats % kept == 0 ? native_floats : 1;
+constexpr bool vectors_are_cheap =
+    selects_in_registers<slots_per_vector * group / kept, slots_per_vector>();
+
+SC_INLINE int64_t first_slot(const Weight& w, int64_t row) {
+  return row * ceil_div(w.k, group) * kept;
+}
+
+SC_INLINE const uint8_t* codes_of(const Weight& w, int64_t row) {
+  return w.codes + row * ceil_div(ceil_div(w.k, group) * code_bits, 8);
+}
+
+SC_INLINE uint32_t code_at(const uint8_t* codes, int64_t g) {
+  return codes[g * 4 / 8] >> (g * 4 % 8) & 15;
+}
+
+constexpr int position_bits = code_bits / kept;
+
+template <class Visit>
+SC_INLINE void visit_group(uint32_t code, int64_t column, int64_t slot, Visit&& visit) {
+  visit(lane<0>(), column + (code >> 0 & 15), slot + 0);
+}
+
+// Where each slot's column is, counted from the first column of group g.
+template <int width>
+SC_INLINE Ints<width> columns_of(const uint8_t* codes, int64_t g) {
+  constexpr int total = width * position_bits;
+  constexpr int mask = (1 << position_bits) - 1;
+  const Ints<width> slot = iota<width>();
+  Ints<width> word;
+  if constexpr (total < 8) {
+    word = Ints<width>{} + (codes[g * code_bits / 8] >> (g * code_bits % 8));
+  } else if constexpr (total == 8) {
+    word = Ints<width>{} + codes[g * code_bits / 8];
+  } else if constexpr (total == 16) {
+    word = Ints<width>{} + load<uint16_t>(codes + g * code_bits / 8);
+  } else {
+    const uint8_t* at = codes + g * code_bits / 8;
+    word = Ints<width>{} + load<int32_t>(at);
+    if constexpr (total > 32) {
+      static_assert(total == 64, "two words");
+      word = slot < width / 2 ? word : Ints<width>{} + load<int32_t>(at + 4);
+    }
+  }
+  const Ints<width> position = (word >> (slot * position_bits % 32)) & mask;
+  return position + slot / kept * group;
+}
+
+template <class Visit>
+SC_INLINE void visit_row(const Weight& w, int64_t row, int64_t&, int64_t from, int64_t to,
+                         Visit&& visit) {
+  const uint8_t* codes = codes_of(w, row);
+  const int64_t first = first_slot(w, row), end = ceil_div(to, group);
+  for (int64_t g = ceil_div(from, group); g < end; ++g)
+    visit_group(code_at(codes, g), g * group, first + g * kept, visit);
+}
+
+template <class VisitVector, class Visit>
+SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& visit_vector,
+                                 Visit&& visit) {
+  constexpr int width = slots_per_vector, groups = width / kept;
+  const uint8_t* codes = codes_of(w, row);
+  const int64_t first = first_slot(w, row), end = ceil_div(w.k, group);
+  const auto step = [&](auto chain, int64_t g) SC_INLINED {
+    const Ints<width> columns = columns_of<width>(codes, g);
+    visit_vector(chain, first + g * kept, [&](const float* x) SC_INLINED {
+      return select<groups * group, width>(x + g * group, columns);
+    });
+  };
+  int64_t g = 0;
+  for (; g + 4 * groups <= end; g += 4 * groups) {
+    step(lane<0>(), g);
+    step(lane<1>(), g + groups);
+    step(lane<2>(), g + 2 * groups);
+    step(lane<3>(), g + 3 * groups);
+  }
+  for (; g + groups <= end; g += groups) step(lane<0>(), g);
+  for (; g < end; ++g) visit_group(code_at(codes, g), g * group, first + g * kept, visit);
+}
+
+}  // namespace
+
+// float: values as they are.
+
+namespace {
+
+SC_INLINE float decode(const Weight& w, int64_t, int64_t, int64_t slot) {
+  return to_float(w.values[slot]);
+}
+
+template <int count>
+SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
+  return load_floats<count>(w.values + slot);
+}
+
+}  // namespace
+
+namespace {
+
+SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,
+                         [[maybe_unused]] float operand1) {
+  value = value < 0.0f ? 0.0f : value;  // relu
+  return value;
+}
+
+}  // namespace
+
+// ... generic.h ...

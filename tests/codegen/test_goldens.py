@@ -1,0 +1,45 @@
+"""Generated sources as people read them; SPARSECOMPILE_UPDATE_GOLDENS=1 writes them anew."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparsecompile.codegen.cpp.generic import GenericLinear
+from sparsecompile.codegen.cpp.text import read
+from sparsecompile.registry import Registry
+from sparsecompile.spec import KernelSpec, Target
+
+GOLDENS = Path(__file__).parent / "goldens"
+SHARED = ("arguments.h", "prelude.h", "generic.h")
+CASES = (
+    ("dense", torch.float32, ()),
+    ("n_m[2:4]", torch.bfloat16, ("silu", "mul")),
+    ("n_m[1:8]", torch.float16, ("relu",)),
+    ("n_m[4:8]", torch.float32, ("gelu",)),
+    ("n_m[2:16]", torch.float32, ("tanh", "add")),
+    ("block[16x16]", torch.bfloat16, ("gelu_tanh",)),
+    ("bitmap", torch.bfloat16, ("add",)),
+    ("csr", torch.float16, ("sigmoid",)),
+)
+
+
+@pytest.mark.parametrize(("name", "dtype", "epilogue"), CASES)
+def test_golden(
+    name: str, dtype: torch.dtype, epilogue: tuple[str, ...], registry: Registry
+) -> None:
+    template = GenericLinear()
+    spec = KernelSpec(registry.format(name), dtype, epilogue)
+    target = Target("cpu", "x86_64", "avx512")
+    source = template.render(spec, template.schedules(spec, target)[0], target, registry)
+    text = source.text
+    for shared in SHARED:
+        assert text.count(read(shared)) == 1
+        text = text.replace(read(shared), f"// ... {shared} ...\n")
+    path = GOLDENS / f"{source.name}.cpp"
+    if os.environ.get("SPARSECOMPILE_UPDATE_GOLDENS"):
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")

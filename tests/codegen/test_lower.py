@@ -1,0 +1,51 @@
+"""Choosing and building a kernel for a spec."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from sparsecompile.codegen.cpp.lower import CppCodegen
+from sparsecompile.codegen.dense import DenseLinear
+from sparsecompile.errors import Reject
+from sparsecompile.registry import Registry
+from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.template import Kernel
+
+
+def test_a_sparse_weight_gets_the_first_template(
+    shared_cache: Path, registry: Registry
+) -> None:
+    spec = KernelSpec(registry.format("n_m[2:4]"), torch.float32)
+    codegen = CppCodegen()
+    codegen.prepare([spec, spec], Target.host(), registry)
+    with ThreadPoolExecutor(4) as pool:
+        chosen = set(pool.map(lambda _: codegen.lower(spec, Target.host(), registry), range(8)))
+    (kernel,) = chosen
+    assert isinstance(kernel, Kernel)
+    assert 0 < kernel.key < 2**63
+    again = CppCodegen().lower(spec, Target.host(), registry)
+    assert isinstance(again, Kernel)
+    assert again.key == kernel.key
+
+
+def test_a_dense_weight_stays_with_torch(registry: Registry) -> None:
+    spec = KernelSpec(registry.format("dense"), torch.float32)
+    assert isinstance(CppCodegen().lower(spec, Target.host(), registry), DenseLinear)
+
+
+def test_refuses_with_every_reason(registry: Registry) -> None:
+    spec = KernelSpec(registry.format("csr"), torch.float64)
+    with pytest.raises(Reject, match=r"no kernel for linear csr/float float64: .*generic: float64"):
+        CppCodegen().lower(spec, Target.host(), registry)
+    with pytest.raises(Reject, match="nothing registered"):
+        CppCodegen().lower(spec, Target.host(), Registry())
+    CppCodegen().prepare([spec], Target.host(), registry)
+
+
+def test_sources_digest_is_stable() -> None:
+    assert CppCodegen().sources_digest() == CppCodegen().sources_digest()
+    assert len(CppCodegen().sources_digest()) == 20

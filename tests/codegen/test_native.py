@@ -1,0 +1,176 @@
+"""The native op: what it refuses, torch's own checks, gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sparsecompile import ops
+from sparsecompile.packed import Packed
+from sparsecompile.template import Kernel
+
+N, K = 24, 40
+
+
+@dataclass(frozen=True)
+class Case:
+    kernel: Kernel
+    weight: Tensor
+    layout: Tensor
+
+
+@pytest.fixture(scope="session")
+def case(build: Callable[..., Kernel], pack: Callable[..., Packed]) -> Case:
+    torch.manual_seed(0)
+    kernel = build("n_m[2:4]", torch.float32)
+    packed = pack(kernel, N, K)
+    return Case(kernel, packed.unpack(), kernel.prepack(packed))
+
+
+@pytest.fixture(scope="session")
+def fused(build: Callable[..., Kernel], pack: Callable[..., Packed]) -> Case:
+    torch.manual_seed(0)
+    kernel = build("n_m[2:4]", torch.float32, "silu", "mul")
+    packed = pack(kernel, N, K)
+    return Case(kernel, packed.unpack(), kernel.prepack(packed))
+
+
+def call(case: Case, x: Tensor, bias: Tensor | None = None, *operands: Tensor) -> Tensor:
+    return ops.linear(x, case.layout, bias, operands, N, case.kernel.key)
+
+
+def test_inputs_that_are_not_contiguous(case: Case) -> None:
+    x = torch.randn(K, 2, 6).permute(2, 1, 0)
+    torch.testing.assert_close(call(case, x), F.linear(x, case.weight))
+    bias = torch.randn(2 * N)[::2]
+    torch.testing.assert_close(call(case, x, bias), F.linear(x, case.weight, bias))
+
+
+def test_a_vector(case: Case) -> None:
+    x = torch.randn(K)
+    torch.testing.assert_close(call(case, x), F.linear(x, case.weight))
+
+
+def test_refuses_x(case: Case) -> None:
+    with pytest.raises(RuntimeError, match=r"x is Double, the kernel was made for Float; convert"):
+        call(case, torch.randn(2, K).double())
+    with pytest.raises(RuntimeError, match=r"x has shape \[2, 39\], its last dimension must be 40"):
+        call(case, torch.randn(2, K - 1))
+    with pytest.raises(RuntimeError, match=r"x has shape \[\], its last dimension must be 40"):
+        call(case, torch.tensor(1.0))
+
+
+def test_refuses_bias(case: Case) -> None:
+    with pytest.raises(RuntimeError, match=r"bias has shape \[23\], it must be \[24\]"):
+        call(case, torch.randn(2, K), torch.randn(N - 1))
+    with pytest.raises(RuntimeError, match="bias is Half"):
+        call(case, torch.randn(2, K), torch.randn(N).half())
+
+
+def test_refuses_operands(case: Case, fused: Case) -> None:
+    x, operand = torch.randn(2, K), torch.randn(2, N)
+    with pytest.raises(RuntimeError, match="reads 0 tensors, operand0 is one too many"):
+        call(case, x, None, operand)
+    with pytest.raises(RuntimeError, match="reads 1 tensors, operand0 is missing"):
+        call(fused, x)
+    with pytest.raises(RuntimeError, match=r"operand0 has shape \[1, 24\], it must be \[2, 24\]"):
+        call(fused, x, None, operand[:1])
+    with pytest.raises(RuntimeError, match="operand0 is Double"):
+        call(fused, x, None, operand.double())
+
+
+def test_refuses_other_kernels_and_layouts(
+    case: Case, build: Callable[..., Kernel], pack: Callable[..., Packed]
+) -> None:
+    x, linear = torch.randn(2, K), torch.ops.sparsecompile.linear
+    with pytest.raises(RuntimeError, match=r"no kernel 12345 in this process: compile the model"):
+        linear(x, case.layout, None, None, None, N, 12345)
+    with pytest.raises(RuntimeError, match=r"n is 23, the packed weight has 24 rows"):
+        linear(x, case.layout, None, None, None, N - 1, case.kernel.key)
+    other = build("csr", torch.float32)
+    layout = other.prepack(pack(other, N, K))
+    with pytest.raises(RuntimeError, match="prepack the weight with this kernel"):
+        linear(x, layout, None, None, None, N, case.kernel.key)
+    with pytest.raises(RuntimeError, match="must be uint8 on the CPU, not Float"):
+        linear(x, case.weight, None, None, None, N, case.kernel.key)
+    with pytest.raises(RuntimeError, match="hold a header of 128 bytes"):
+        linear(x, case.layout[:64], None, None, None, N, case.kernel.key)
+    with pytest.raises(RuntimeError, match="hold a header of 128 bytes"):
+        linear(x, case.layout[::2], None, None, None, N, case.kernel.key)
+    cut = case.layout[:-64].clone()
+    with pytest.raises(RuntimeError, match=r"is cut off: \d+ of \d+ bytes are there"):
+        linear(x, cut, None, None, None, N, case.kernel.key)
+    moved = torch.cat((torch.zeros(1, dtype=torch.uint8), case.layout))[1:]
+    with pytest.raises(RuntimeError, match="begin at a multiple of 64 bytes"):
+        linear(x, moved, None, None, None, N, case.kernel.key)
+
+
+def test_refuses_to_unpack_to_another_shape_or_dtype(case: Case) -> None:
+    unpack = torch.ops.sparsecompile.unpack
+    with pytest.raises(RuntimeError, match=r"unpack to \[24, 41\], the packed weight is \[24, 40\]"):
+        unpack(case.layout, case.weight, N, K + 1, case.kernel.key)
+    with pytest.raises(RuntimeError, match="unpack like Half, the packed weight is Float"):
+        unpack(case.layout, case.weight.half(), N, K, case.kernel.key)
+
+
+# opcheck reads `.grad` of what it cloned.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_torch_finds_nothing_wrong_with_linear(
+    case: Case, with_bias: bool, requires_grad: bool
+) -> None:
+    x = torch.randn(3, K, requires_grad=requires_grad)
+    bias = torch.randn(N, requires_grad=requires_grad) if with_bias else None
+    args = (x, case.layout, bias, None, None, N, case.kernel.key)
+    torch.library.opcheck(torch.ops.sparsecompile.linear.default, args)
+
+
+def test_torch_finds_nothing_wrong_with_an_epilogue_and_unpack(fused: Case) -> None:
+    args = (torch.randn(3, K), fused.layout, None, torch.randn(3, N), None, N, fused.kernel.key)
+    torch.library.opcheck(torch.ops.sparsecompile.linear.default, args)
+    unpack = (fused.layout, fused.weight, N, K, fused.kernel.key)
+    torch.library.opcheck(torch.ops.sparsecompile.unpack.default, unpack)
+
+
+@pytest.mark.parametrize("lead", [(5,), (2, 3)])
+def test_gradients_are_those_of_the_dense_linear(case: Case, lead: tuple[int, ...]) -> None:
+    x = torch.randn(*lead, K, requires_grad=True)
+    bias = torch.randn(N, requires_grad=True)
+    weight = case.weight.clone()
+    grad = torch.randn(*lead, N)
+    ours = torch.autograd.grad(call(case, x, bias), (x, bias), grad)
+    dense = torch.autograd.grad(F.linear(x, weight, bias), (x, bias), grad)
+    for mine, expected in zip(ours, dense, strict=True):
+        torch.testing.assert_close(mine, expected)
+
+
+def test_gradient_of_x_alone_and_of_bias_alone(case: Case) -> None:
+    x, bias = torch.randn(2, K), torch.randn(N, requires_grad=True)
+    call(case, x, bias).sum().backward()
+    torch.testing.assert_close(bias.grad, torch.full((N,), 2.0))
+    x.requires_grad_()
+    call(case, x).sum().backward()
+    torch.testing.assert_close(x.grad, case.weight.sum(0).expand(2, K))
+
+
+def test_no_graph_where_no_gradient_is_wanted(case: Case) -> None:
+    x = torch.randn(2, K, requires_grad=True)
+    with torch.no_grad():
+        assert not call(case, x).requires_grad
+    with torch.inference_mode():
+        assert call(case, x).is_inference()
+    assert not call(case, x.detach()).requires_grad
+
+
+def test_refuses_gradients_through_a_fused_epilogue(fused: Case) -> None:
+    x, operand = torch.randn(2, K), torch.randn(2, N, requires_grad=True)
+    with pytest.raises(RuntimeError, match="gradients through a fused epilogue are not supported"):
+        call(fused, x, None, operand)
+    with torch.no_grad():
+        call(fused, x, None, operand)

@@ -1,0 +1,321 @@
+"""The `sparsecompile` command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sparsecompile.cli import app
+from sparsecompile.compiler import Compiler
+from sparsecompile.packed import Codec, Structure
+from sparsecompile.registry import default_registry
+from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report
+from sparsecompile.rule import Pass, order
+from sparsecompile.survey import Finding
+
+MODULE = """\
+import torch
+
+
+class Add(torch.nn.Module):
+    def __init__(self, dtype=torch.float32):
+        super().__init__()
+        self.up = torch.nn.Linear(8, 8, dtype=dtype)
+
+    def forward(self, x, y=0.0):
+        return self.up(x) + y
+
+
+def arguments():
+    return Add(), (torch.ones(1, 8),)
+
+
+def keywords():
+    return Add(), {"x": torch.ones(1, 8), "y": 2.0}
+
+
+def both():
+    return Add(), ((torch.ones(1, 8),), {"y": 2.0})
+
+
+def double():
+    return Add(torch.float64), (torch.ones(1, 8, dtype=torch.float64),)
+
+
+def sparse():
+    model = Add()
+    with torch.no_grad():
+        model.up.weight[:, ::2] = 0
+    return model, (torch.ones(1, 8),)
+
+
+def needy(size):
+    return Add(), (torch.ones(1, size),)
+
+
+def only_model():
+    return Add()
+
+
+def only_tensor():
+    return Add(), torch.ones(1, 8)
+
+
+constant = 3
+"""
+
+KERNEL = KernelChoice("linear n_m[2:4]/float bfloat16", "generic", "lanes=64", "linear_a")
+FINDING = Finding("csr/float", None, "takes 900 bytes, dense 128")
+NODE = NodeReport(
+    0,
+    "linear",
+    "up.weight",
+    (8, 8),
+    "bfloat16",
+    0.5,
+    (FINDING,),
+    "n_m[2:4]/float",
+    KERNEL,
+    dense_bytes=128,
+    packed_bytes=72,
+)
+SOURCES = {"linear_a": "// first", "linear_b": "// second"}
+REPORT = Report("cpu", (GraphReport("def before()", "def after()", (), (NODE,)),), SOURCES)
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, words)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that holds `shapes.py`, as current directory."""
+    (tmp_path / "shapes.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    for name in ("shapes", "_explained_shapes"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a Compiler was asked to explain; it answers `REPORT`."""
+    asked: dict[str, Any] = {}
+
+    def explain(self: Compiler, model: Any, *args: Any, **kwargs: Any) -> Report:
+        asked.update(model=model, args=args, kwargs=kwargs, options=self.options)
+        return REPORT
+
+    monkeypatch.setattr(Compiler, "explain", explain)
+    return asked
+
+
+@pytest.mark.parametrize("module", ["shapes", "shapes.py", "./shapes.py"])
+@pytest.mark.parametrize(
+    ("factory", "args", "kwargs"),
+    [("arguments", 1, set()), ("keywords", 0, {"x", "y"}), ("both", 1, {"y"})],
+)
+def test_explain_calls_the_model_as_the_factory_says(
+    asked: dict[str, Any], module: str, factory: str, args: int, kwargs: set[str]
+) -> None:
+    result = run("explain", f"{module}:{factory}")
+    assert result.exit_code == 0, result.stderr
+    assert type(asked["model"]).__name__ == "Add"
+    assert (len(asked["args"]), set(asked["kwargs"])) == (args, kwargs)
+    assert result.stdout == f"{REPORT}\n"
+
+
+def test_explain_finds_modules_beside_a_file(asked: dict[str, Any], folder: Path) -> None:
+    (folder / "inner").mkdir()
+    (folder / "inner" / "torch_models.py").write_text("from shapes import arguments")
+    (folder / "shapes.py").rename(folder / "inner" / "shapes.py")
+    assert run("explain", "inner/torch_models.py:arguments").exit_code == 0
+
+
+def test_explain_hands_options_on(asked: dict[str, Any]) -> None:
+    words = ("--prune", "2:4", "--formats", "n_m[2:4],bitmap", "--target", "cpu[portable]")
+    result = run("explain", "shapes:arguments", *words, "--strict")
+    assert result.exit_code == 0, result.stderr
+    options = asked["options"]
+    assert options.prune == "2:4"
+    assert options.formats == ("n_m[2:4]", "bitmap")
+    assert options.target == "cpu[portable]"
+    assert options.strict is True
+
+
+def test_options_that_are_not_given_keep_their_defaults(asked: dict[str, Any]) -> None:
+    assert run("explain", "shapes:arguments").exit_code == 0
+    assert asked["options"] == Compiler().options
+
+
+def test_explain_prints_json_alone(asked: dict[str, Any]) -> None:
+    result = run("explain", "shapes:arguments", "--json")
+    assert json.loads(result.stdout) == json.loads(REPORT.to_json())
+
+
+def test_explain_prints_findings(asked: dict[str, Any]) -> None:
+    assert FINDING.reason not in run("explain", "shapes:arguments").stdout
+    assert FINDING.reason in run("explain", "shapes:arguments", "--findings").stdout
+
+
+def test_explain_prints_graphs_and_sources(asked: dict[str, Any]) -> None:
+    assert run("explain", "shapes:arguments", "--graph").stdout == "def after()\n"
+    assert run("explain", "shapes:arguments", "--source", "linear_b").stdout == "// second\n"
+    assert run("explain", "shapes:arguments", "--source", "all").stdout == "// first\n// second\n"
+
+
+def test_explain_writes_html(asked: dict[str, Any], folder: Path) -> None:
+    result = run("explain", "shapes:arguments", "--html", "report.html")
+    assert result.exit_code == 0
+    assert result.stderr == "wrote report.html\n"
+    assert "<!DOCTYPE html>" in (folder / "report.html").read_text()
+
+
+def test_html_in_a_folder_that_is_not_there(asked: dict[str, Any]) -> None:
+    result = run("explain", "shapes:arguments", "--html", "no/report.html")
+    assert result.exit_code == 1
+    assert result.stderr == "error: cannot write no/report.html: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("shapes",), "'shapes' is not MODULE:FACTORY"),
+        ((":make",), "':make' is not MODULE:FACTORY"),
+        (("nowhere:make",), "there is no module 'nowhere', here or installed"),
+        (("shapes.inner:make",), "there is no module 'shapes.inner', here or installed"),
+        (("nowhere.py:make",), "there is no file nowhere.py"),
+        (("shapes:make",), "shapes has no 'make'"),
+        (("shapes:constant",), "'constant' of shapes is int, not a function"),
+        (("shapes:needy",), "shapes:needy needs arguments: size"),
+        (("shapes:only_model",), "shapes:only_model returned Add, not (model, inputs)"),
+        (
+            ("shapes:only_tensor",),
+            "inputs that shapes:only_tensor returned are Tensor, not a tuple or dict",
+        ),
+        (
+            ("shapes:arguments", "--source", "x"),
+            "no source 'x'; there are: linear_a, linear_b, all",
+        ),
+        (("shapes:arguments", "--json", "--graph"), "exclude one another"),
+    ],
+)
+def test_a_wrong_command_line_exits_with_2_and_an_example(
+    asked: dict[str, Any], words: tuple[str, ...], message: str
+) -> None:
+    result = run("explain", *words)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+    assert "sparsecompile explain demo.py:make" in result.stderr
+    assert result.stdout == ""
+
+
+def test_errors_of_the_model_itself_are_not_hidden(folder: Path) -> None:
+    (folder / "shapes.py").write_text("import a_module_that_is_missing")
+    for target in ("shapes:make", "shapes.py:make"):
+        result = run("explain", target)
+        assert isinstance(result.exception, ModuleNotFoundError)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--formats", "n_m[5:4]"), "5:4 is not an n:m"),
+        (("--target", "tpu"), "tpu"),
+        (("--strict", "--prune", "2:4"), "up.weight was left dense: "),
+    ],
+)
+def test_an_error_of_ours_exits_with_1_and_no_traceback(
+    words: tuple[str, ...], message: str
+) -> None:
+    result = run("explain", "shapes:double", *words)
+    assert result.exit_code == 1
+    assert isinstance(result.exception, SystemExit)
+    assert result.stderr.startswith("error: ")
+    assert message in result.stderr
+
+
+def test_explain_says_why_a_real_model_stays_dense() -> None:
+    result = run("explain", "shapes:arguments")
+    assert result.exit_code == 0
+    assert "nothing was packed, 1 of 1: the weight holds no zeros" in result.stdout
+
+
+def test_formats_lists_every_structure_and_codec() -> None:
+    result = run("formats")
+    assert result.exit_code == 0
+    registry = default_registry()
+    for component in (*registry.all(Structure), *registry.all(Codec)):
+        assert component.name in result.stdout
+    assert "CSR of blocks of `height x width`" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+def test_passes_are_listed_in_the_order_they_run() -> None:
+    result = run("passes")
+    assert result.exit_code == 0
+    names = [p.name for p in order(default_registry().all(Pass))]
+    assert [line.split()[0] for line in result.stdout.splitlines() if line.split()[0] in names] == (
+        names
+    )
+    assert result.stdout.startswith("NORMALIZE:\n  canonicalize  Every linear")
+    assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+def test_cache_shows_and_clears_its_own_files_only(cache_folder: Path) -> None:
+    assert run("cache").stdout == f"{cache_folder}: 0 files, 0.0 MB\n"
+    stem = f"linear_a-{'0123456789' * 2}"
+    cache_folder.mkdir(mode=0o700)
+    for name in (f"{stem}.so", f"{stem}.so.sha256", f"{stem}.cpp", f"{stem}.lock", "thesis.cpp"):
+        (cache_folder / name).write_bytes(b"x" * 100_000)
+    assert run("cache").stdout == f"{cache_folder}: 4 files, 0.4 MB\n"
+    assert run("cache", "--clear").stdout == f"{cache_folder}: deleted 4 files, 0.4 MB\n"
+    assert [path.name for path in cache_folder.iterdir()] == ["thesis.cpp"]
+
+
+def test_a_cache_that_others_may_write_to_is_an_error(cache_folder: Path) -> None:
+    cache_folder.mkdir()
+    cache_folder.chmod(0o777)
+    result = run("cache", "--clear")
+    assert result.exit_code == 1
+    assert "may be written to by others" in result.stderr
+
+
+def test_version_names_what_kernels_depend_on(cache_folder: Path) -> None:
+    result = run("version")
+    assert result.exit_code == 0
+    names = [line.split()[0] for line in result.stdout.splitlines()]
+    assert names == ["sparsecompile", "torch", "triton", "compiler", "target"]
+
+
+def test_version_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    result = run("version")
+    assert result.exit_code == 0
+    assert "CXX names 'no-such-compiler', which is no program" in result.stdout
+
+
+def test_help_says_what_a_factory_is() -> None:
+    assert "explain" in run("--help").stdout
+    text = run("explain", "--help").stdout
+    assert "FACTORY is a" in text
+    assert "    def make():\n" in text
+
+
+@pytest.mark.slow
+def test_the_command_as_a_process(folder: Path) -> None:
+    program = "from sparsecompile.cli import app; app()"
+    command = (sys.executable, "-c", program, "explain", "shapes.py:sparse")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1 of 1 linears packed | ")
+    assert "\x1b" not in done.stdout

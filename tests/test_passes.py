@@ -1,0 +1,312 @@
+"""Every pass and the whole pipeline keep what a graph computes."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sparsecompile import (
+    NM,
+    Bitmap,
+    Compiler,
+    Edit,
+    OptionError,
+    OrderingError,
+    Pass,
+    PassError,
+    Phase,
+    Registry,
+    Reject,
+    RegistrationError,
+    default_registry,
+)
+from sparsecompile.testing import captured, check_passes, small_models
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+PASSES = Compiler().passes
+
+
+def pruned(linear: nn.Linear, structure: Any = None, share: float | None = None) -> nn.Linear:
+    mask = (structure or NM(2, 4)).prune(linear.weight.detach(), share)
+    linear.weight.data.mul_(mask)
+    return linear.requires_grad_(False)
+
+
+def rewritten(model: Callable[..., Any], *args: Any) -> Edit:
+    with torch.no_grad():
+        return check_passes(PASSES, *captured(model, *args))
+
+
+def epilogues(edit: Edit) -> list[tuple[str, ...]]:
+    return [match["epilogue"] for match in edit.packed_nodes()]
+
+
+def refusals(edit: Edit, name: str) -> list[str]:
+    return [r.reason for r in edit.rewrites if r.pass_name == name and r.reason]
+
+
+@pytest.mark.parametrize("count", range(1, len(PASSES) + 1))
+@given(data=st.data())
+@settings(max_examples=8)
+def test_pipeline_preserves_the_function(count: int, data: st.DataObject) -> None:
+    model, x = data.draw(small_models())
+    with torch.no_grad():
+        gm, inputs = captured(model, x)
+        check_passes(PASSES[:count], gm, inputs)
+
+
+@pytest.mark.parametrize("current", PASSES, ids=lambda p: p.name)
+@given(data=st.data())
+@settings(max_examples=8)
+def test_each_pass_preserves_the_function(current: Pass, data: st.DataObject) -> None:
+    model, x = data.draw(small_models())
+    with torch.no_grad():
+        gm, inputs = captured(model, x)
+        check_passes([current], gm, inputs)
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        lambda x, w, b: F.linear(x, w, b),
+        lambda x, w, b: F.linear(x, weight=w, bias=b),
+        lambda x, w, b: torch.addmm(b, x, w.t()),
+        lambda x, w, b: x @ w.t() + b,
+        lambda x, w, b: b + torch.matmul(x, w.T),
+        lambda x, w, b: torch.mm(x, w.t()) + b,
+        lambda x, w, b: x.matmul(w.t()).add(b),
+    ],
+)
+def test_spellings_of_linear(spelled: Callable[..., torch.Tensor]) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = pruned(nn.Linear(16, 12))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return spelled(x, self.inner.weight, self.inner.bias)
+
+    edit = rewritten(Model(), torch.randn(5, 16))
+    (match,) = edit.packed_nodes()
+    assert match["bias"] is not None
+    assert match["format"] == "n_m[2:4]/float"
+
+
+def test_transposed_weight_is_packed_along_its_inputs() -> None:
+    class Conv1D(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            weight = torch.randn(12, 16)
+            self.weight = nn.Parameter((weight * NM(2, 4).prune(weight)).t().contiguous(), False)
+            self.bias = nn.Parameter(torch.randn(12), False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.addmm(self.bias, x, self.weight)
+
+    edit = rewritten(Conv1D(), torch.randn(5, 16))
+    (match,) = edit.packed_nodes()
+    assert match["format"] == "n_m[2:4]/float"
+
+
+STEPS: list[tuple[Callable[..., torch.Tensor], tuple[str, ...]]] = [
+    (lambda y, r: F.relu(y), ("relu",)),
+    (lambda y, r: y.relu(), ("relu",)),
+    (lambda y, r: F.relu(y, inplace=True), ("relu",)),
+    (lambda y, r: F.gelu(y), ("gelu",)),
+    (lambda y, r: F.gelu(y, approximate="tanh"), ("gelu_tanh",)),
+    (lambda y, r: F.silu(y), ("silu",)),
+    (lambda y, r: torch.sigmoid(y), ("sigmoid",)),
+    (lambda y, r: y.tanh(), ("tanh",)),
+    (lambda y, r: y + r, ("add",)),
+    (lambda y, r: r + y, ("add",)),
+    (lambda y, r: torch.mul(r, y), ("mul",)),
+    (lambda y, r: F.silu(y) * r + r, ("silu", "mul", "add")),
+    (lambda y, r: F.dropout(F.gelu(y), 0.1, False) + r, ("gelu", "add")),
+]
+
+
+@pytest.mark.parametrize(("step", "epilogue"), STEPS)
+def test_epilogues(step: Callable[..., torch.Tensor], epilogue: tuple[str, ...]) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = pruned(nn.Linear(16, 16))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return step(self.inner(x), x)
+
+    assert epilogues(rewritten(Model(), torch.randn(5, 16))) == [epilogue]
+
+
+@pytest.mark.parametrize(
+    ("use", "reason"),
+    [
+        (lambda y, x: (F.relu(y), y), "the linear's result is used 2 times"),
+        (lambda y, x: y * y, "both operands are the linear's result"),
+        (lambda y, x: y + x[:1], "the other operand has another shape or dtype"),
+        (lambda y, x: y + 1.0, "nothing is known of the shape and dtype of 1.0"),
+        (lambda y, x: ((y + x) * x) + x, "the epilogue reads 2 tensors already"),
+        (lambda y, x: (x.add_(1), F.relu(y))[1], "writes in place in between"),
+    ],
+)
+def test_what_is_not_fused(use: Callable[..., Any], reason: str) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = pruned(nn.Linear(16, 16))
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return use(self.inner(x), x)
+
+    edit = rewritten(Model(), torch.randn(5, 16))
+    assert any(reason in r for r in refusals(edit, "fuse_epilogue"))
+
+
+class Attention(nn.Module):
+    def __init__(self, between: Callable[[torch.Tensor], Any] = lambda x: None) -> None:
+        super().__init__()
+        self.q, self.k = pruned(nn.Linear(16, 16)), pruned(nn.Linear(16, 8))
+        self.v = pruned(nn.Linear(16, 8))
+        self.between = between
+
+    def forward(self, x: torch.Tensor) -> Any:
+        q = self.q(x)
+        self.between(x)
+        k = self.k(x).view(-1)
+        return q, k, self.v(x)
+
+
+def test_linears_of_one_input_become_one() -> None:
+    edit = rewritten(Attention(), torch.randn(5, 16))
+    (match,) = edit.packed_nodes()
+    assert edit.value(match["weight"]).shape == (32, 16)
+
+
+def test_linears_are_not_merged_over_a_write() -> None:
+    model = Attention(lambda x: x.add_(1))
+    with torch.no_grad():
+        gm, inputs = captured(model, torch.randn(5, 16))
+        edit = check_passes(PASSES, gm, inputs)
+    assert len(list(edit.packed_nodes())) == 3
+    assert "writes in place between" in refusals(edit, "merge_linears")[0]
+
+
+def test_merging_keeps_blocks_whole() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = pruned(nn.Linear(32, 20), None)
+            self.b = pruned(nn.Linear(32, 16), None)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return self.a(x), self.b(x)
+
+    model = Model()
+    for linear in (model.a, model.b):
+        linear.weight.data[8:] = 0
+    with torch.no_grad():
+        edit = check_passes(
+            Compiler(formats=["block[8x8]"]).passes,
+            *captured(model, torch.randn(3, 32)),
+            formats=["block[8x8]"],
+        )
+    assert refusals(edit, "merge_linears") == ["20 rows are not a multiple of the format's 8"]
+
+
+def test_pruning_leaves_the_model_alone() -> None:
+    model = nn.Sequential(nn.Linear(16, 16)).requires_grad_(False)
+    before = model[0].weight.clone()
+    compiler = Compiler(prune={"0.*": "2:4"})
+    report = compiler.explain(model, torch.randn(3, 16))
+    (node,) = report.nodes
+    assert node.format == "n_m[2:4]/float"
+    assert node.lossy == "prune_weight(2:4)"
+    assert torch.equal(model[0].weight, before)
+
+
+def test_pruning_by_name() -> None:
+    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16)).requires_grad_(False)
+    report = Compiler(prune={"1.*": "unstructured(0.8)"}).explain(model, torch.randn(3, 16))
+    assert [node.format for node in report.nodes] == [None, "bitmap/float"]
+
+
+@pytest.mark.parametrize(
+    "recipe", ["3", "unstructured", "unstructured(1.5)", "block(0,1,0.5)", "4:2", "2:40"]
+)
+def test_recipes_that_cannot_be_used(recipe: str) -> None:
+    with pytest.raises(OptionError, match="cannot prune to"):
+        Compiler(prune=recipe)
+
+
+class Named(Pass):
+    phase = Phase.FINISH
+
+    def __init__(self, name: str, before: tuple[str, ...] = (), after: tuple[str, ...] = ()) -> None:
+        self.name, self.before, self.after = name, before, after  # type: ignore[misc]
+
+    def run(self, edit: Edit) -> None:
+        raise ZeroDivisionError("a bug")
+
+
+def test_order_follows_before_and_after() -> None:
+    compiler = Compiler(default_registry().copy())
+    compiler.register(Named("last", after=("first",)), Named("first", before=("fuse_epilogue",)))
+    names = [p.name for p in compiler.passes]
+    assert names.index("first") < names.index("fuse_epilogue")
+    assert names.index("first") < names.index("last")
+
+
+def test_a_cycle_names_its_passes() -> None:
+    compiler = Compiler(default_registry().copy())
+    with pytest.raises(OrderingError) as error:
+        compiler.register(Named("b", after=("a",)), Named("a", after=("b",)))
+    assert set(error.value.names) == {"a", "b"}
+    assert "a" not in [p.name for p in compiler.passes]
+
+
+def test_a_pass_that_raises_is_named_with_its_node() -> None:
+    with pytest.raises(PassError, match="pass 'broken' failed") as error, torch.no_grad():
+        check_passes([Named("broken")], *captured(pruned(nn.Linear(16, 16)), torch.randn(2, 16)))
+    assert "ZeroDivisionError: a bug" in str(error.value)
+    assert isinstance(error.value.__cause__, ZeroDivisionError)
+
+
+def test_a_pass_that_breaks_the_graph_is_named() -> None:
+    class Breaks(Named):
+        def run(self, edit: Edit) -> None:
+            output = next(iter(reversed(edit.module.graph.nodes)))
+            with edit.module.graph.inserting_after(output):
+                late = edit.module.graph.call_function(operator.add, (1, 2))
+            output.args = (late,)
+
+    with pytest.raises(PassError, match="pass 'breaks' failed"), torch.no_grad():
+        check_passes([Breaks("breaks")], *captured(pruned(nn.Linear(16, 16)), torch.randn(2, 16)))
+
+
+def test_a_refusal_of_a_whole_pass_is_recorded() -> None:
+    class Refuses(Named):
+        def run(self, edit: Edit) -> None:
+            raise Reject("not today")
+
+    with torch.no_grad():
+        edit = check_passes(
+            [Refuses("refuses")], *captured(pruned(nn.Linear(16, 16)), torch.randn(2, 16))
+        )
+    assert refusals(edit, "refuses") == ["not today"]
+
+
+def test_names_are_taken_once() -> None:
+    registry = default_registry().copy()
+    with pytest.raises(RegistrationError, match="Structure 'bitmap' .* already registered by"):
+        registry.register(NM(5, 9), Bitmap())
+    with pytest.raises(RegistrationError, match="did you mean 'n_m\\[2:4\\]'"):
+        registry.structure("n_m[2:4")
+    assert NM(5, 9) not in registry.all(type(NM(5, 9)))
+    with pytest.raises(RegistrationError, match="register instances, not classes"):
+        Registry(NM)  # type: ignore[arg-type]

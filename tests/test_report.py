@@ -1,0 +1,462 @@
+"""The report: as text, as JSON, as HTML."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from html.parser import HTMLParser
+from itertools import product
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
+
+from sparsecompile.graph import Rewrite
+from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report
+from sparsecompile.report_text import WIDTH, Row, fold, outcome, render
+from sparsecompile.survey import Finding
+
+GRAD = (
+    "{} requires grad and gradients are enabled: call the model under torch.no_grad(), or freeze "
+    "the parameter with requires_grad_(False)"
+)
+SMOLLM2 = {
+    "self_attn.q_proj": (576, 576, ()),
+    "self_attn.k_proj": (192, 576, ()),
+    "self_attn.v_proj": (192, 576, ()),
+    "self_attn.o_proj": (576, 576, ()),
+    "mlp.gate_proj": (1536, 576, ("silu",)),
+    "mlp.up_proj": (1536, 576, ("mul",)),
+    "mlp.down_proj": (576, 1536, ()),
+}
+
+
+def kernel(template: str = "generic") -> KernelChoice:
+    return KernelChoice("linear n_m[2:4]/float bfloat16", template, "lanes=64", "linear_n_m")
+
+
+def dense(weight: str, reason: str, n: int = 8, k: int = 8) -> NodeReport:
+    nbytes = 2 * n * k
+    return NodeReport(
+        graph=0,
+        node="linear",
+        weight=weight,
+        shape=(n, k),
+        dtype="bfloat16",
+        zeros=0.0,
+        findings=(
+            Finding("bitmap/float", None, "the weight holds no zeros"),
+            Finding("csr/float", None, "the weight holds no zeros"),
+        ),
+        dense_bytes=nbytes,
+        packed_bytes=nbytes,
+        reason=reason,
+    )
+
+
+def packed(
+    weight: str,
+    n: int = 64,
+    k: int = 64,
+    epilogue: tuple[str, ...] = (),
+    merged: tuple[str, ...] = (),
+    lossy: str = "",
+    zeros: float = 0.5,
+) -> NodeReport:
+    nbytes = 2 * n * k
+    return NodeReport(
+        graph=0,
+        node="linear",
+        weight=weight,
+        shape=(n, k),
+        dtype="bfloat16",
+        zeros=zeros,
+        findings=(
+            Finding("csr/float", None, f"takes {2 * nbytes} bytes, dense {nbytes}"),
+            Finding("n_m[2:4]/float", nbytes * 9 // 16),
+        ),
+        format="n_m[2:4]/float",
+        kernel=kernel(),
+        epilogue=epilogue,
+        merged_with=merged,
+        lossy=lossy,
+        dense_bytes=nbytes,
+        packed_bytes=nbytes * 9 // 16,
+    )
+
+
+def report(nodes: Iterable[NodeReport], rewrites: tuple[Rewrite, ...] = ()) -> Report:
+    graph = GraphReport("before", "after", rewrites, tuple(nodes))
+    return Report("cpu x86_64 avx512", (graph,), {"linear_n_m": "int main() {}"})
+
+
+def smollm2() -> Report:
+    nodes = [
+        packed(f"model.layers.{i}.{name}.weight", n, k, epilogue)
+        for i in range(30)
+        for name, (n, k, epilogue) in SMOLLM2.items()
+    ]
+    return report([*nodes, dense("lm_head.weight", "the weight holds no zeros", 49152, 576)])
+
+
+def squeeze(text: str) -> str:
+    """Without whitespace, so that it does not matter where lines were broken."""
+    return "".join(text.split())
+
+
+printable = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=250)
+part = st.one_of(
+    st.integers(0, 12).map(str),
+    st.sampled_from(["layers", "mlp", "fc1", "fc2", "up_proj", "weight", "007", "x" * 70]),
+    st.text(max_size=30),
+)
+weight_names = st.lists(part, min_size=1, max_size=6).map(".".join)
+sizes = st.integers(0, 2**62)
+
+
+@st.composite
+def any_node(draw: st.DrawFn) -> NodeReport:
+    is_packed = draw(st.booleans())
+    formats = st.one_of(st.sampled_from(["n_m[2:4]/float", "csr/int8[group=128]"]), printable)
+    finding = st.builds(Finding, formats, st.none() | sizes, printable)
+    return NodeReport(
+        graph=0,
+        node=draw(printable),
+        weight=draw(weight_names),
+        shape=draw(st.none() | st.tuples(sizes, sizes)),
+        dtype=draw(st.sampled_from(["bfloat16", "float32", "x" * 40])),
+        zeros=draw(st.none() | st.floats(0, 1)),
+        findings=tuple(draw(st.lists(finding, max_size=3))),
+        format=draw(formats) if is_packed else None,
+        kernel=kernel(draw(printable)) if is_packed else None,
+        epilogue=draw(st.sampled_from([(), ("silu",), ("gelu_tanh", "add")])),
+        merged_with=tuple(draw(st.lists(weight_names, max_size=2))),
+        lossy=draw(st.just("") | printable),
+        dense_bytes=draw(sizes),
+        packed_bytes=draw(sizes),
+        reason="" if is_packed else draw(printable.filter(lambda text: "." not in text)),
+    )
+
+
+any_nodes = st.lists(any_node(), max_size=8)
+
+
+@given(any_nodes, st.booleans())
+def test_text_fits_in_100_columns_and_cuts_no_reason_off(
+    nodes: list[NodeReport], findings: bool
+) -> None:
+    text = render(report(nodes), findings=findings)
+    assert max(map(cell_len, text.splitlines())) <= WIDTH
+    for node in nodes:
+        assert squeeze(node.reason) in squeeze(text)
+        assert squeeze(node.lossy) in squeeze(text)
+        for finding in node.findings if findings else ():
+            if finding.nbytes is None:
+                assert squeeze(finding.reason)[:40] in squeeze(text)
+
+
+def expand(row: Row) -> set[str]:
+    """The names that a row stands for, read from its text."""
+    choices = []
+    for piece in re.split(r"(\{[^}]*\})", str(row)):
+        if not piece.startswith("{"):
+            choices.append([piece])
+            continue
+        ends = [run.split("-") for run in piece[1:-1].split(",")]
+        choices.append([str(i) for run in ends for i in range(int(run[0]), int(run[-1]) + 1)])
+    return {"".join(name) for name in product(*choices)}
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(
+                st.integers(0, 12).map(str) | st.sampled_from(["fc1", "fc2", "03", "up"]),
+                min_size=1,
+                max_size=4,
+            ).map(".".join),
+            st.sampled_from(["here", "there"]),
+        ),
+        unique=True,
+    )
+)
+def test_rows_stand_for_exactly_the_linears_with_their_reason(
+    linears: list[tuple[str, str]],
+) -> None:
+    rows = fold([dense(name, reason) for name, reason in linears], outcome)
+    assert sum(len(row.nodes) for row in rows) == len(linears)
+    for row in rows:
+        assert len({node.reason for node in row.nodes}) == 1
+        assert expand(row) == {node.weight for node in row.nodes}
+    text = render(report([dense(name, reason) for name, reason in linears]))
+    counts = re.findall(r"^ *[\w.{},-]+ +([0-9]+) +8 x 8", text, re.MULTILINE)
+    assert sum(map(int, counts)) == len(linears)
+
+
+@given(any_nodes)
+def test_rows_never_join_different_outcomes(nodes: list[NodeReport]) -> None:
+    rows = fold(nodes, outcome)
+    assert sum(len(row.nodes) for row in rows) == len(nodes)
+    for row in rows:
+        for node in row.nodes:
+            first = row.nodes[0]
+            assert node.packed == first.packed
+            assert (node.format, node.shape) == (first.format, first.shape)
+            assert (node.epilogue, node.lossy) == (first.epilogue, first.lossy)
+            assert squeeze(node.reason) == squeeze(first.reason)
+
+
+def test_text_of_a_model() -> None:
+    assert (
+        str(smollm2())
+        == """\
+210 of 211 linears packed | 269.0 -> 176.1 MB (1.53x smaller) | 1 graph | cpu x86_64 avx512
+
+linear               count        n x k  dtype  zeros  format    kernel         dense -> packed
+model.layers.{0-29}
+  self_attn.q_proj      30    576 x 576  bf16   50.0%  n_m[2:4]  generic        19.9 -> 11.2 MB
+  self_attn.k_proj      30    192 x 576  bf16   50.0%  n_m[2:4]  generic        6.64 -> 3.73 MB
+  self_attn.v_proj      30    192 x 576  bf16   50.0%  n_m[2:4]  generic        6.64 -> 3.73 MB
+  self_attn.o_proj      30    576 x 576  bf16   50.0%  n_m[2:4]  generic        19.9 -> 11.2 MB
+  mlp.gate_proj         30   1536 x 576  bf16   50.0%  n_m[2:4]  generic +silu  53.1 -> 29.9 MB
+  mlp.up_proj           30   1536 x 576  bf16   50.0%  n_m[2:4]  generic +mul   53.1 -> 29.9 MB
+  mlp.down_proj         30   576 x 1536  bf16   50.0%  n_m[2:4]  generic        53.1 -> 29.9 MB
+
+left dense, 1 of 211: the weight holds no zeros
+lm_head                  1  49152 x 576  bf16    0.0%                                   56.6 MB"""
+    )
+
+
+def test_one_layer_that_differs_is_a_row_of_its_own() -> None:
+    nodes = [packed(f"layers.{i}.up.weight") for i in range(8)]
+    nodes[5] = dense("layers.5.up.weight", "the weight is an input of the model", 64, 64)
+    text = render(report(nodes))
+    assert "layers.{0-4,6-7}.up      7" in text
+    assert "1 of 8: the weight is an input of the model\nlayers.5.up              1" in text
+
+
+def test_gradients_are_the_first_thing_said_when_they_prevent_everything() -> None:
+    names = [f"layers.{i}.{name}.weight" for i in range(3) for name in ("up", "down")]
+    nodes = [NodeReport(0, "linear", name, reason=GRAD.format(name)) for name in names]
+    text = render(report([NodeReport(0, "linear", "head.weight", reason="other"), *nodes]))
+    assert (
+        text
+        == """\
+0 of 7 linears packed | 1 graph | cpu x86_64 avx512
+
+nothing was packed, 6 of 7: the weight requires grad and gradients are enabled: call the model under
+torch.no_grad(), or freeze the parameter with requires_grad_(False)
+linear        count
+layers.{0-2}
+  up              3
+  down            3
+
+nothing was packed, 1 of 7: other
+head              1"""
+    )
+
+
+def test_a_model_without_zeros_is_told_what_makes_some() -> None:
+    text = render(report([dense("a.weight", "the weight holds no zeros")]))
+    assert text.endswith(
+        '\n\noptions={"prune": "2:4"} makes zeros, and changes what the model computes.'
+    )
+    assert "prune" not in render(smollm2())
+
+
+def test_nothing_to_report() -> None:
+    assert render(Report("cpu")) == "no graph was compiled yet | cpu"
+    empty = GraphReport("", "", (), ())
+    assert render(Report("cpu", (empty,))) == "no linear was found in 1 graph | cpu"
+    assert render(Report("cpu", (empty, empty))) == "no linear was found in 2 graphs | cpu"
+
+
+def test_lossy_changes_are_named() -> None:
+    nodes = [packed(f"layers.{i}.up.weight", lossy="prune 2:4") for i in range(3)]
+    text = render(report([*nodes, packed("head.weight", lossy="prune 1:4")]))
+    changed = "the compiled model computes something else than the model"
+    assert f"lossy: prune 2:4 on 3 weights: {changed}\n  layers.{{0-2}}.up\n" in f"{text}\n"
+    assert f"lossy: prune 1:4 on 1 weight: {changed}\n  head\n" in f"{text}\n"
+    assert "lossy" not in render(smollm2())
+
+
+def test_linears_that_share_a_kernel_call_are_listed_together() -> None:
+    names = [f"layers.{i}.{name}.weight" for i in range(2) for name in "qkv"]
+    nodes = [
+        packed(name, merged=tuple(o for o in names if o != name and o[:8] == name[:8]))
+        for name in names
+    ]
+    text = render(report(nodes))
+    assert text.count("one kernel call for") == 1
+    assert "one kernel call for layers.{0-1}: q + k + v" in text
+
+
+def test_long_names_are_shortened_in_the_middle_and_places_are_not() -> None:
+    long = "language_model.model.decoder.transformer.first_pipeline_stage.layers"
+    tail = "a_projection_with_a_name_of_remarkable_length_and_an_end"
+    text = render(report([packed(f"{long}.{i}.{tail}.weight") for i in range(2)]))
+    assert f"{long}.{{0-1}}\n" in text
+    assert re.search(r"^  a_projec\w*…\w*an_end +2 ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("shares", "text"),
+    [
+        ((0.5, 0.5), " 50.0%"),
+        ((0.4951, 0.503), " 49.5%-50.3%"),
+        ((0.00001,), " <0.1%"),
+        ((0.99999,), " >99.9%"),
+        ((1.0,), " 100.0%"),
+    ],
+)
+def test_zeros_of_a_row(shares: tuple[float, ...], text: str) -> None:
+    nodes = [packed(f"layers.{i}", zeros=share) for i, share in enumerate(shares)]
+    assert text in render(report(nodes))
+
+
+def test_findings_show_bytes_and_refusals_of_every_format() -> None:
+    text = render(smollm2(), findings=True)
+    assert (
+        """
+model.layers.{0-29}.self_attn.k_proj: 30 of 192 x 576 bfloat16, 221,184 bytes dense
+  n_m[2:4]/float  124,416 bytes, 56.2% of dense <- chosen
+  csr/float       takes 442368 bytes, dense 221184
+"""
+        in text
+    )
+    assert text.endswith(
+        "lm_head: 49152 x 576 bfloat16, 56,623,104 bytes dense\n"
+        "  all 2 formats  the weight holds no zeros"
+    )
+
+
+def test_findings_of_a_weight_nobody_could_look_at() -> None:
+    nodes = [NodeReport(0, "linear", "head.weight", reason="head.weight is on cuda:0")]
+    assert render(report(nodes), findings=True).endswith("\n\nhead: the weight is on cuda:0")
+
+
+def test_colour_is_asked_for() -> None:
+    assert "\x1b[" not in render(smollm2())
+    colored = render(smollm2(), color=True)
+    assert "\x1b[" in colored
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", colored).splitlines()
+    assert [line.rstrip() for line in lines] == render(smollm2()).splitlines()
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal() -> None:
+    text = render(report([dense("a\x1b[31m\nb", "it \x07 rings", 64, 64)]))
+    assert "\x1b" not in text
+    assert "a\\x1b[31m b" in text
+    assert "it \\x07 rings" in text
+
+
+def test_json_schema() -> None:
+    whole = report([packed("a.weight"), dense("b.weight", "no")], (Rewrite("pack", "linear"),))
+    data = json.loads(whole.to_json())
+    fields = {
+        "schema": int,
+        "target": str,
+        "graphs": int,
+        "dense_bytes": int,
+        "packed_bytes": int,
+        "nodes": list,
+        "rewrites": list,
+    }
+    assert {name: type(data[name]) for name in fields} == fields
+    assert data["schema"] == 1
+    assert data["rewrites"] == [{"graph": 0, "pass": "pack", "node": "linear", "reason": ""}]
+    node_fields = {
+        "graph": int,
+        "node": str,
+        "weight": str,
+        "shape": list,
+        "dtype": str,
+        "zeros": float,
+        "findings": list,
+        "format": str,
+        "kernel": dict,
+        "epilogue": list,
+        "merged_with": list,
+        "lossy": str,
+        "dense_bytes": int,
+        "packed_bytes": int,
+        "reason": str,
+        "packed": bool,
+    }
+    first, second = data["nodes"]
+    assert {name: type(first[name]) for name in node_fields} == node_fields
+    assert (second["format"], second["kernel"], second["packed"]) == (None, None, False)
+    assert first["kernel"].keys() >= {"spec", "template", "schedule", "source"}
+    assert first["findings"][0].keys() >= {"format", "nbytes", "reason"}
+
+
+class Page(HTMLParser):
+    """Tags, links and visible text of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [name for name, _ in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_html_is_one_page_that_loads_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    smollm2().to_html(str(path))
+    page = Page(path.read_text(encoding="utf-8"))
+    assert page.links == []
+    assert not {"script", "link", "img", "iframe"} & set(page.tags)
+    assert "model.layers.{0-29}.mlp.up_proj" in page.text
+    assert "210 of 211 linears packed" in page.text
+    assert "int main() {}" in page.text
+
+
+def test_html_escapes_everything(tmp_path: Path) -> None:
+    evil = "<script>alert('1') && \"2\"</script>"
+    node = packed(f"{evil}.weight", merged=(evil,), lossy=evil, epilogue=(evil,))
+    choice = KernelChoice(evil, evil, evil, evil)
+    nodes = (
+        NodeReport(**{**vars(node), "kernel": choice, "format": evil, "dtype": evil}),
+        NodeReport(**{**vars(dense("b", evil)), "findings": (Finding(evil, None, evil),)}),
+    )
+    graph = GraphReport(evil, evil, (Rewrite(evil, evil, evil),), nodes)
+    path = tmp_path / "report.html"
+    Report(evil, (graph,), {evil: evil}).to_html(str(path))
+    page = Page(path.read_text(encoding="utf-8"))
+    assert "script" not in page.tags
+    assert page.text.count(evil) >= 18
+
+
+@given(any_nodes)
+def test_html_says_every_reason(
+    tmp_path_factory: pytest.TempPathFactory, nodes: list[NodeReport]
+) -> None:
+    path = tmp_path_factory.mktemp("html") / "report.html"
+    report(nodes).to_html(str(path))
+    text = squeeze(Page(path.read_text(encoding="utf-8")).text)
+    assert all(squeeze(node.reason) in text for node in nodes)
+
+
+def test_html_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("before")
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        smollm2().to_html(str(path))
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    assert path.read_text() == "before"
