@@ -9,14 +9,12 @@ from typing import ClassVar
 
 import torch
 from torch.fx import Node
-from torch.nn import functional as F  # noqa: N812 - torch's own spelling
+from torch.nn import functional as F
 
 from sparsecompile import LINEAR, Call, Edit, Match, Phase, Reject, Rule
 
 _ADD = (operator.add, torch.add, "add")
-_TRANSPOSE = Call(
-    (torch.t, "t", torch.ops.aten.numpy_T, torch.ops.aten.t.default), ("transposed",)
-)
+_TRANSPOSE = Call((torch.t, "t", torch.ops.aten.numpy_T, torch.ops.aten.t.default), ("transposed",))
 
 
 @dataclass(frozen=True)
@@ -47,9 +45,7 @@ class Canonicalize(Rule[None]):
                 tag="matmul",
             ),
             Call(_ADD, ("input", "bias"), where={"input": linear}, commutative=True, tag="bias"),
-            Call(
-                (F.dropout, torch.dropout), ("input", "p", "training", "inplace"), tag="dropout"
-            ),
+            Call((F.dropout, torch.dropout), ("input", "p", "training", "inplace"), tag="dropout"),
         )
 
     def guard(self, match: Match, edit: Edit) -> None:

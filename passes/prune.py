@@ -60,7 +60,7 @@ def _share(text: str) -> float:
     return share
 
 
-@weight_function(lossy=True)
+@weight_function(lossy="prune")
 def prune_weight(weight: Tensor, recipe: str) -> Tensor:
     """The weight `[n, k]` with its smallest magnitudes cut to the recipe's structure."""
     structure, share = parse_recipe(recipe)

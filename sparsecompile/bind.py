@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.nn import functional as F  # noqa: N812 - torch's own spelling
+from torch.nn import functional as F
 
 from sparsecompile.errors import Reject
 from sparsecompile.weights import Apply, Binding, Leaf
@@ -45,18 +45,21 @@ _READERS: set[Any] = {
 _CONTAINERS = ("_modules", "_parameters", "_buffers")
 _WRITING_OPERATORS = {"setitem", "delitem"} | {
     f"i{name}"
-    for name in ("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow")
-    + ("lshift", "rshift", "and", "or", "xor", "concat")
+    for name in (
+        *("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow"),
+        *("lshift", "rshift", "and", "or", "xor", "concat"),
+    )
 }
 
 
-def weight_function(*, lossy: bool) -> Callable[[Function], Function]:
+def weight_function(*, lossy: str = "") -> Callable[[Function], Function]:
     """Declare a pure function of weights: it is evaluated when the weight is packed, not at a call.
 
     It may read no activation and write nothing; `prune_weight` is one.
 
     Args:
-        lossy: whether the result stands for something else than the weight; reports name it then.
+        lossy: where the result stands for something else than the weight, what reports call the
+            change, such as `prune`.
     """
 
     def declare(function: Function) -> Function:
@@ -154,9 +157,9 @@ class WeightView:
             return self._leaf(node)
         if not self.is_function(node):
             raise Reject(f"the weight is computed in the graph by {_describe(node)}")
-        function = (
-            getattr(torch.Tensor, str(node.target)) if node.op == "call_method" else node.target
-        )
+        function: Any = node.target
+        if isinstance(function, str):
+            function = getattr(torch.Tensor, function)
         return Apply(function, self._args(node.args), tuple(sorted(node.kwargs.items())))
 
     def _args(self, args: Sequence[Any]) -> tuple[Any, ...]:

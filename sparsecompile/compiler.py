@@ -24,7 +24,7 @@ from sparsecompile.record import graph_report
 from sparsecompile.registry import Component, Registry, default_registry
 from sparsecompile.report import Report
 from sparsecompile.rule import run_passes
-from sparsecompile.runtime import CompiledGraph, Slot, lower_packed
+from sparsecompile.runtime import CompiledGraph, Lowered, Slot, lower_packed
 from sparsecompile.selection import select_formats, select_passes, select_target
 from sparsecompile.template import Codegen, Device
 from sparsecompile.weights import live
@@ -133,9 +133,7 @@ class Compiler:
             torch.compile(model, backend=explaining)(*args, **kwargs)
         return compiler.report
 
-    def compile(
-        self, gm: GraphModule, inputs: Sequence[Any], finish: Finish
-    ) -> Callable[..., Any]:
+    def compile(self, gm: GraphModule, inputs: Sequence[Any], finish: Finish) -> Callable[..., Any]:
         """Pack what can be packed of a graph and let `finish` compile the rest.
 
         Raises:
@@ -159,12 +157,36 @@ class Compiler:
         dump = Dump.of(self.options.dump)
         before = dump.graph("captured", module)
         run_passes(self.passes, edit, lambda done: dump.graph(done.name, module))
-        slots, lowered = lower_packed(edit)
+        try:
+            slots, lowered = lower_packed(edit)
+        except (BuildError, CacheError) as error:
+            self._record(edit, (), before, before, dump, failure=str(error))
+            raise
         keep = _drop_packed(module, slots, len(inputs))
-        after = dump.graph("lowered", module)
+        self._record(edit, lowered, before, dump.graph("lowered", module), dump)
+        if not slots:
+            return finish(gm, inputs, ())
+        headers = [slot.layout(live(slot.binding)).value.header for slot in slots]
+        run = finish(module, [inputs[i] for i in keep], headers)
+        return CompiledGraph(run, keep, slots, lambda: torch.compile(gm))
+
+    def _record(
+        self,
+        edit: Edit,
+        lowered: Sequence[Lowered],
+        before: str,
+        after: str,
+        dump: Dump,
+        failure: str = "",
+    ) -> None:
+        """Add a graph to the report.
+
+        Raises:
+            RejectedError: under `strict`, something was left dense.
+        """
+        sources = {low.kernel.source.name: low.kernel.source.text for low in lowered}
         with self._lock:
-            graph = graph_report(self._report.graphs, edit, lowered, before, after)
-            sources = {low.kernel.source.name: low.kernel.source.text for low in lowered}
+            graph = graph_report(self._report.graphs, edit, lowered, before, after, failure)
             self._report = replace(
                 self._report,
                 graph_reports=(*self._report.graph_reports, graph),
@@ -173,13 +195,9 @@ class Compiler:
         dump.finish(self._report, sources)
         for node in graph.nodes:
             logger.info("%s: %s", node.weight, node.format or f"dense: {node.reason}")
-            if self.options.strict and not node.packed and (node.zeros or self.options.prune):
+            wanted = node.zeros or self.options.prune
+            if self.options.strict and wanted and not node.packed and not failure:
                 raise RejectedError(node.weight, node.reason)
-        if not slots:
-            return finish(gm, inputs, ())
-        headers = [slot.layout(live(slot.binding)).value.header for slot in slots]
-        run = finish(module, [inputs[i] for i in keep], headers)
-        return CompiledGraph(run, keep, slots, lambda: torch.compile(gm))
 
     def _warn(self, error: Exception) -> None:
         if not self._warned:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from math import ceil
 
@@ -17,6 +18,7 @@ def evaluate(bits: sympy.Expr, shape: tuple[int, int], stored: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def _compiled(bits: sympy.Expr) -> object:
+def _compiled(bits: sympy.Expr) -> Callable[[int, int, int], float]:
     """The expression as a plain Python function: `subs` would cost milliseconds per weight."""
-    return sympy.lambdify((n, k, slots), bits, modules="math")
+    compiled: Callable[[int, int, int], float] = sympy.lambdify((n, k, slots), bits, modules="math")
+    return compiled

@@ -17,7 +17,7 @@ from sparsecompile.report import Report
 class Dump:
     """Writes below `folder`: `graph_000/00_captured/graph.py`, `graph_000/01_canonicalize/...`,
     `sources/*.cpp`, `report.txt` and `report.json`. Without a folder it only formats graphs.
-    """  # noqa: D205, D415 - the paths are the summary
+    """  # noqa: D205 - the paths are the summary
 
     folder: Path | None
     _steps: count[int] = field(default_factory=count)

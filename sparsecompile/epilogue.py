@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - torch's own spelling
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ MAX_OPERANDS = 2
 
 
 def apply_epilogue(y: Tensor, steps: Sequence[str], operands: Sequence[Tensor]) -> Tensor:
-    """Run a chain of steps by its definition; `operands` in the order of the steps that read one."""
+    """Run a chain of steps by its definition; `operands` in the order in which they are read."""
     rest = iter(operands)
     for name in steps:
         step = STEPS[name]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
-from torch.nn import functional as F  # noqa: N812 - torch's own spelling
+from torch.nn import functional as F
 
 from sparsecompile.bind import WeightView, weight_reader, writes_in_place
 from sparsecompile.epilogue import apply_epilogue
@@ -74,12 +74,14 @@ class Considered:
 
     Attributes:
         weight: name of the weight in the model.
+        value: fake tensor that stands for it, if known.
         survey: what was found, or None when it could not be taken.
         lossy: what changes the weight on request, else empty.
         reason: why it could not be taken, else empty.
     """
 
     weight: str
+    value: Tensor | None = None
     survey: Survey | None = None
     lossy: str = ""
     reason: str = ""
@@ -222,6 +224,7 @@ class Edit:
         """
         considered = Considered(self.weights.names(weight))
         try:
+            considered.value = self.value(weight)
             binding = self.binding(weight)
             considered.survey = survey(binding, self.formats, self.device)
             considered.lossy = lossy(binding)
@@ -291,11 +294,9 @@ def _fake_call(node: Node) -> Any:
     if any(_example(source) is None for source in node.all_input_nodes):
         return None
     args = map_arg(node.args, _example)
-    function = (
-        getattr(type(args[0]), node.target) if isinstance(node.target, str) else node.target
-    )
+    function = getattr(type(args[0]), node.target) if isinstance(node.target, str) else node.target
     with torch.no_grad():
-        return function(*args)  # type: ignore[operator]
+        return function(*args)
 
 
 def copy_graph(module: GraphModule) -> GraphModule:
@@ -308,7 +309,7 @@ def copy_graph(module: GraphModule) -> GraphModule:
     output.meta.update(original.meta)
     for old, new in nodes.items():
         if hasattr(old, "_dynamo_source"):
-            new._dynamo_source = old._dynamo_source  # type: ignore[attr-defined]
+            new._dynamo_source = old._dynamo_source
     copy = GraphModule(module, graph)
     copy.meta = dict(module.meta)
     for name in ("_param_name_to_source", "_source_to_user_stacks", "shape_env"):

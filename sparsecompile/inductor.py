@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.fx import Graph, GraphModule
+
+from sparsecompile.errors import SparseCompileError
 
 DEFAULTS: Mapping[str, Any] = {
     # The C++ wrapper calls native ops in half the time of the Python one, but only without the
@@ -40,12 +42,15 @@ def compile_rest(
     from torch._inductor.compile_fx import compile_fx
 
     fake_mode = torch._guards.TracingContext.get().fake_mode
+    if fake_mode is None:
+        raise SparseCompileError("Dynamo has no fake mode; call the backend through torch.compile")
     # With real tensors a size that equals a sequence length would become symbolic with it.
     fakes = [fake_mode.from_tensor(layout, static_shapes=True) for layout in layouts]
     patches = {**DEFAULTS, **_mode_options(mode), **options}
     stamp = _version_stamp(version, patches.get("post_grad_custom_post_pass"))
     patches["post_grad_custom_post_pass"] = stamp
-    return compile_fx(module, [*inputs, *fakes], config_patches=patches)  # type: ignore[no-any-return]
+    compiled: Any = compile_fx(module, [*inputs, *fakes], config_patches=patches)
+    return cast("Callable[..., Any]", compiled)
 
 
 def _mode_options(mode: str | None) -> Mapping[str, Any]:

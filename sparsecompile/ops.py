@@ -9,7 +9,8 @@ float16; `weight` uint8, a layout made by the kernel's `prepack` or a view of it
 a weight takes); `bias` `[n]`; operands `[..., n]`, in the order of the epilogue's steps;
 `kernel` a `Kernel.key`. Returns `[..., n]` in x's dtype.
 
-`unpack(weight, n, k, kernel)`: the dense weight `[n, k]` that a layout stands for.
+`unpack(weight, like, n, k, kernel)`: the dense weight `[n, k]` that a layout stands for, in the
+dtype of `like`, which has to be the kernel's.
 """
 
 from __future__ import annotations
@@ -28,10 +29,7 @@ HEADER_BYTES = 128
 _library = torch.library.Library(NAMESPACE, "DEF")
 _library.define(
     "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? operand0, Tensor? operand1, "
-    "int n, int kernel) -> Tensor",
-    tags=(torch.Tag.needs_contiguous_strides,)
-    if hasattr(torch.Tag, "needs_contiguous_strides")
-    else (),
+    "int n, int kernel) -> Tensor"
 )
 _library.define("unpack(Tensor weight, Tensor like, int n, int k, int kernel) -> Tensor")
 _library.define(
@@ -39,7 +37,6 @@ _library.define(
 )
 
 
-@torch.library.register_fake(f"{NAMESPACE}::linear", lib=_library)
 def _linear_fake(
     x: Tensor,
     weight: Tensor,
@@ -52,9 +49,12 @@ def _linear_fake(
     return x.new_empty((*x.shape[:-1], n))
 
 
-@torch.library.register_fake(f"{NAMESPACE}::unpack", lib=_library)
 def _unpack_fake(weight: Tensor, like: Tensor, n: int, k: int, kernel: int) -> Tensor:
     return like.new_empty((n, k))
+
+
+torch.library.register_fake(f"{NAMESPACE}::linear", _linear_fake, lib=_library)
+torch.library.register_fake(f"{NAMESPACE}::unpack", _unpack_fake, lib=_library)
 
 
 class _PackedLinear(torch.autograd.Function):
@@ -86,14 +86,19 @@ def _linear_with_grad(
     x: Tensor, weight: Tensor, bias: Tensor | None, n: int, kernel: int
 ) -> Tensor:
     """What the native op's Autograd key calls when a gradient is wanted."""
-    return _PackedLinear.apply(x, weight, bias, n, kernel)  # type: ignore[no-any-return, no-untyped-call]
+    return _PackedLinear.apply(x, weight, bias, n, kernel)  # type: ignore[no-any-return]
 
 
 _library.impl("linear_with_grad", _linear_with_grad, "CompositeImplicitAutograd")
 
 
 def linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None, operands: tuple[Tensor, ...], n: int, kernel: int
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    operands: tuple[Tensor, ...],
+    n: int,
+    kernel: int,
 ) -> Tensor:
     """Call the op with however many operands the kernel's epilogue reads."""
     if len(operands) > 2:

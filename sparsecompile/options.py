@@ -11,7 +11,6 @@ from typing import Any
 from sparsecompile.errors import OptionError
 
 
-
 @dataclass(frozen=True)
 class Options:
     """Validated options of one Compiler.

@@ -75,7 +75,7 @@ class Occupancy:
 
 def _sum_groups(cells: Tensor, size: int) -> Tensor:
     """Sum `size` neighbours in each row of a uint8 tensor; the ragged last group is padded."""
-    n, k = cells.shape
+    k = cells.shape[1]
     if k % size:
         cells = torch.nn.functional.pad(cells, (0, size - k % size))
     total = cells[:, ::size].clone()
@@ -144,7 +144,7 @@ class Structure(ABC):
 
     @abstractmethod
     def index_bits(self) -> sympy.Expr:
-        """Bits of all index tensors in the symbols `n`, `k` and `slots` of `sparsecompile.costs`."""
+        """Bits of all index tensors in the symbols of `sparsecompile.costs`."""
 
     def prune(self, weight: Tensor, sparsity: float | None = None) -> Tensor:
         """Mask `[n, k]` bool of the values that magnitude pruning keeps.

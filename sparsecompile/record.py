@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch.fx import Node
 
 from sparsecompile.errors import Reject
-from sparsecompile.graph import Considered, Edit
+from sparsecompile.graph import Considered, Edit, origins
 from sparsecompile.pattern import Call
 from sparsecompile.report import GraphReport, KernelChoice, NodeReport
 from sparsecompile.runtime import Lowered
@@ -15,7 +16,12 @@ from sparsecompile.spelling import LINEAR
 
 
 def graph_report(
-    graph: int, edit: Edit, lowered: Sequence[Lowered], before: str, after: str
+    graph: int,
+    edit: Edit,
+    lowered: Sequence[Lowered],
+    before: str,
+    after: str,
+    failure: str = "",
 ) -> GraphReport:
     """The report of a graph.
 
@@ -25,7 +31,12 @@ def graph_report(
         lowered: its packed nodes.
         before: its code as it came.
         after: its code as it goes on.
+        failure: why none of its packed nodes could get a kernel, else empty.
     """
+    if failure:
+        for match in edit.packed_nodes():
+            for name in origins(match.node):
+                edit.considered[name].reason = failure
     packed = {name: low for low in lowered for name in low.origins}
     nodes = [
         _node_report(graph, name, considered, packed.get(name), edit)
@@ -39,6 +50,22 @@ def graph_report(
     return GraphReport(before, after, tuple(edit.rewrites), tuple(nodes))
 
 
+def _refused(graph: int, name: str, considered: Considered) -> NodeReport:
+    """A linear whose weight could not be taken; its shape is known from the graph."""
+    report = NodeReport(graph, name, considered.weight, reason=considered.reason)
+    value = considered.value
+    if value is None or value.dim() != 2 or not all(isinstance(n, int) for n in value.shape):
+        return report
+    nbytes = value.numel() * value.element_size()
+    return replace(
+        report,
+        shape=(value.shape[0], value.shape[1]),
+        dtype=str(value.dtype).removeprefix("torch."),
+        dense_bytes=nbytes,
+        packed_bytes=nbytes,
+    )
+
+
 def _unseen(graph: int, node: Node, weight: str) -> NodeReport:
     return NodeReport(graph, node.name, weight, reason="no pass looked at it")
 
@@ -48,7 +75,7 @@ def _node_report(
 ) -> NodeReport:
     survey = considered.survey
     if survey is None:
-        return NodeReport(graph, name, considered.weight, reason=considered.reason)
+        return _refused(graph, name, considered)
     kernel = None
     merged: tuple[str, ...] = ()
     nbytes = survey.dense_bytes
@@ -82,6 +109,8 @@ def _node_report(
 
 def _why_dense(name: str, considered: Considered, edit: Edit) -> str:
     """The last refusal recorded for a linear."""
+    if considered.reason:
+        return considered.reason
     reasons = [r.reason for r in edit.rewrites if r.node == name and r.reason]
     if reasons:
         return reasons[-1]

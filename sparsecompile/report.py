@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from os import PathLike
 
 from sparsecompile.graph import Rewrite
 from sparsecompile.survey import Finding
@@ -76,6 +76,10 @@ class NodeReport:
         return self.kernel is not None
 
 
+def _packed_last(node: NodeReport) -> bool:
+    return node.packed
+
+
 @dataclass(frozen=True)
 class GraphReport:
     """One graph that Dynamo handed over.
@@ -115,10 +119,10 @@ class Report:
     @property
     def nodes(self) -> tuple[NodeReport, ...]:
         """The linears of all graphs, each once: recompiles with the same outcome are left out."""
-        seen: dict[tuple[Any, ...], NodeReport] = {}
+        seen: dict[NodeReport, NodeReport] = {}
         for graph in self.graph_reports:
             for node in graph.nodes:
-                key = (node.weight, node.format, node.epilogue, node.merged_with, node.reason)
+                key = replace(node, graph=0, node="", shape=None, dtype="", zeros=None, findings=())
                 seen.setdefault(key, node)
         return tuple(seen.values())
 
@@ -143,7 +147,7 @@ class Report:
         return sum(node.packed_bytes for node in self._weights())
 
     def _weights(self) -> tuple[NodeReport, ...]:
-        return tuple({(node.weight, node.format): node for node in self.nodes}.values())
+        return tuple({node.weight: node for node in sorted(self.nodes, key=_packed_last)}.values())
 
     def to_json(self) -> str:
         """The report as JSON.
@@ -170,13 +174,13 @@ class Report:
             indent=2,
         )
 
-    def to_html(self, path: str) -> None:
+    def to_html(self, path: str | PathLike[str]) -> None:
         """Write the report as one HTML page that needs nothing else.
 
         Args:
             path: the file.
         """
-        from sparsecompile.report_text import write_html
+        from sparsecompile.report_html import write_html
 
         write_html(self, path)
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 from sparsecompile.errors import OrderingError, PassError, Reject, SparseCompileError
 
 if TYPE_CHECKING:
-    from sparsecompile.graph import Call, Edit, Match
+    from sparsecompile.graph import Edit
+    from sparsecompile.pattern import Call, Match
 
 Facts = TypeVar("Facts")
 
@@ -141,7 +142,7 @@ def _cycle(later: Mapping[str, set[str]]) -> tuple[str, ...]:
 
 
 def run_passes(
-    passes: Iterable[Pass], edit: Edit, after_each: Callable[[Pass], None] | None = None
+    passes: Iterable[Pass], edit: Edit, after_each: Callable[[Pass], object] | None = None
 ) -> None:
     """Run ordered passes; the graph is checked after each.
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.nn import functional as F  # noqa: N812 - torch's own spelling
+from torch.nn import functional as F
 
 from sparsecompile.epilogue import STEPS
 from sparsecompile.errors import Reject
@@ -87,7 +87,8 @@ class Lowered:
 def lower_packed(edit: Edit) -> tuple[list[Slot], list[Lowered]]:
     """Give every packed node its kernel: `packed_linear(...) -> sparsecompile::linear(...)`.
 
-    Where a library call is chosen the node becomes dense again. Layouts become placeholders after the graph's own, one for each slot, in order.
+    Where a library call is chosen the node becomes dense again. Layouts become placeholders after
+    the graph's own, one for each slot, in order.
 
     Raises:
         BuildError: the compiler is missing or failed.
@@ -123,14 +124,10 @@ def lower_packed(edit: Edit) -> tuple[list[Slot], list[Lowered]]:
 
 
 def _spec(match: Match, edit: Edit) -> KernelSpec:
-    return KernelSpec(
-        format_of(match["format"]), edit.value(match["x"]).dtype, match["epilogue"]
-    )
+    return KernelSpec(format_of(match["format"]), edit.value(match["x"]).dtype, match["epilogue"])
 
 
-def _lower_all(
-    specs: Iterable[KernelSpec], device: Device
-) -> dict[KernelSpec, Kernel | Extern]:
+def _lower_all(specs: Iterable[KernelSpec], device: Device) -> dict[KernelSpec, Kernel | Extern]:
     """Kernels of all distinct specs, built side by side."""
     distinct = list(dict.fromkeys(specs))
     with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
@@ -155,7 +152,7 @@ def _placeholder(module: GraphModule, name: str) -> Node:
     with module.graph.inserting_after(last):
         node = module.graph.placeholder(name)
     # AOTAutograd asks every placeholder for its source, and takes None for "not Dynamo's".
-    node._dynamo_source = None  # type: ignore[attr-defined]
+    node._dynamo_source = None
     node.meta["tensor_dict"] = {"_dynamo_static_input_type": "unguarded"}
     return node
 

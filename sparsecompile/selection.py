@@ -57,7 +57,7 @@ def select_passes(registry: Registry, options: Options) -> tuple[Pass, ...]:
 def _configured(current: Pass, given: Any) -> Pass:
     if not given:
         return current
-    known = [f.name for f in fields(current)] if is_dataclass(current) else []
+    known: list[str] = [f.name for f in fields(current)] if is_dataclass(current) else []
     unknown = sorted(set(given) - set(known))
     if unknown or not is_dataclass(current):
         raise OptionError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch.nn import functional as F  # noqa: N812 - torch's own spelling
+from torch.nn import functional as F
 
 LINEAR = (F.linear, torch.ops.aten.linear.default)
 """`linear(input, weight, bias=None)`; what `canonicalize` leaves."""

@@ -61,7 +61,7 @@ class Survey:
             raise Reject("the weight is empty")
         if not self.zeros:
             raise Reject("the weight holds no zeros")
-        raise Reject(f"{self.zeros:.1%} zeros, and no format is smaller than dense")
+        raise Reject("no format that fits is smaller than dense")
 
 
 def survey(binding: Binding, formats: tuple[Format, ...], device: Device) -> Survey:
@@ -116,5 +116,5 @@ def _bytes(candidate: Format, occupancy: Occupancy, dense_bytes: int) -> int:
     slots = candidate.structure.find(occupancy)
     nbytes = candidate.nbytes(occupancy.shape, slots, occupancy.weight.dtype)
     if nbytes >= dense_bytes:
-        raise Reject(f"takes {nbytes} bytes, dense {dense_bytes}")
+        raise Reject(f"takes {nbytes:,} bytes, dense {dense_bytes:,}")
     return nbytes

@@ -16,7 +16,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.nn import functional as F  # noqa: N812 - torch's own spelling
+from torch.nn import functional as F
 
 from sparsecompile.bind import WeightView
 from sparsecompile.compiler import Compiler
@@ -150,19 +150,21 @@ def check_format(format: Format, weight: Tensor) -> None:
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
-    return torch.equal(a.nan_to_num(0), b.nan_to_num(0)) if a.is_floating_point() else (
-        torch.equal(a, b)
+    return (
+        torch.equal(a.nan_to_num(0), b.nan_to_num(0))
+        if a.is_floating_point()
+        else (torch.equal(a, b))
     )
 
 
 def _check_refusal(format: Format, weight: Tensor, found: Reject) -> None:
     """What `find` refuses `pack` refuses, with the same reason."""
+    refusal = ""
     try:
         format.pack(weight)
-    except Reject as packed:
-        assert packed.reason == found.reason
-    else:
-        raise AssertionError(f"{format} packs what it did not find")
+    except Reject as refused:
+        refusal = refused.reason
+    assert refusal == found.reason, f"{format} does not find and pack the same"
 
 
 def _clone(value: Any) -> Any:
@@ -188,15 +190,15 @@ def small_models(draw: st.DrawFn) -> tuple[torch.nn.Module, Tensor]:
         return layer
 
     kinds = draw(st.lists(st.sampled_from(sorted(_BLOCKS)), min_size=1, max_size=4))
-    layers = torch.nn.ModuleList(torch.nn.ModuleList(linear() for _ in range(3)) for _ in kinds)
+    linears = [[linear() for _ in range(3)] for _ in kinds]
 
     class Small(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layers = layers
+            self.layers = torch.nn.ModuleList(map(torch.nn.ModuleList, linears))
 
         def forward(self, x: Tensor) -> Tensor:
-            for kind, (a, b, c) in zip(kinds, self.layers, strict=True):
+            for kind, (a, b, c) in zip(kinds, linears, strict=True):
                 x = _BLOCKS[kind](x, a, b, c)
             return x
 

@@ -87,14 +87,15 @@ class Apply:
 
 
 def lossy(binding: Binding) -> str:
-    """What changes the weight on request, such as `prune_weight(2:4)`; empty if nothing does."""
+    """What changes the weight on request, such as `prune 2:4`; empty if nothing does."""
     if isinstance(binding, Leaf):
         return ""
     inner = ", ".join(lossy(x) for x in binding.args if isinstance(x, (Leaf, Apply)) and lossy(x))
-    if not getattr(binding.function, "sparsecompile_lossy", False):
+    what = getattr(binding.function, "sparsecompile_lossy", "")
+    if not what:
         return inner
-    options = ", ".join(str(x) for x in binding.args if not isinstance(x, (Leaf, Apply)))
-    return f"{inner}, " * bool(inner) + f"{binding.function.__name__}({options})"
+    options = [str(x) for x in binding.args if not isinstance(x, (Leaf, Apply))]
+    return f"{inner}, " * bool(inner) + " ".join((what, *options))
 
 
 Binding = Leaf | Apply
@@ -163,7 +164,7 @@ class PackCache:
     """What was made from weights, one copy for each purpose, kept as long as a Parameter lives."""
 
     def __init__(self) -> None:
-        self._entries: WeakIdKeyDictionary = WeakIdKeyDictionary()  # type: ignore[type-arg]
+        self._entries: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._lock = threading.RLock()
         self.epoch = 0
         """Rises with `forget`; compiled graphs look at everything anew when it does."""

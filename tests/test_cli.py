@@ -254,8 +254,8 @@ def test_formats_lists_every_structure_and_codec() -> None:
     result = run("formats")
     assert result.exit_code == 0
     registry = default_registry()
-    for component in (*registry.all(Structure), *registry.all(Codec)):
-        assert component.name in result.stdout
+    names = [s.name for s in registry.all(Structure)] + [c.name for c in registry.all(Codec)]
+    assert all(name in result.stdout for name in names)
     assert "CSR of blocks of `height x width`" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100
 

@@ -78,9 +78,7 @@ def _try_load(store: Cache, stem: str, load: Callable[[Path], T]) -> T | None:
         return None
 
 
-def _build(
-    store: Cache, stem: str, text: str, compiler: Compiler, flags: tuple[str, ...]
-) -> Path:
+def _build(store: Cache, stem: str, text: str, compiler: Compiler, flags: tuple[str, ...]) -> Path:
     source = store.write_plain(f"{stem}.cpp", text.encode())
     logger.debug("generated %s\n%s", source, text)
     started = time.perf_counter()

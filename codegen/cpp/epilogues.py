@@ -7,12 +7,12 @@ from sparsecompile.errors import Reject
 
 EXPRESSIONS = {
     "relu": "value < 0.0f ? 0.0f : value",
-    "gelu": "0.5f * value * std::erfc(value * -0.70710678118654752f)",
-    "gelu_tanh": "0.5f * value * (1.0f + std::tanh(0.79788456080286536f * "
-    "(value + 0.044715f * value * value * value)))",
-    "silu": "value / (1.0f + std::exp(-value))",
-    "sigmoid": "1.0f / (1.0f + std::exp(-value))",
-    "tanh": "std::tanh(value)",
+    "gelu": "0.5f * value * complementary_error(value * -0.70710678f)",
+    # (1 + tanh(u)) / 2 is the logistic function of 2 u, which does not cancel.
+    "gelu_tanh": "value * logistic(value * (1.5957691216f + 0.0713548163f * value * value))",
+    "silu": "value * logistic(value)",
+    "sigmoid": "logistic(value)",
+    "tanh": "hyperbolic_tangent(value)",
     "add": "value + {operand}",
     "mul": "value * {operand}",
 }

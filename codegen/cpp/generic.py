@@ -109,6 +109,7 @@ class GenericLinear(Template):
                 _weight(spec, schedule, fields),
                 structure.render(spec.format.structure, spec),
                 codec.render(spec.format.codec, spec),
+                read("activations.h"),
                 render_epilogue(spec.epilogue),
                 read("generic.h"),
             )

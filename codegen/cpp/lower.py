@@ -38,9 +38,7 @@ class CppCodegen(Codegen):
         """Stands for every file of this package."""
         return sources_digest()
 
-    def candidates(
-        self, spec: KernelSpec, target: Target, registry: Registry
-    ) -> list[Candidate]:
+    def candidates(self, spec: KernelSpec, target: Target, registry: Registry) -> list[Candidate]:
         """Everything that can serve the spec, best guess first.
 
         Where the weight is dense that is a library, else a template; a spec that no template

@@ -22,7 +22,7 @@ MAX_RANGES = 4
 class NativeKernel(ctypes.Structure):
     """`SCKernel` of `text/runtime.cpp`, field by field."""
 
-    _fields_: ClassVar[Sequence[tuple[str, Any]]] = (  # type: ignore[misc]
+    _fields_: ClassVar[Sequence[tuple[str, Any]]] = (
         ("key", ctypes.c_int64),
         ("layout", ctypes.c_int64),
         ("dtype", ctypes.c_int64),

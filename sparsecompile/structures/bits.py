@@ -34,7 +34,7 @@ def pack_codes(codes: Tensor, width: int) -> Tensor:
         `[n, ceil(g * width / 8)]` uint8.
     """
     per_byte = 8 // width
-    n, count = codes.shape
+    count = codes.shape[1]
     if count % per_byte:
         codes = torch.nn.functional.pad(codes, (0, per_byte - count % per_byte))
     packed = codes[:, ::per_byte].clone()

@@ -117,7 +117,7 @@ class NM(Structure):
 
     def positions(self, index: Mapping[str, Tensor], shape: tuple[int, int]) -> Tensor:
         """Places of the set bits of all group masks in row-major order."""
-        rows, columns = self.padded(shape)
+        _, columns = self.padded(shape)
         masks = self._masks(self._load(index["codes"], columns // self.m))
         bits = (masks.unsqueeze(-1) >> torch.arange(self.m)) & 1
         return bits.reshape(-1).nonzero().squeeze(1)
@@ -126,7 +126,7 @@ class NM(Structure):
         """For 2:4 two selections a group; in general `weight[positions]`."""
         if self.coding != "positions":
             return super().gather(weight, index)
-        rows, columns = self.padded((weight.shape[0], weight.shape[1]))
+        _, columns = self.padded((weight.shape[0], weight.shape[1]))
         weight = torch.nn.functional.pad(weight, (0, columns - weight.shape[1]))
         codes = self._load(index["codes"], columns // 4).reshape(-1)
         pairs = torch.stack((codes & 3, codes >> 2), 1)
@@ -168,7 +168,9 @@ class NM(Structure):
             return codes
         if self.coding == "rank":
             return _all_masks(self.n, self.m)[codes]
-        return (1 << (codes & 3)) | (1 << (codes >> 2))
+        one = torch.ones_like(codes)
+        low, high = one << (codes & 3), one << (codes >> 2)
+        return low | high
 
     def _store(self, codes: Tensor) -> Tensor:
         """`[rows, groups]` codes to `[rows, bytes]` uint8."""
@@ -208,7 +210,7 @@ def _pair_codes() -> Tensor:
 def _fill_table(n: int, m: int) -> Tensor:
     """Code of every mask of at most n in m <= 8 bits, filled up: `[2 ** m]` uint8."""
     masks = torch.arange(2**m)
-    kept = sum((masks >> p) & 1 for p in range(m))
+    kept = _count_bits(masks, m)
     full = torch.where(kept <= n, _fill(masks, n, m), 0)
     structure = NM(n, m)
     known = torch.isin(full, _all_masks(n, m))
@@ -219,12 +221,19 @@ def _fill_table(n: int, m: int) -> Tensor:
 
 def _fill(masks: Tensor, n: int, m: int) -> Tensor:
     """Set the lowest free bits of masks with fewer than n bits until they have n."""
-    missing = n - sum((masks >> p) & 1 for p in range(m))
+    missing = n - _count_bits(masks, m)
     for p in range(m):
         free = ((masks >> p) & 1 == 0) & (missing > 0)
         masks = masks | (free.long() << p)
         missing = missing - free.long()
     return masks
+
+
+def _count_bits(masks: Tensor, m: int) -> Tensor:
+    count = masks & 1
+    for p in range(1, m):
+        count = count + ((masks >> p) & 1)
+    return count
 
 
 def _group_masks(mask: Tensor, m: int, dtype: torch.dtype) -> Tensor:

@@ -138,9 +138,7 @@ def test_refuses_other_devices_and_missing_fragments(registry: Registry) -> None
     with pytest.raises(Reject, match="no C\\+\\+ fragment reads 'csr'"):
         template.supports(spec, Target.host(), Registry())
     with pytest.raises(Reject, match="float64 activations have no C\\+\\+ type"):
-        template.supports(
-            KernelSpec(spec.format, torch.float64), Target.host(), registry
-        )
+        template.supports(KernelSpec(spec.format, torch.float64), Target.host(), registry)
 
 
 def test_refuses_a_fragment_of_another_kind(registry: Registry) -> None:
@@ -171,7 +169,9 @@ def test_blocks_that_are_not_built_in(
 
 def test_source_is_the_same_every_time(registry: Registry) -> None:
     template = GenericLinear()
-    spec = KernelSpec(Format(registry.structure("n_m[2:4]"), registry.format("csr").codec), DTYPES[0])
+    spec = KernelSpec(
+        Format(registry.structure("n_m[2:4]"), registry.format("csr").codec), DTYPES[0]
+    )
     target = Target("cpu", "x86_64", "avx2")
     schedule = template.schedules(spec, target)[0]
     first, second = (template.render(spec, schedule, target, registry) for _ in range(2))

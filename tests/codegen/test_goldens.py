@@ -14,7 +14,7 @@ from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Target
 
 GOLDENS = Path(__file__).parent / "goldens"
-SHARED = ("arguments.h", "prelude.h", "generic.h")
+SHARED = ("arguments.h", "prelude.h", "activations.h", "generic.h")
 CASES = (
     ("dense", torch.float32, ()),
     ("n_m[2:4]", torch.bfloat16, ("silu", "mul")),

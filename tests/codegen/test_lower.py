@@ -16,9 +16,7 @@ from sparsecompile.spec import KernelSpec, Target
 from sparsecompile.template import Kernel
 
 
-def test_a_sparse_weight_gets_the_first_template(
-    shared_cache: Path, registry: Registry
-) -> None:
+def test_a_sparse_weight_gets_the_first_template(shared_cache: Path, registry: Registry) -> None:
     spec = KernelSpec(registry.format("n_m[2:4]"), torch.float32)
     codegen = CppCodegen()
     codegen.prepare([spec, spec], Target.host(), registry)
@@ -39,7 +37,9 @@ def test_a_dense_weight_stays_with_torch(registry: Registry) -> None:
 
 def test_refuses_with_every_reason(registry: Registry) -> None:
     spec = KernelSpec(registry.format("csr"), torch.float64)
-    with pytest.raises(Reject, match=r"no kernel for linear csr/float float64: .*generic: float64"):
+    with pytest.raises(
+        Reject, match=r"no kernel for linear csr/float float64: .*generic: torch.float64"
+    ):
         CppCodegen().lower(spec, Target.host(), registry)
     with pytest.raises(Reject, match="nothing registered"):
         CppCodegen().lower(spec, Target.host(), Registry())

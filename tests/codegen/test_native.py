@@ -112,7 +112,9 @@ def test_refuses_other_kernels_and_layouts(
 
 def test_refuses_to_unpack_to_another_shape_or_dtype(case: Case) -> None:
     unpack = torch.ops.sparsecompile.unpack
-    with pytest.raises(RuntimeError, match=r"unpack to \[24, 41\], the packed weight is \[24, 40\]"):
+    with pytest.raises(
+        RuntimeError, match=r"unpack to \[24, 41\], the packed weight is \[24, 40\]"
+    ):
         unpack(case.layout, case.weight, N, K + 1, case.kernel.key)
     with pytest.raises(RuntimeError, match="unpack like Half, the packed weight is Float"):
         unpack(case.layout, case.weight.half(), N, K, case.kernel.key)

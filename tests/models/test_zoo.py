@@ -1,4 +1,4 @@
-"""The zoo itself: half the linears are pruned, the rest is dense, and every pruned weight counts."""
+"""The zoo itself: half the linears are pruned, the rest are dense, and each pruned one counts."""
 
 import pytest
 import torch

@@ -1,6 +1,5 @@
 // Vectors, number formats and threads for generated kernels. Portable C++17 and GCC's vector
 // extensions, which clang shares; how wide a vector is follows from the compiler's flags.
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <type_traits>

@@ -126,11 +126,13 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
 
 }  // namespace
 
+// ... activations.h ...
+
 namespace {
 
 SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,
                          [[maybe_unused]] float operand1) {
-  value = 0.5f * value * (1.0f + std::tanh(0.79788456080286536f * (value + 0.044715f * value * value * value)));  // gelu_tanh
+  value = value * logistic(value * (1.5957691216f + 0.0713548163f * value * value));  // gelu_tanh
   return value;
 }
 

@@ -139,6 +139,8 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
 
 }  // namespace
 
+// ... activations.h ...
+
 namespace {
 
 SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,

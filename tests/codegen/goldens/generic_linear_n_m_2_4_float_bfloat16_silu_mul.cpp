@@ -140,11 +140,13 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
 
 }  // namespace
 
+// ... activations.h ...
+
 namespace {
 
 SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,
                          [[maybe_unused]] float operand1) {
-  value = value / (1.0f + std::exp(-value));  // silu
+  value = value * logistic(value);  // silu
   value = value * operand0;  // mul
   return value;
 }

@@ -173,11 +173,13 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
 
 }  // namespace
 
+// ... activations.h ...
+
 namespace {
 
 SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,
                          [[maybe_unused]] float operand1) {
-  value = 0.5f * value * std::erfc(value * -0.70710678118654752f);  // gelu
+  value = 0.5f * value * complementary_error(value * -0.70710678f);  // gelu
   return value;
 }
 
