@@ -16,7 +16,7 @@ from torch import nn
 import sparsecompile
 
 PROMPT = "What is the sun?"
-TOKENS = 48
+TOKENS = 64
 
 
 @torch.no_grad()

@@ -34,8 +34,8 @@ def graph_report(
         failure: why none of its packed nodes could get a kernel, else empty.
     """
     if failure:
-        for match in edit.packed_nodes():
-            for name in origins(match.node):
+        for packed_node in edit.packed_nodes():
+            for name in origins(packed_node.node):
                 edit.considered[name].reason = failure
     packed = {name: low for low in lowered for name in low.origins}
     nodes = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from os import PathLike
+from pathlib import Path
 
 from sparsecompile.graph import Rewrite
 from sparsecompile.survey import Finding
@@ -174,7 +174,7 @@ class Report:
             indent=2,
         )
 
-    def to_html(self, path: str | PathLike[str]) -> None:
+    def to_html(self, path: str | Path) -> None:
         """Write the report as one HTML page that needs nothing else.
 
         Args:

@@ -169,8 +169,7 @@ class NM(Structure):
         if self.coding == "rank":
             return _all_masks(self.n, self.m)[codes]
         one = torch.ones_like(codes)
-        low, high = one << (codes & 3), one << (codes >> 2)
-        return low | high
+        return torch.bitwise_or(one << (codes & 3), one << (codes >> 2))
 
     def _store(self, codes: Tensor) -> Tensor:
         """`[rows, groups]` codes to `[rows, bytes]` uint8."""
@@ -184,7 +183,7 @@ class NM(Structure):
         if self.code_bits <= 8:
             return unpack_codes(codes, self.code_bits, groups).long()
         word = torch.int16 if self.code_bits == 16 else torch.int32
-        return codes.view(word).long() & (2**self.code_bits - 1)
+        return torch.bitwise_and(codes.view(word).long(), 2**self.code_bits - 1)
 
 
 def _power_of_two(value: int) -> int:

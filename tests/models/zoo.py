@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ VOCABULARY = 128
 LENGTHS = (8, 13, 21)
 
 Inputs = dict[str, Tensor]
+Options = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ def architecture(
     def decorate(build: Callable[[], PreTrainedModel]) -> Architecture:
         def seeded() -> PreTrainedModel:
             torch.manual_seed(0)
-            model = build().eval()
+            model = build()
+            model.train(mode=False)
             # Fresh biases are zero and fresh layer scales tiny: neither would show a wrong kernel.
             with torch.no_grad():
                 for parameter in model.parameters():
@@ -51,15 +54,6 @@ def random(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-def floating_outputs(model: PreTrainedModel, inputs: Inputs) -> dict[str, Tensor]:
-    """The floating-point tensors the model returns, by name."""
-    return {
-        name: value
-        for name, value in model(**inputs).items()
-        if isinstance(value, Tensor) and value.is_floating_point()
-    }
-
-
 def tokens(*shape: int) -> Tensor:
     """Token ids below the vocabulary and above every special id the configurations keep."""
     generator = torch.Generator().manual_seed(0)
@@ -74,6 +68,15 @@ def token_ids(model: PreTrainedModel, length: int) -> Inputs:
 def images(model: PreTrainedModel, length: int) -> Inputs:
     """`length` small RGB images."""
     return {"pixel_values": random(length, 3, 16, 16)}
+
+
+def floating_outputs(model: Callable[..., Any], inputs: Inputs) -> dict[str, Tensor]:
+    """The floating-point tensors the model returns, by name."""
+    return {
+        name: value
+        for name, value in model(**inputs).items()
+        if isinstance(value, Tensor) and value.is_floating_point()
+    }
 
 
 def in_double(model: PreTrainedModel) -> PreTrainedModel:
@@ -111,7 +114,7 @@ def prune_half(model: PreTrainedModel) -> set[str]:
     chosen = dict(list(linears(model).items())[::2])
     for module in chosen.values():
         weight = in_features_last(module)
-        groups = weight.unflatten(-1, (-1, 4))
+        groups = weight.reshape(len(weight), -1, 4)
         smaller = groups.abs().topk(2, dim=-1, largest=False).indices
         weight.copy_(groups.scatter(-1, smaller, 0.0).flatten(-2))
     return set(chosen)

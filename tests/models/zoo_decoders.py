@@ -1,6 +1,6 @@
 """Decoder-only language models, small enough to compile in seconds."""
 
-from models.zoo import VOCABULARY, architecture, token_ids
+from models.zoo import VOCABULARY, Options, architecture, token_ids
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
@@ -31,8 +31,8 @@ from transformers import (
     Starcoder2ForCausalLM,
 )
 
-SPECIAL = {"use_cache": False, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-TINY = {
+SPECIAL: Options = {"use_cache": False, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+TINY: Options = {
     **SPECIAL,
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
@@ -41,7 +41,7 @@ TINY = {
     "num_attention_heads": 4,
     "max_position_embeddings": 64,
 }
-GROUPED = {**TINY, "num_key_value_heads": 2}
+GROUPED: Options = {**TINY, "num_key_value_heads": 2}
 
 
 @architecture(token_ids)

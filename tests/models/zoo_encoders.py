@@ -1,6 +1,6 @@
 """Text encoders and one encoder-decoder, small enough to compile in seconds."""
 
-from models.zoo import BATCH, VOCABULARY, Inputs, architecture, token_ids, tokens
+from models.zoo import BATCH, VOCABULARY, Inputs, Options, architecture, token_ids, tokens
 from transformers import (
     AlbertConfig,
     AlbertModel,
@@ -21,7 +21,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-TINY = {
+TINY: Options = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
     "intermediate_size": 128,
@@ -68,17 +68,15 @@ def distilbert() -> PreTrainedModel:
 @architecture(token_ids)
 def deberta_v2() -> PreTrainedModel:
     """Attention between contents and relative positions, which pass the same projections."""
-    return DebertaV2Model(
-        DebertaV2Config(
-            **TINY,
-            relative_attention=True,
-            position_buckets=16,
-            norm_rel_ebd="layer_norm",
-            share_att_key=True,
-            pos_att_type="p2c|c2p",
-            position_biased_input=False,
-        )
-    )
+    positions: Options = {
+        "relative_attention": True,
+        "position_buckets": 16,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "pos_att_type": "p2c|c2p",
+        "position_biased_input": False,
+    }
+    return DebertaV2Model(DebertaV2Config(**TINY, **positions))
 
 
 @architecture(token_ids)
@@ -96,7 +94,7 @@ def albert() -> PreTrainedModel:
 @architecture(token_ids)
 def modernbert() -> PreTrainedModel:
     """Local attention, rotations, and a gated feed-forward with one weight for both halves."""
-    special = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+    special: Options = {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
     return ModernBertModel(
         ModernBertConfig(**TINY, **special, local_attention=8, layer_types=["sliding_attention"])
     )

