@@ -31,6 +31,8 @@ from sparsecompile.weights import live
 
 logger = logging.getLogger("sparsecompile")
 
+_UNLIMITED = 1 << 30
+
 Finish = Callable[[GraphModule, Sequence[Any], Sequence[Tensor]], Callable[..., Any]]
 """Compiles what is left: the graph, the values of its placeholders, headers of its layouts."""
 
@@ -129,7 +131,10 @@ class Compiler:
             with unwrapped_by_dynamo():
                 return compiler.compile(gm, inputs, _run_eagerly)
 
-        with torch.no_grad():
+        # A function explained often is not one whose guards fail often: past its limit Dynamo would
+        # run it as it is, and there would be nothing to report.
+        limits = {"recompile_limit": _UNLIMITED, "accumulated_recompile_limit": _UNLIMITED}
+        with torch.no_grad(), torch._dynamo.config.patch(**limits):
             torch.compile(model, backend=explaining)(*args, **kwargs)
         return compiler.report
 

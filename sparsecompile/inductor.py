@@ -15,6 +15,8 @@ DEFAULTS: Mapping[str, Any] = {
     # size checks, which it does through slow calls.
     "cpp_wrapper": True,
     "size_asserts": False,
+    # The wrapper is one long function: with the kernels' -O3 it takes minutes for a deep model.
+    "cpp_wrapper_build_separate": True,
     "freezing": False,
 }
 

@@ -173,7 +173,8 @@ class CompiledGraph:
 
     At every call the live tensors are compared with what was packed (same object, version and
     address). Where one differs its weight is packed again; where it no longer fits its format the
-    dense original runs, until it fits again.
+    dense original runs, until it fits again. One graph may serve several sets of weights: Dynamo
+    guards on the structure of modules, so that the layers of a model compiled one by one share it.
 
     Args:
         run: the compiled packed graph; takes the kept arguments, then the slots' headers.
@@ -197,12 +198,12 @@ class CompiledGraph:
         self._lock = threading.Lock()
         leaves = dict.fromkeys(leaf.index for slot in slots for leaf in slot.binding.leaves())
         self._leaves = tuple(leaves)
-        self._state = _State((), (), (), -1, None)
+        self._states: dict[int, _State] = {}
 
     def __call__(self, *args: Any) -> Any:
         """Run the graph on Dynamo's arguments."""
-        state = self._state
-        if not self._is_fresh(state, args):
+        state = self._states.get(id(args[self._leaves[0]]))
+        if state is None or not self._is_fresh(state, args):
             state = self._renew(args)
         if state.headers is None:
             return self._run_dense(args)
@@ -233,8 +234,10 @@ class CompiledGraph:
             except Reject:
                 headers = None
             refs = [weakref.ref(tensor) for tensor in tensors]
-            self._state = _State(refs, versions, pointers, epoch, headers)
-            return self._state
+            alive = {k: s for k, s in self._states.items() if s.tensors[0]() is not None}
+            state = _State(refs, versions, pointers, epoch, headers)
+            self._states = {**alive, id(tensors[0]): state}
+            return state
 
     def _run_dense(self, args: Sequence[Any]) -> Any:
         if self._dense is None:

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import os
+
+# Test processes run side by side: threads that wait must not spin. Read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# ruff: noqa: E402
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +24,6 @@ settings.register_profile(
 )
 settings.register_profile("thorough", settings.get_profile("default"), max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture(autouse=True)

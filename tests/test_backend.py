@@ -160,6 +160,45 @@ def test_a_weight_that_needs_more_bytes_fits_the_same_graph(formats: list[str]) 
     assert backend.compiler.report.graphs == 1
 
 
+def test_layers_compiled_one_by_one_share_a_graph_and_keep_their_weights() -> None:
+    """Dynamo compiles one graph for modules of one structure and calls it with each one's weights."""
+    layers = [MLP() for _ in range(3)]
+    layers[2].up.weight.data.fill_(1)
+    backend = Packing()
+    for layer in layers:
+        layer.compile(backend=backend)
+    x = torch.randn(4, 32)
+    with torch.no_grad():
+        for _ in range(2):
+            for layer in layers:
+                close(layer(x), layer.forward(x))
+        packs = [dict(PACK_CACHE._entries[layer.down.weight]) for layer in layers[:2]]
+        for layer in layers:
+            close(layer(x), layer.forward(x))
+    assert backend.compiler.report.graphs == 1
+    for layer, before in zip(layers, packs, strict=False):
+        after = PACK_CACHE._entries[layer.down.weight]
+        assert all(after[key] is value for key, value in before.items()), "packed again"
+
+
+def test_explaining_often() -> None:
+    model = MLP()
+    for _ in range(12):
+        nodes = sc.explain(model, torch.randn(2, 32)).nodes
+        assert [node.packed for node in nodes] == [True, True]
+
+
+def test_dynamic_from_the_start() -> None:
+    model = MLP()
+    compiler = sc.Compiler(inductor={"cpp_wrapper": False})
+    fast = torch.compile(model, backend=compiler, dynamic=True)
+    with torch.no_grad():
+        for m in (3, 5, 9):
+            x = torch.randn(2, m, 32)
+            close(fast(x), model(x))
+    assert compiler.report.graphs == 1
+
+
 def test_refresh_sees_what_torch_does_not() -> None:
     model = MLP()
     fast = torch.compile(model, backend=Packing())

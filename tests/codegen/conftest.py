@@ -41,10 +41,11 @@ def registry() -> Registry:
 @pytest.fixture(scope="session")
 def build(shared_cache: Path, registry: Registry) -> Callable[..., Kernel]:
     """The generic kernel for a format's name, a dtype and epilogue steps."""
-    codegen, template, target = CppCodegen(), GenericLinear(), Target.host()
+    codegen, template, host = CppCodegen(), GenericLinear(), Target.host()
 
-    def build(name: str, dtype: torch.dtype, *epilogue: str) -> Kernel:
+    def build(name: str, dtype: torch.dtype, *epilogue: str, isa: str = host.isa) -> Kernel:
         spec = KernelSpec(registry.format(name), dtype, epilogue)
+        target = Target(host.device, host.arch, isa)
         schedule = template.schedules(spec, target)[0]
         return codegen.build(spec, template, schedule, target, registry)
 

@@ -167,6 +167,18 @@ def test_blocks_that_are_not_built_in(
     check_shapes(build(f"block[{block}]", torch.float32), pack, check_linear)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(Target.host().arch != "x86_64", reason="instruction sets of x86_64")
+@pytest.mark.parametrize("isa", ["avx2", "portable"])
+@pytest.mark.parametrize("name", ["n_m[2:4]", "n_m[1:2]", "n_m[4:8]", "n_m[8:16]", "bitmap", "csr"])
+def test_older_instruction_sets(
+    name: str, isa: str, build: Build, pack: Pack, check_linear: Check
+) -> None:
+    if isa == "avx2" and Target.host().isa == "portable":
+        pytest.skip("this CPU has no AVX2")
+    check_shapes(build(name, torch.float16, isa=isa), pack, check_linear)
+
+
 def test_source_is_the_same_every_time(registry: Registry) -> None:
     template = GenericLinear()
     spec = KernelSpec(

@@ -53,7 +53,7 @@ SC_INLINE void store(void* to, T value) {
 }
 
 // Fetch what a stream will need soon: the hardware's own prefetch ends at every page.
-constexpr int64_t prefetch_bytes = 4096;
+constexpr int64_t prefetch_bytes = 2048;
 
 SC_INLINE void prefetch(const void* stream) {
   __builtin_prefetch(static_cast<const char*>(stream) + prefetch_bytes);

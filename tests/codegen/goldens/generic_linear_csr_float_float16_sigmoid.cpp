@@ -95,6 +95,7 @@ SC_INLINE float decode(const Weight& w, int64_t, int64_t, int64_t slot) {
 
 template <int count>
 SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
+  prefetch(w.values + slot);
   return load_floats<count>(w.values + slot);
 }
 
