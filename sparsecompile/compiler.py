@@ -133,7 +133,10 @@ class Compiler:
 
         # A function explained often is not one whose guards fail often: past its limit Dynamo would
         # run it as it is, and there would be nothing to report.
-        limits = {"recompile_limit": _UNLIMITED, "accumulated_recompile_limit": _UNLIMITED}
+        limits: dict[str, Any] = {
+            "recompile_limit": _UNLIMITED,
+            "accumulated_recompile_limit": _UNLIMITED,
+        }
         with torch.no_grad(), torch._dynamo.config.patch(**limits):
             torch.compile(model, backend=explaining)(*args, **kwargs)
         return compiler.report

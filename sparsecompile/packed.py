@@ -39,6 +39,7 @@ class Occupancy:
             raise Reject(f"the weight is {weight.dtype}, float32, bfloat16 or float16 is needed")
         self.weight = weight.detach()
         self._group_counts: dict[int, Tensor] = {}
+        self._group_ranges: dict[int, tuple[int, int]] = {}
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -53,7 +54,7 @@ class Occupancy:
     @cached_property
     def kept(self) -> int:
         """How many values are not zero."""
-        return int(self.mask.sum())
+        return int(self.group_counts(8).sum())
 
     @property
     def density(self) -> float:
@@ -72,12 +73,30 @@ class Occupancy:
             self._group_counts[m] = _sum_groups(cells, size)
         return self._group_counts[m]
 
+    def group_range(self, m: int) -> tuple[int, int]:
+        """The smallest and the largest of `group_counts(m)`; `(0, 0)` of an empty weight."""
+        if m not in self._group_ranges:
+            counts = self.group_counts(m)
+            low, high = counts.aminmax() if counts.numel() else (0, 0)
+            self._group_ranges[m] = int(low), int(high)
+        return self._group_ranges[m]
+
+
+_WORDS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 
 def _sum_groups(cells: Tensor, size: int) -> Tensor:
-    """Sum `size` neighbours in each row of a uint8 tensor; the ragged last group is padded."""
-    k = cells.shape[1]
-    if k % size:
-        cells = torch.nn.functional.pad(cells, (0, size - k % size))
+    """Sum `size` neighbours in each row of a contiguous uint8 tensor, padded to whole groups.
+
+    Sums stay below 128. Two, four or eight neighbours are read as one integer: multiplied by
+    `0x0101...` its highest byte is the sum of its bytes.
+    """
+    if cells.shape[1] % size:
+        cells = torch.nn.functional.pad(cells, (0, size - cells.shape[1] % size))
+    if size in _WORDS and cells.numel():
+        bits = 8 * (size - 1)
+        ones = sum(1 << 8 * i for i in range(size))
+        return (cells.view(_WORDS[size]) * ones >> bits).to(torch.uint8)
     total = cells[:, ::size].clone()
     for offset in range(1, size):
         total += cells[:, offset::size]

@@ -72,9 +72,12 @@ class Block(Structure):
         Raises:
             Reject: no block is empty.
         """
-        kept = self._kept(weight)
-        blocks = int(kept.sum())
-        if blocks == kept.numel() and blocks:
+        rows, columns = self._grid(weight.shape)
+        if rows * columns and self.width in _SHARED and weight.group_range(self.width)[0]:
+            blocks = rows * columns
+        else:
+            blocks = int(self._kept(weight).sum())
+        if blocks == rows * columns and blocks:
             raise Reject(f"none of the {blocks} blocks of {self.height}x{self.width} is empty")
         return blocks * self.height * self.width
 
@@ -131,14 +134,21 @@ class Block(Structure):
 
         Columns are folded first, through the counts that all structures share.
         """
-        if self.width <= 64 and self.width & (self.width - 1) == 0:
-            occupied = weight.group_counts(self.width) > 0
-            n, cols = occupied.shape
+        if self.width in _SHARED:
+            counts = weight.group_counts(self.width)
+            n, cols = counts.shape
             rows = -(-n // self.height)
-            occupied = torch.nn.functional.pad(occupied, (0, 0, 0, rows * self.height - n))
-            return occupied.view(rows, self.height, cols).any(1)
+            counts = torch.nn.functional.pad(counts, (0, 0, 0, rows * self.height - n))
+            lines = counts.view(rows, self.height, cols)
+            kept = lines[:, 0] != 0
+            for line in range(1, self.height):
+                kept |= lines[:, line] != 0
+            return kept
         return self._blocks(weight.mask).any(3).any(1)
 
+
+_SHARED = (1, 2, 4, 8, 16, 32, 64)
+"""Widths whose counts other structures need too."""
 
 COMPONENTS = (
     Block(1, 16),

@@ -93,10 +93,8 @@ class NM(Structure):
             Reject: a group keeps more than `n`.
         """
         counts = weight.group_counts(self.m)
-        if counts.numel() and int(counts.max()) > self.n:
-            place = int((counts > self.n).flatten().to(torch.uint8).argmax())
-            row, group = divmod(place, counts.shape[1])
-            kept = int(counts[row, group])
+        if weight.group_range(self.m)[1] > self.n:
+            row, group, kept = _first_above(counts, self.n)
             raise Reject(
                 f"row {row}, group {group} keeps {kept} of {self.m}, at most {self.n} allowed"
             )
@@ -184,6 +182,16 @@ class NM(Structure):
             return unpack_codes(codes, self.code_bits, groups).long()
         word = torch.int16 if self.code_bits == 16 else torch.int32
         return torch.bitwise_and(codes.view(word).long(), 2**self.code_bits - 1)
+
+
+def _first_above(counts: Tensor, limit: int) -> tuple[int, int, int]:
+    """Row, group and count of the first count above a limit; most often it is in the first rows."""
+    for rows in (counts[:8], counts):
+        places = (rows > limit).nonzero()
+        if len(places):
+            row, group = places[0].tolist()
+            return row, group, int(counts[row, group])
+    raise ValueError(f"no count is above {limit}")
 
 
 def _power_of_two(value: int) -> int:
