@@ -8,7 +8,6 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-# ruff: noqa: E402
 from collections.abc import Iterator
 from pathlib import Path
 

@@ -161,7 +161,7 @@ def test_a_weight_that_needs_more_bytes_fits_the_same_graph(formats: list[str]) 
 
 
 def test_layers_compiled_one_by_one_share_a_graph_and_keep_their_weights() -> None:
-    """Dynamo compiles one graph for modules of one structure and calls it with each one's weights."""
+    """Dynamo compiles one graph for modules of one structure and passes it each one's weights."""
     layers = [MLP() for _ in range(3)]
     layers[2].up.weight.data.fill_(1)
     backend = Packing()

@@ -1,0 +1,69 @@
+"""What compiling costs before Inductor starts.
+
+Processor time is measured, not wall time, which would measure what else the machine does.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+import weakref
+
+import pytest
+import sympy
+import torch
+from torch import nn
+
+import sparsecompile as sc
+from sparsecompile.runtime import Slot
+from sparsecompile.survey import survey
+from sparsecompile.weights import Leaf
+
+SMOLLM2 = [(576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536)]
+LAYERS = 30
+
+
+@pytest.mark.slow
+def test_detection_and_packing_of_smollm2() -> None:
+    """106 million weights in 210 linears: under 3 s on two cores, six of one."""
+    structure = sc.NM(2, 4)
+    weights = []
+    for shape in SMOLLM2 * LAYERS:
+        weight = torch.randn(shape, dtype=torch.bfloat16)
+        weights.append(nn.Parameter(weight * structure.prune(weight), False))
+    compiler = sc.Compiler()
+    spec = sc.KernelSpec(compiler.registry.format("n_m[2:4]"), torch.bfloat16)
+    kernel = compiler.device.lower(spec)
+    assert isinstance(kernel, sc.Kernel)
+
+    # Dynamo has imported sympy before it calls a backend.
+    assert sympy
+    start = time.process_time()
+    for weight in weights:
+        leaf = Leaf(0, "weight", weakref.ref(weight))
+        found = survey(leaf, compiler.formats, compiler.device)
+        assert found.format() == spec.format
+        Slot(leaf, kernel).layout([weight])
+    seconds = time.process_time() - start
+    assert sum(weight.numel() for weight in weights) > 106e6
+    assert seconds < 6
+
+
+def test_import_time() -> None:
+    script = """
+import time, torch
+start = time.process_time()
+import sparsecompile
+seconds = time.process_time() - start
+import sys
+heavy = {"sympy", "rich", "typer", "triton", "torch._inductor", "sparsecompile.codegen"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+print(seconds)
+"""
+    run = [sys.executable, "-c", script]
+    times = [
+        float(subprocess.run(run, check=True, capture_output=True, text=True).stdout)
+        for _ in range(3)
+    ]
+    assert min(times) < 0.3
