@@ -14,13 +14,15 @@ from torch.nn import functional as F
 from sparsecompile import LINEAR, Call, Edit, Match, Phase, Reject, Rule
 
 _ADD = (operator.add, torch.add, "add")
-_TRANSPOSE = Call((torch.t, "t", torch.ops.aten.numpy_T, torch.ops.aten.t.default), ("transposed",))
+_TRANSPOSED = Call((torch.t,), ("transposed",))
+_TRANSPOSES = ("t", torch.ops.aten.numpy_T, torch.ops.aten.mT, torch.ops.aten.t.default)
 
 
 @dataclass(frozen=True)
 class Canonicalize(Rule[None]):
     """Every linear of a weight of the model becomes `linear(x, weight, bias)`.
 
+    - `w.T`, `w.mT` and `w.t() -> t(w)`;
     - `addmm(bias, x, w) -> linear(x, t(w), bias)`, the 1x1 Conv1D of GPT-2;
     - `matmul(x, t(w)) -> linear(x, w)` and `matmul(x, w) -> linear(x, t(w))`;
     - `linear(x, w) + bias -> linear(x, w, bias)` for a bias of the model, of shape `[n]`;
@@ -34,6 +36,9 @@ class Canonicalize(Rule[None]):
         """The spellings."""
         linear = Call(LINEAR, ("x", "weight", "no_bias"), capture="linear")
         return (
+            Call(_TRANSPOSES, ("weight",), tag="transpose"),
+            # How Dynamo writes `w.T` before torch 2.13.
+            Call((getattr,), ("weight", "attribute"), tag="attribute"),
             Call(
                 (torch.addmm, torch.ops.aten.addmm.default),
                 ("bias", "x", "weight", "beta", "alpha"),
@@ -55,7 +60,9 @@ class Canonicalize(Rule[None]):
                 raise Reject("dropout is switched on")
             return
         if not edit.weights.is_weight(match["weight"]):
-            raise Reject("the second factor is not a weight of the model")
+            raise Reject("reads no weight of the model")
+        if match.pattern.tag == "attribute" and match["attribute"] not in ("T", "mT"):
+            raise Reject(f"reads the weight's {match['attribute']}")
         if edit.value(match["weight"]).dim() != 2:
             raise Reject("the weight is not two-dimensional")
         if match.pattern.tag == "addmm" and not (
@@ -87,6 +94,9 @@ class Canonicalize(Rule[None]):
         if match.pattern.tag == "dropout":
             edit.replace(node, match["input"])
             return
+        if match.pattern.tag in ("transpose", "attribute"):
+            edit.replace(node, edit.call(torch.t, (match["weight"],), before=node))
+            return
         if match.pattern.tag == "bias":
             args = (match["x"], match["weight"], match["bias"])
         else:
@@ -98,7 +108,7 @@ class Canonicalize(Rule[None]):
 
     def _transpose(self, match: Match, edit: Edit) -> Node:
         weight: Node = match["weight"]
-        inner = _TRANSPOSE.match(weight)
+        inner = _TRANSPOSED.match(weight)
         if inner is not None:
             transposed: Node = inner["transposed"]
             return transposed

@@ -24,8 +24,6 @@ _FUNCTIONS: set[Any] = {
     torch.cat,
     torch.transpose,
     operator.mul,
-    torch.ops.aten.numpy_T,
-    torch.ops.aten.t.default,
 }
 _METHODS = {"t", "to", "mul", "transpose", "type_as", "float", "contiguous"}
 _READERS: set[Any] = {

@@ -80,6 +80,7 @@ def test_each_pass_preserves_the_function(current: Pass, data: st.DataObject) ->
         lambda x, w, b: torch.addmm(b, x, w.t()),
         lambda x, w, b: x @ w.t() + b,
         lambda x, w, b: b + torch.matmul(x, w.T),
+        lambda x, w, b: x @ w.mT + b,
         lambda x, w, b: torch.mm(x, w.t()) + b,
         lambda x, w, b: x.matmul(w.t()).add(b),
     ],
