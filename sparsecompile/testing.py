@@ -1,6 +1,7 @@
 """Laws that every structure, codec, pass and template keeps, and strategies to test them with.
 
-A plug-in's tests run the same laws as the built-ins':
+Needs hypothesis: `pip install sparsecompile[testing]`. A plug-in's tests run the same laws as the
+built-ins':
 
     @given(weights(MyStructure()))
     def test_round_trip(weight):

@@ -6,8 +6,6 @@ import ctypes
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sparsecompile.codegen.cpp.build import load_built, open_library
@@ -87,20 +85,6 @@ class CppCodegen(Codegen):
         template, schedule = choice
         return self.build(spec, template, schedule, target, registry)
 
-    def prepare(self, specs: Iterable[KernelSpec], target: Target, registry: Registry) -> None:
-        """Lower several specs at the same time, so that calling `lower` later costs nothing.
-
-        Raises:
-            BuildError: the compiler is missing or failed.
-            CacheError: the cache folder cannot be used.
-        """
-        with ThreadPoolExecutor(max_workers=_cores()) as pool:
-            jobs = [pool.submit(self.lower, spec, target, registry) for spec in set(specs)]
-            jobs_errors = [job.exception() for job in jobs]
-        for error in jobs_errors:
-            if error is not None and not isinstance(error, Reject):
-                raise error
-
     def build(
         self,
         spec: KernelSpec,
@@ -170,12 +154,6 @@ def _native_kernel(kernel: Kernel, library: ctypes.CDLL) -> NativeKernel:
 
 def _address(library: ctypes.CDLL, symbol: str) -> int | None:
     return ctypes.cast(getattr(library, symbol), ctypes.c_void_p).value
-
-
-def _cores() -> int:
-    import os
-
-    return min(8, os.cpu_count() or 1)
 
 
 COMPONENTS = (CppCodegen(),)

@@ -19,7 +19,6 @@ from sparsecompile.template import Kernel
 def test_a_sparse_weight_gets_the_first_template(shared_cache: Path, registry: Registry) -> None:
     spec = KernelSpec(registry.format("n_m[2:4]"), torch.float32)
     codegen = CppCodegen()
-    codegen.prepare([spec, spec], Target.host(), registry)
     with ThreadPoolExecutor(4) as pool:
         chosen = set(pool.map(lambda _: codegen.lower(spec, Target.host(), registry), range(8)))
     (kernel,) = chosen
@@ -43,7 +42,6 @@ def test_refuses_with_every_reason(registry: Registry) -> None:
         CppCodegen().lower(spec, Target.host(), registry)
     with pytest.raises(Reject, match="nothing registered"):
         CppCodegen().lower(spec, Target.host(), Registry())
-    CppCodegen().prepare([spec], Target.host(), registry)
 
 
 def test_sources_digest_is_stable() -> None:
