@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
 import re
 import weakref
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -83,6 +85,9 @@ def writes_in_place(node: Node) -> bool:
         return False
     if node.kwargs.get("inplace") or node.kwargs.get("out") is not None:
         return True
+    place = _place_of_inplace(node.target)
+    if place is not None and len(node.args) > place and node.args[place]:
+        return True
     schema = getattr(node.target, "_schema", None)
     if schema is not None:
         return bool(schema.is_mutable)
@@ -91,6 +96,15 @@ def writes_in_place(node: Node) -> bool:
     if module in ("_operator", "operator"):
         return name in _WRITING_OPERATORS
     return name.endswith("_") and not name.endswith("__")
+
+
+@cache
+def _place_of_inplace(function: Callable[..., Any]) -> int | None:
+    """Which positional argument of a function of `torch.nn.functional` is `inplace`, if any."""
+    if getattr(function, "__module__", None) != "torch.nn.functional":
+        return None
+    names = list(inspect.signature(function).parameters)
+    return names.index("inplace") if "inplace" in names else None
 
 
 class WeightView:

@@ -27,6 +27,7 @@ from sparsecompile import (
     Registry,
     Reject,
     default_registry,
+    writes_in_place,
 )
 from sparsecompile.testing import captured, check_passes, small_models
 
@@ -182,6 +183,43 @@ class Attention(nn.Module):
         self.between(x)
         k = self.k(x).view(-1)
         return q, k, self.v(x)
+
+
+@pytest.mark.parametrize(
+    ("write", "writes"),
+    [
+        (lambda x: x.add_(1), True),
+        (lambda x: F.relu(x, True), True),
+        (lambda x: F.dropout(x, 0.5, True, True), True),
+        (lambda x: F.silu(x, inplace=True), True),
+        (lambda x: torch.relu_(x), True),
+        (lambda x: torch.add(x, x, out=x), True),
+        (lambda x: torch.ops.aten.add_.Tensor(x, x), True),
+        (lambda x: torch.ops.aten.add.Tensor(x, x), False),
+        (lambda x: F.relu(x), False),
+        (lambda x: x.__invert__(), False),
+    ],
+)
+def test_writes_in_place_are_seen(write: Callable[..., Any], writes: bool) -> None:
+    graph = torch.fx.symbolic_trace(write).graph
+    assert any(writes_in_place(node) for node in graph.nodes) == writes
+
+
+@pytest.mark.parametrize(
+    ("function", "writes"),
+    [
+        (operator.setitem, True),
+        (operator.imul, True),
+        (operator.iand, True),
+        (operator.mul, False),
+        (operator.invert, False),
+        (operator.is_, False),
+    ],
+)
+def test_operators_that_write(function: Callable[..., Any], writes: bool) -> None:
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    assert writes_in_place(graph.call_function(function, (x, x))) == writes
 
 
 def test_linears_of_one_input_become_one() -> None:
