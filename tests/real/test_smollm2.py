@@ -35,11 +35,14 @@ def test_quickstart(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.skipif(not WIKITEXT.exists(), reason=f"{WIKITEXT} is absent")
 @torch.no_grad()
 def test_perplexity() -> None:
-    """Within 0.1% of the pruned model's before compiling, in bfloat16."""
+    """Within 0.1% of the pruned model's before compiling.
+
+    In float32: this ruined a model amplifies what bfloat16 rounds, whichever kernel rounds it.
+    """
     from quickstart import prune_2_4
     from smollm2 import load
 
-    model, tokenizer = load(torch.bfloat16)
+    model, tokenizer = load()
     prune_2_4(model.model.layers)
     ids = tokenizer(WIKITEXT.read_text(), return_tensors="pt").input_ids[0]
     windows = ids[: WINDOWS * WINDOW].split(WINDOW)
