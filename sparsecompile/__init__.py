@@ -25,9 +25,11 @@ from sparsecompile.errors import (
     RejectedError,
     SparseCompileError,
 )
-from sparsecompile.graph import PACKED, Edit, format_of, origins, packed_linear
+from sparsecompile.graph import Edit
+from sparsecompile.occupancy import Occupancy
 from sparsecompile.options import Options
-from sparsecompile.packed import Codec, Format, Occupancy, Packed, Structure
+from sparsecompile.packed import Codec, Format, Packed, Structure
+from sparsecompile.packed_node import PACKED, format_of, origins, packed_linear
 from sparsecompile.pattern import Call, Match
 from sparsecompile.registry import Component, Registry, default_registry
 from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report

@@ -1,4 +1,4 @@
-"""Edit: how passes see and change a graph; `packed_linear`, the node they make."""
+"""Edit: how passes see and change a graph."""
 
 from __future__ import annotations
 
@@ -10,53 +10,15 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
-from torch.nn import functional as F
 
-from sparsecompile.bind import WeightView, weight_reader, writes_in_place
-from sparsecompile.epilogue import apply_epilogue
+from sparsecompile.bind import WeightView, writes_in_place
 from sparsecompile.errors import Reject
 from sparsecompile.packed import Format
-from sparsecompile.pattern import Call, Match, Target
+from sparsecompile.packed_node import PACKED, packed_linear, remember_format
+from sparsecompile.pattern import Match, Target
 from sparsecompile.survey import Survey, survey
 from sparsecompile.template import Device
 from sparsecompile.weights import Binding, lossy
-
-
-@weight_reader
-def packed_linear(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    operands: tuple[Tensor, ...],
-    format: str,
-    epilogue: tuple[str, ...] = (),
-) -> Tensor:
-    """What a packed linear computes: a node of the graph until it gets its kernel.
-
-    `x` `[..., k]`, `weight` `[n, k]` dense, `bias` `[n]` or None, `operands` `[..., n]`. This is
-    the definition; a compiled graph calls the op `sparsecompile::linear` instead.
-    """
-    dense = _FORMATS[format].pack(weight).unpack()
-    return apply_epilogue(F.linear(x, dense, bias), epilogue, operands)
-
-
-_FORMATS: dict[str, Format] = {}
-"""Formats by name, for the nodes that were made with them: a node's arguments are plain data."""
-
-PACKED = Call(
-    (packed_linear,), ("x", "weight", "bias", "operands", "format", "epilogue"), capture="linear"
-)
-"""Pattern of a packed linear."""
-
-
-def format_of(name: str) -> Format:
-    """The format that a `packed_linear` node names."""
-    return _FORMATS[name]
-
-
-def origins(node: Node) -> tuple[str, ...]:
-    """The linears of the model that a node does the work of, by their names in the graph."""
-    return tuple(node.meta.get("sparsecompile_origins", ()))
 
 
 @dataclass(frozen=True)
@@ -169,8 +131,7 @@ class Edit:
         origins: tuple[str, ...],
     ) -> Node:
         """Insert a `packed_linear`; for `before` and `origins` see `call`."""
-        _FORMATS[str(format)] = format
-        args = (x, weight, bias, operands, str(format), epilogue)
+        args = (x, weight, bias, operands, remember_format(format), epilogue)
         example = self.value(x)
         value = example.new_empty((*example.shape[:-1], self.value(weight).shape[0]))
         return self.call(packed_linear, args, before=before, value=value, origins=origins)

@@ -8,7 +8,8 @@ from dataclasses import replace
 from torch.fx import Node
 
 from sparsecompile.errors import Reject
-from sparsecompile.graph import Considered, Edit, origins
+from sparsecompile.graph import Considered, Edit
+from sparsecompile.packed_node import origins
 from sparsecompile.pattern import Call
 from sparsecompile.report import GraphReport, KernelChoice, NodeReport
 from sparsecompile.runtime import Lowered

@@ -16,8 +16,9 @@ from torch.nn import functional as F
 
 from sparsecompile.epilogue import STEPS
 from sparsecompile.errors import Reject
-from sparsecompile.graph import Edit, format_of, origins
+from sparsecompile.graph import Edit
 from sparsecompile.ops import HEADER_BYTES
+from sparsecompile.packed_node import format_of, origins
 from sparsecompile.pattern import Match
 from sparsecompile.spec import KernelSpec
 from sparsecompile.template import Device, Extern, Kernel

@@ -8,7 +8,8 @@ from functools import partial
 from torch import Tensor
 
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Format, Occupancy
+from sparsecompile.occupancy import Occupancy
+from sparsecompile.packed import Format
 from sparsecompile.spec import KernelSpec
 from sparsecompile.template import Device
 from sparsecompile.weights import PACK_CACHE, Binding, live

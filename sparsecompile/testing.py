@@ -23,7 +23,8 @@ from sparsecompile.bind import WeightView
 from sparsecompile.compiler import Compiler
 from sparsecompile.errors import Reject
 from sparsecompile.graph import Edit, copy_graph
-from sparsecompile.packed import FLOAT_DTYPES, Format, Occupancy, Structure
+from sparsecompile.occupancy import FLOAT_DTYPES, Occupancy
+from sparsecompile.packed import Format, Structure
 from sparsecompile.registry import default_registry
 from sparsecompile.rule import Pass, run_passes
 

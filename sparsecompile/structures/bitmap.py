@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sparsecompile.packed import Occupancy, Structure
+from sparsecompile.occupancy import Occupancy
+from sparsecompile.packed import Structure
 from sparsecompile.structures.bits import pack_bits, unpack_bits
 from sparsecompile.structures.csr import row_offsets, unstructured_mask
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Occupancy, Structure
+from sparsecompile.occupancy import Occupancy
+from sparsecompile.packed import Structure
 from sparsecompile.structures.csr import check_share, row_offsets
 
 if TYPE_CHECKING:

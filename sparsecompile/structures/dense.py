@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sparsecompile.packed import Occupancy, Structure
+from sparsecompile.occupancy import Occupancy
+from sparsecompile.packed import Structure
 
 if TYPE_CHECKING:
     import sympy

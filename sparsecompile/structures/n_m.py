@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Occupancy, Structure
+from sparsecompile.occupancy import Occupancy
+from sparsecompile.packed import Structure
 from sparsecompile.structures.bits import pack_codes, unpack_codes
 
 if TYPE_CHECKING:

@@ -1,0 +1,184 @@
+"""Weights that change, are shared, or are computed: the next call gives the current answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from packing import MLP, Packing, close, sparse_
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+import sparsecompile as sc
+from sparsecompile.weights import PACK_CACHE
+
+
+def writes() -> list[tuple[str, Callable[[MLP], object]]]:
+    other = MLP()
+    return [
+        ("in place", lambda m: m.up.weight.mul_(2)),
+        ("through .data", lambda m: setattr(m.up.weight, "data", m.up.weight.data * 3)),
+        ("a new parameter", lambda m: setattr(m.up, "weight", nn.Parameter(m.up.weight * 2))),
+        ("load_state_dict", lambda m: m.load_state_dict(other.state_dict())),
+        ("assign", lambda m: m.load_state_dict(other.state_dict(), assign=True)),
+        ("dense", lambda m: m.up.weight.add_(1)),
+        ("bias", lambda m: m.up.bias.add_(1)),
+        ("zero", lambda m: m.up.weight.zero_()),
+    ]
+
+
+@pytest.mark.parametrize(("name", "write"), writes(), ids=[name for name, _ in writes()])
+def test_a_changed_weight_is_noticed(name: str, write: Callable[[MLP], object]) -> None:
+    model = MLP()
+    backend = Packing()
+    fast = torch.compile(model, backend=backend)
+    x = torch.randn(4, 32)
+    with torch.no_grad():
+        close(fast(x), model(x))
+        write(model)
+        close(fast(x), model(x))
+        model.up.weight.copy_(sparse_(nn.Linear(32, 64)).weight)
+        close(fast(x), model(x))
+    assert backend.compiler.report.graphs == 1 or name in ("a new parameter", "assign")
+
+
+def test_dense_and_back_without_a_recompile() -> None:
+    model = MLP()
+    backend = Packing()
+    fast = torch.compile(model, backend=backend)
+    x = torch.randn(4, 32)
+    before = model.up.weight.detach().clone()
+    with torch.no_grad():
+        fast(x)
+        model.up.weight.copy_(torch.randn(64, 32))
+        close(fast(x), model(x))
+        model.up.weight.copy_(before)
+        close(fast(x), model(x))
+    assert backend.compiler.report.graphs == 1
+
+
+@pytest.mark.parametrize("formats", [["bitmap"], ["csr"], ["block[8x8]"]])
+def test_a_weight_that_needs_more_bytes_fits_the_same_graph(formats: list[str]) -> None:
+    model = nn.Linear(64, 64).requires_grad_(False)
+    model.weight[:56] = 0
+    backend = Packing(formats=formats)
+    fast = torch.compile(model, backend=backend)
+    x = torch.randn(4, 64)
+    close(fast(x), model(x))
+    model.weight[:16] = 1
+    close(fast(x), model(x))
+    assert backend.compiler.report.graphs == 1
+
+
+def test_layers_compiled_one_by_one_share_a_graph_and_keep_their_weights() -> None:
+    """Dynamo compiles one graph for modules of one structure and passes it each one's weights."""
+    layers = [MLP() for _ in range(3)]
+    layers[2].up.weight.data.fill_(1)
+    backend = Packing()
+    for layer in layers:
+        layer.compile(backend=backend)
+    x = torch.randn(4, 32)
+    with torch.no_grad():
+        for _ in range(2):
+            for layer in layers:
+                close(layer(x), layer.forward(x))
+        packs = [dict(PACK_CACHE._entries[layer.down.weight]) for layer in layers[:2]]
+        for layer in layers:
+            close(layer(x), layer.forward(x))
+    assert backend.compiler.report.graphs == 1
+    for layer, before in zip(layers, packs, strict=False):
+        after = PACK_CACHE._entries[layer.down.weight]
+        assert all(after[key] is value for key, value in before.items()), "packed again"
+
+
+def test_refresh_sees_what_torch_does_not() -> None:
+    model = MLP()
+    fast = torch.compile(model, backend=Packing())
+    x = torch.randn(4, 32)
+    with torch.no_grad():
+        fast(x)
+        model.up.weight.data.mul_(2)
+        sc.refresh(fast)
+        close(fast(x), model(x))
+
+
+def test_a_tied_weight_is_packed_once_and_read_by_the_embedding() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(48, 32)
+            self.head = sparse_(nn.Linear(32, 48, bias=False))
+            self.embedding.weight = self.head.weight
+            self.again = nn.Linear(32, 48, bias=False)
+            self.again.weight = self.head.weight
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            x = self.embedding(tokens)
+            return self.head(x) - self.again(x + 1)
+
+    model = Tied()
+    backend = Packing()
+    fast = torch.compile(model, backend=backend)
+    tokens = torch.arange(7)
+    with torch.no_grad():
+        close(fast(tokens), model(tokens))
+        assert len(backend.packed) == 1
+        model.head.weight.mul_(2)
+        close(fast(tokens), model(tokens))
+
+
+def test_graph_breaks_and_recompiles_pack_once() -> None:
+    model = MLP()
+
+    def run(x: Tensor) -> Tensor:
+        x = model(x)
+        torch._dynamo.graph_break()
+        return model(x)
+
+    fast = torch.compile(run, backend=Packing())
+    with torch.no_grad():
+        for m in (2, 3, 4):
+            x = torch.randn(m, 32)
+            close(fast(x), run(x))
+    for weight in (model.up.weight, model.down.weight):
+        assert len([k for k in PACK_CACHE._entries[weight] if k[1][0] == "layout"]) == 1
+
+
+def test_inference_mode() -> None:
+    model = MLP()
+    backend = Packing()
+    fast = torch.compile(model, backend=backend)
+    x = torch.randn(4, 32)
+    with torch.inference_mode():
+        close(fast(x), model(x))
+        model.up.weight.mul_(2)
+        close(fast(x), model(x))
+    assert len(backend.packed) == 2
+
+
+def test_torch_pruned_modules_are_packed_with_their_masks() -> None:
+    """`torch.nn.utils.prune` computes `weight_orig * weight_mask` at every call."""
+    model = nn.Sequential(nn.Linear(32, 32))
+    prune.l1_unstructured(model[0], "weight", 0.8)
+    backend = Packing()
+    fast = torch.compile(model, backend=backend)
+    x = torch.randn(4, 32)
+    with torch.no_grad():
+        close(fast(x), model(x))
+        model[0].weight_mask.fill_(0)
+        close(fast(x), model(x))
+    assert len(backend.packed) == 1
+
+
+def test_nan_and_infinity_in_kept_weights() -> None:
+    model = sparse_(nn.Linear(32, 32)).requires_grad_(False)
+    kept = (model.weight != 0).nonzero()
+    model.weight[tuple(kept[0])] = float("nan")
+    model.weight[tuple(kept[40])] = float("inf")
+    backend = Packing()
+    x = torch.randn(4, 32).abs() + 0.1
+    torch.testing.assert_close(
+        torch.compile(model, backend=backend)(x), model(x), equal_nan=True, rtol=1e-5, atol=1e-5
+    )
+    assert backend.packed
