@@ -29,7 +29,7 @@ from sparsecompile import (
     default_registry,
     writes_in_place,
 )
-from sparsecompile.testing import captured, check_passes, small_models
+from sparsecompile.testing import apply_passes, captured, check_passes, small_models
 
 PASSES = Compiler().passes
 
@@ -115,6 +115,51 @@ def test_transposed_weight_is_packed_along_its_inputs() -> None:
     edit = rewritten(Conv1D(), torch.randn(5, 16))
     (match,) = edit.packed_nodes()
     assert match["format"] == "n_m[2:4]/float"
+
+
+@pytest.mark.parametrize(
+    ("use", "reason"),
+    [
+        (lambda x, w, b: torch.addmm(b, x, w.t(), beta=2), "addmm scales its terms"),
+        (lambda x, w, b: torch.addmm(x, x, w.t()), "what is added is no bias of shape [n]"),
+        (lambda x, w, b: F.dropout(F.linear(x, w), 0.5, True), "dropout is switched on"),
+        (lambda x, w, b: F.linear(x, w, b) + b, "the linear has a bias already"),
+        (lambda x, w, b: F.linear(x, w) + w, "what is added is no bias of shape [n]"),
+        (lambda x, w, b: F.linear(x, w) + x, "what is added is not a weight of the model"),
+        (lambda x, w, b: (lambda y: (y, y + b))(F.linear(x, w)), "without the bias is used too"),
+        (lambda x, w, b: (lambda y: (x.add_(1), y + b))(F.linear(x, w)), "in place in between"),
+        (lambda x, w, b: torch.matmul(x, b), "the weight is not two-dimensional"),
+        (lambda x, w, b: torch.matmul(x, x.relu()), "reads no weight of the model"),
+    ],
+)
+def test_what_is_not_canonicalized(use: Callable[..., Any], reason: str) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = pruned(nn.Linear(16, 16))
+
+        def forward(self, x: torch.Tensor) -> Any:
+            return use(x, self.inner.weight, self.inner.bias)
+
+    with torch.no_grad():
+        edit = apply_passes(PASSES, *captured(Model(), torch.randn(16, 16)))
+    assert any(reason in r for r in refusals(edit, "canonicalize"))
+
+
+def test_dtypes_that_differ_and_other_devices_are_refused() -> None:
+    weight = pruned(nn.Linear(16, 16))
+    graph = torch.fx.Graph()
+    x, w = graph.placeholder("x"), graph.placeholder("w")
+    graph.output(graph.call_function(F.linear, (x, w)))
+    gm = torch.fx.GraphModule(nn.Module(), graph)
+    x.meta["val"], w.meta["val"] = torch.randn(2, 16, dtype=torch.bfloat16), weight.weight
+    edit = apply_passes(PASSES, gm, [x.meta["val"], weight.weight])
+    assert "kernels need them equal" in refusals(edit, "pack_linear")[0]
+    there = nn.Parameter(torch.zeros(16, 16, device="meta"), False)
+    edit = apply_passes(PASSES, gm, [x.meta["val"], there])
+    assert "is on meta; there are kernels for cpu" in refusals(edit, "pack_linear")[0]
+    edit = apply_passes(PASSES, gm, [x.meta["val"], 3])
+    assert "the weight is int, not a tensor" in refusals(edit, "pack_linear")[0]
 
 
 STEPS: list[tuple[Callable[..., torch.Tensor], tuple[str, ...]]] = [
