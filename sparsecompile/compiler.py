@@ -192,7 +192,7 @@ class Compiler:
         Raises:
             RejectedError: under `strict`, something was left dense.
         """
-        sources = {low.kernel.source.name: low.kernel.source.text for low in lowered}
+        sources = {s.name: s.text for low in lowered for s in low.kernel.sources}
         with self._lock:
             graph = graph_report(self._report.graphs, edit, lowered, before, after, failure)
             self._report = replace(

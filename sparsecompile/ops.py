@@ -3,11 +3,12 @@
 Their CPU implementations are a native library that `sparsecompile.codegen` builds and loads; the
 arguments are of types that Inductor's C++ wrapper passes without calling back into Python.
 
-`linear(x, weight, bias, operand0, operand1, n, kernel)`: `x` `[..., k]` float32, bfloat16 or
+`linear(x, weight, bias, operand0, operand1, dense0, dense1, dense2, n, kernel)`: `x` `[..., k]` float32, bfloat16 or
 float16; `weight` uint8, a layout made by the kernel's `prepack` or a view of its first
 `HEADER_BYTES` (the op reads the storage behind it, so that graphs do not depend on how many bytes
 a weight takes); `bias` `[n]`; operands `[..., n]`, in the order of the epilogue's steps;
-`kernel` a `Kernel.key`. Returns `[..., n]` in x's dtype.
+`dense` parts `[n0, k]`, `[n1, k]`, ... the dense weight, for rows that the kernel leaves to torch's
+dense linear; None where it leaves none; `kernel` a `Kernel.key`. Returns `[..., n]` in x's dtype.
 
 `unpack(weight, like, n, k, kernel)`: the dense weight `[n, k]` that a layout stands for, in the
 dtype of `like`, which has to be the kernel's.
@@ -20,20 +21,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsecompile.epilogue import MAX_OPERANDS
 from sparsecompile.errors import SparseCompileError
 
 NAMESPACE = "sparsecompile"
 HEADER_BYTES = 128
 """Bytes of the header that every layout begins with."""
+MAX_DENSE = 3
+"""Parts in which a dense weight may come: q, k and v, or gate and up."""
 
 _library = torch.library.Library(NAMESPACE, "DEF")
 _library.define(
     "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? operand0, Tensor? operand1, "
-    "int n, int kernel) -> Tensor"
+    "Tensor? dense0, Tensor? dense1, Tensor? dense2, int n, int kernel) -> Tensor"
 )
 _library.define("unpack(Tensor weight, Tensor like, int n, int k, int kernel) -> Tensor")
 _library.define(
-    "linear_with_grad(Tensor x, Tensor weight, Tensor? bias, int n, int kernel) -> Tensor"
+    "linear_with_grad(Tensor x, Tensor weight, Tensor? bias, Tensor? dense0, Tensor? dense1, "
+    "Tensor? dense2, int n, int kernel) -> Tensor"
 )
 
 
@@ -43,6 +48,9 @@ def _linear_fake(
     bias: Tensor | None,
     operand0: Tensor | None,
     operand1: Tensor | None,
+    dense0: Tensor | None,
+    dense1: Tensor | None,
+    dense2: Tensor | None,
     n: int,
     kernel: int,
 ) -> Tensor:
@@ -62,12 +70,19 @@ class _PackedLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, n: int, kernel: int
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        dense: tuple[Tensor | None, ...],
+        n: int,
+        kernel: int,
     ) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.n, ctx.kernel, ctx.k = n, kernel, x.shape[-1]
         with torch._C._AutoDispatchBelowAutograd():
-            return torch.ops.sparsecompile.linear(x, weight, bias, None, None, n, kernel)  # type: ignore[no-any-return]
+            op = torch.ops.sparsecompile.linear
+            return op(x, weight, bias, None, None, *dense, n, kernel)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -79,14 +94,22 @@ class _PackedLinear(torch.autograd.Function):
             grad_x = grad @ dense
         if ctx.needs_input_grad[2]:
             grad_bias = grad.reshape(-1, ctx.n).sum(0)
-        return grad_x, None, grad_bias, None, None
+        return grad_x, None, grad_bias, None, None, None
 
 
 def _linear_with_grad(
-    x: Tensor, weight: Tensor, bias: Tensor | None, n: int, kernel: int
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    dense0: Tensor | None,
+    dense1: Tensor | None,
+    dense2: Tensor | None,
+    n: int,
+    kernel: int,
 ) -> Tensor:
     """What the native op's Autograd key calls when a gradient is wanted."""
-    return _PackedLinear.apply(x, weight, bias, n, kernel)  # type: ignore[no-any-return]
+    dense = (dense0, dense1, dense2)
+    return _PackedLinear.apply(x, weight, bias, dense, n, kernel)  # type: ignore[no-any-return]
 
 
 _library.impl("linear_with_grad", _linear_with_grad, "CompositeImplicitAutograd")
@@ -99,9 +122,36 @@ def linear(
     operands: tuple[Tensor, ...],
     n: int,
     kernel: int,
+    dense: tuple[Tensor, ...] = (),
 ) -> Tensor:
-    """Call the op with however many operands the kernel's epilogue reads."""
-    if len(operands) > 2:
-        raise SparseCompileError(f"an epilogue reads at most 2 tensors, not {len(operands)}")
-    first, second = (*operands, None, None)[:2]
-    return torch.ops.sparsecompile.linear(x, weight, bias, first, second, n, kernel)  # type: ignore[no-any-return]
+    """Call the op with however many operands the kernel's epilogue reads, and parts of dense."""
+    return torch.ops.sparsecompile.linear(  # type: ignore[no-any-return]
+        *arguments(x, weight, bias, operands, dense, n, kernel)
+    )
+
+
+def arguments(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    operands: tuple[Any, ...],
+    dense: tuple[Any, ...],
+    n: Any,
+    kernel: int,
+) -> tuple[Any, ...]:
+    """The op's arguments, None where there are fewer operands or parts.
+
+    Raises:
+        SparseCompileError: more of them than the op takes.
+    """
+    if len(operands) > MAX_OPERANDS:
+        raise SparseCompileError(
+            f"an epilogue reads at most {MAX_OPERANDS} tensors, not {len(operands)}"
+        )
+    if len(dense) > MAX_DENSE:
+        raise SparseCompileError(
+            f"a dense weight comes in at most {MAX_DENSE} parts, not {len(dense)}"
+        )
+    padded = (*operands, *[None] * (MAX_OPERANDS - len(operands)))
+    parts = (*dense, *[None] * (MAX_DENSE - len(dense)))
+    return (x, weight, bias, *padded, *parts, n, kernel)

@@ -85,7 +85,7 @@ def _node_report(
             str(low.kernel.spec),
             low.kernel.template.name,
             str(low.kernel.schedule),
-            low.kernel.source.name,
+            low.kernel.sources[0].name,
         )
         merged = tuple(edit.considered[o].weight for o in low.origins if o != name)
         nbytes = round(low.nbytes * survey.shape[0] / low.rows)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from sparsecompile.epilogue import STEPS
 from sparsecompile.errors import Reject
 from sparsecompile.graph import Edit
-from sparsecompile.ops import HEADER_BYTES
+from sparsecompile.ops import HEADER_BYTES, arguments
 from sparsecompile.packed_node import format_of, origins
 from sparsecompile.pattern import Match
 from sparsecompile.spec import KernelSpec
@@ -60,7 +60,7 @@ class Slot:
             Reject: the weight no longer has the kernel's format.
         """
         kernel = self.kernel
-        purpose = ("layout", kernel.spec.format, kernel.template.name, kernel.schedule)
+        purpose = ("layout", kernel.spec.format, kernel.layout)
 
         def make(weight: Tensor) -> Layout:
             return Layout.of(kernel.prepack(kernel.spec.format.pack(weight)))
@@ -105,15 +105,15 @@ def lower_packed(edit: Edit) -> tuple[list[Slot], list[Lowered]]:
             edit.rejected("lower", match.node, f"{kernel.name} was chosen")
             _restore_dense(match, edit)
             continue
-        key = (match["weight"], match["format"], kernel.template.name, kernel.schedule)
+        key = (match["weight"], match["format"], kernel.layout)
         if key not in slots:
             slot = Slot(edit.binding(match["weight"]), kernel)
             nbytes = slot.layout(live(slot.binding)).value.data.numel()
             slots[key] = slot, _placeholder(edit.module, f"packed_{len(slots)}"), nbytes
         _, weight, nbytes = slots[key]
         rows = edit.value(match["weight"]).shape[0]
-        first, second = (*match["operands"], None, None)[:2]
-        args = (match["x"], weight, match["bias"], first, second, rows, kernel.key)
+        x, bias, operands = match["x"], match["bias"], match["operands"]
+        args = arguments(x, weight, bias, operands, (), rows, kernel.key)
         op = torch.ops.sparsecompile.linear.default
         names = origins(match.node)
         value = edit.value(match.node)

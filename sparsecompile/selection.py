@@ -11,7 +11,7 @@ from sparsecompile.options import Options
 from sparsecompile.packed import Codec, Format, Structure
 from sparsecompile.registry import Registry
 from sparsecompile.rule import Pass, order
-from sparsecompile.spec import Target
+from sparsecompile.spec import ISA_LEVELS, Target
 
 
 def select_formats(registry: Registry, options: Options) -> tuple[Format, ...]:
@@ -78,14 +78,11 @@ def select_target(options: Options) -> Target:
     if options.target == "cpu":
         return host
     found = re.fullmatch(r"cpu\[(\w+)\]", options.target)
-    levels = ISA_LEVELS[: ISA_LEVELS.index(host.isa) + 1]
+    known = list(ISA_LEVELS)
+    levels = known[: known.index(host.isa) + 1]
     if found is None or found[1] not in levels:
         names = ", ".join(f"'cpu[{level}]'" for level in levels)
         raise OptionError(
             "target", f"no target {options.target!r} on this machine; known: 'cpu', {names}"
         )
     return replace(host, isa=found[1])
-
-
-ISA_LEVELS = ("portable", "avx2", "avx512")
-"""Instruction set levels, each able to run what the ones before it can."""

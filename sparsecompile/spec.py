@@ -6,11 +6,29 @@ import hashlib
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 
 import torch
 
 from sparsecompile.epilogue import STEPS
 from sparsecompile.packed import Format
+
+
+ISA_LEVELS: Mapping[str, frozenset[str]] = {
+    "portable": frozenset(),
+    "avx2": frozenset({"avx2", "fma", "f16c"}),
+    "avx512": frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"}),
+    "avx512_bf16": frozenset({"avx512_vnni", "avx512_bf16", "avx512vbmi", "avx512_vbmi2"}),
+    "amx": frozenset({"amx_tile", "amx_bf16", "amx_int8"}),
+}
+"""Instruction set levels and the CPU features each adds to the ones before it."""
+
+
+def isa_at_least(isa: str, level: str) -> bool:
+    """Whether a level includes another."""
+    levels = list(ISA_LEVELS)
+    return levels.index(isa) >= levels.index(level)
 
 
 def digest(*parts: str) -> str:
@@ -62,7 +80,7 @@ class Target:
     Attributes:
         device: `cpu`.
         arch: machine architecture, such as `x86_64`.
-        isa: instruction set a template may use: `avx512`, `avx2`, `portable`, ...
+        isa: instruction set a template may use: one of `ISA_LEVELS`.
     """
 
     device: str
@@ -72,13 +90,35 @@ class Target:
     @classmethod
     def host(cls) -> Target:
         """The CPU this process runs on."""
-        capability = torch.backends.cpu.get_cpu_capability().lower()
-        isa = capability if capability in ("avx512", "avx2") else "portable"
-        return cls("cpu", platform.machine().lower(), isa)
+        return cls("cpu", platform.machine().lower(), _host_isa())
 
     def __str__(self) -> str:
         """`cpu x86_64 avx512`."""
         return f"{self.device} {self.arch} {self.isa}"
+
+
+@cache
+def _host_isa() -> str:
+    """The highest level whose features, and those of all before it, this CPU has."""
+    found = "portable"
+    flags = _cpu_flags()
+    for level, features in ISA_LEVELS.items():
+        if not features <= flags:
+            break
+        found = level
+    return found
+
+
+def _cpu_flags() -> frozenset[str]:
+    """Features that Linux lists; elsewhere what torch says it uses."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        known = list(ISA_LEVELS)
+        level = torch.backends.cpu.get_cpu_capability().lower()
+        used = known[: known.index(level) + 1] if level in known else []
+        return frozenset().union(*(ISA_LEVELS[name] for name in used))
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,12 +25,16 @@ class Source:
         language: `cpp`.
         text: the source.
         kernels: `(symbol, largest m or None)`, by rising m: the function for each range of rows.
+            Each also serves every smaller m.
+        prepacks: whether its own `sc_prepack` makes the layout out of what `Template.prepack`
+            returns.
     """
 
     name: str
     language: str
     text: str
     kernels: tuple[tuple[str, int | None], ...]
+    prepacks: bool = False
 
     @property
     def digest(self) -> str:
@@ -76,11 +80,16 @@ class Template(ABC):
     def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
         """The schedules worth trying, best guess first."""
 
+    def layout(self, schedule: Schedule) -> str:
+        """Name of the layout: kernels whose layouts have one name read the same bytes."""
+        return self.name
+
     @abstractmethod
     def prepack(self, packed: Packed, schedule: Schedule) -> Tensor:
         """The physical layout: one contiguous `[bytes]` uint8 tensor, made once for all m.
 
-        It holds no thread count and no pointer.
+        It holds no thread count and no pointer. Where the source says `prepacks`, this is what
+        its `sc_prepack` takes.
         """
 
     @abstractmethod
@@ -104,19 +113,61 @@ class Extern(ABC):
         """
 
 
+@dataclass(frozen=True)
+class Range:
+    """Which function of a kernel serves which rows.
+
+    Attributes:
+        largest_m: the last m it serves, or None for all that are left.
+        source: name of the source that it is in.
+        symbol: its name there.
+        schedule: of that source.
+        dense: whether the dense linear of torch runs instead, where its weight is at hand.
+    """
+
+    largest_m: int | None
+    source: str
+    symbol: str
+    schedule: Schedule
+    dense: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A kernel that is built, loaded and known to the op `sparsecompile::linear` by its key."""
+    """A kernel that is built, loaded and known to the op `sparsecompile::linear` by its key.
+
+    Attributes:
+        key: what graphs call it.
+        spec: what it computes.
+        template: makes its layout.
+        schedule: of that template.
+        sources: everything that was built for it, the layout's own first.
+        ranges: by rising m.
+        relayout: makes the layout out of what `template.prepack` returns, if that is not it.
+    """
 
     key: int
     spec: KernelSpec
     template: Template
     schedule: Schedule
-    source: Source
+    sources: tuple[Source, ...]
+    ranges: tuple[Range, ...]
+    relayout: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def layout(self) -> str:
+        """Name of the layout that it reads."""
+        return self.template.layout(self.schedule)
+
+    @property
+    def wants_dense(self) -> bool:
+        """Whether the dense linear serves some rows."""
+        return any(r.dense for r in self.ranges)
 
     def prepack(self, packed: Packed) -> Tensor:
         """The weight as this kernel reads it: `[bytes]` uint8."""
-        return self.template.prepack(packed, self.schedule)
+        layout = self.template.prepack(packed, self.schedule)
+        return self.relayout(layout) if self.relayout is not None else layout
 
 
 @dataclass(frozen=True)

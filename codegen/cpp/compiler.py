@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sparsecompile.codegen.cpp.cache import Cache
 from sparsecompile.errors import BuildError, CacheError
-from sparsecompile.spec import Target, digest
+from sparsecompile.spec import ISA_LEVELS, Target, digest
 
 NAMES = ("c++", "g++", "clang++")
 # What is hot is written as vectors and unrolled by hand: -O3 builds slower, not better.
@@ -33,11 +33,6 @@ HOST = (
 )
 # GCC splits 512-bit vectors on CPUs that it tunes for 256 bits.
 WIDE = ("-mprefer-vector-width=512",)
-ISA = {
-    "avx512": ("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma", "-mf16c", *WIDE),
-    "avx2": ("-mavx2", "-mfma", "-mf16c"),
-    "portable": (),
-}
 MISSING = (
     "no C++ compiler was found: install one (`apt install g++`, `dnf install gcc-c++`, "
     "`xcode-select --install`), or name one in the environment variable CXX"
@@ -62,7 +57,7 @@ class Compiler:
 
     def flags(self, target: Target, standard: str = "c++17") -> tuple[str, ...]:
         """Flags for a shared library of kernels; the host gets all of its own instructions."""
-        isa = self.host if target == Target.host() else ISA.get(target.isa, ())
+        isa = self.host if target == Target.host() else _isa_flags(target.isa)
         return (f"-std={standard}", *OPTIMISATION, *isa, *self.openmp, *SHARED)
 
     def run(self, flags: tuple[str, ...], source: Path, output: Path, kept: Path) -> None:
@@ -86,6 +81,16 @@ class Compiler:
                 kept,
                 done.stderr,
             )
+
+
+def _isa_flags(isa: str) -> tuple[str, ...]:
+    """Flags for the features of a level and of those before it."""
+    levels = list(ISA_LEVELS)
+    included = levels[: levels.index(isa) + 1]
+    names = sorted(feature for level in included for feature in ISA_LEVELS[level])
+    # Linux writes avx512_bf16 and amx_tile, compilers avx512bf16 and amx-tile.
+    flags = [f"-m{n.replace('amx_', 'amx-').replace('avx512_', 'avx512')}" for n in names]
+    return (*flags, *WIDE) if "avx512" in included else tuple(flags)
 
 
 def find_compiler() -> Compiler:

@@ -7,7 +7,9 @@ from typing import ClassVar
 
 import torch
 
+from sparsecompile.errors import RegistrationError, Reject
 from sparsecompile.packed import Codec, Structure
+from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec
 from sparsecompile.template import Fragment
 
@@ -38,7 +40,8 @@ class CppFragment(Fragment):
 
     A **codec** defines `float decode(const Weight& w, int64_t row, int64_t column, int64_t slot)`
     and `template <int count> Floats<count> decode_vector(const Weight& w, int64_t row, int64_t
-    slot)` for `count` consecutive slots.
+    slot)` for `count` consecutive slots; where values are floats, `code<Code>(w, slot)` too, the
+    bits of one as an unsigned integer of its size.
     """
 
     language: ClassVar[str] = "cpp"
@@ -46,3 +49,19 @@ class CppFragment(Fragment):
     @abstractmethod
     def fields(self, part: Structure | Codec, spec: KernelSpec) -> dict[str, str]:
         """C++ element type of each tensor by name, in the order of `Packed.tensors`."""
+
+
+def fragment_of(registry: Registry, part: Structure | Codec) -> CppFragment:
+    """The C++ fragment of a structure or codec.
+
+    Raises:
+        Reject: there is none.
+    """
+    family = part.family
+    try:
+        fragment = registry.get(Fragment, f"cpp/{family}")
+    except RegistrationError as error:
+        raise Reject(f"no C++ fragment reads {family!r}") from error
+    if not isinstance(fragment, CppFragment):
+        raise Reject(f"the C++ fragment of {family!r} is not a CppFragment")
+    return fragment

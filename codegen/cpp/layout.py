@@ -5,21 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsecompile.codegen.cpp.memory import ALIGNMENT, allocate
 from sparsecompile.errors import SparseCompileError
 from sparsecompile.ops import HEADER_BYTES
 from sparsecompile.packed import Format, Packed
 from sparsecompile.spec import digest
 
-ALIGNMENT = 64
 MAX_TENSORS = HEADER_BYTES // 8 - 6
 
 
-def layout_id(template: str, fmt: Format, dtype: torch.dtype) -> int:
-    """The number by which a kernel knows its own layouts: 63 bits, the same in every process."""
-    return int(digest(template, str(fmt), str(dtype))[:16], 16) >> 1
+def layout_id(layout: str, fmt: Format, dtype: torch.dtype) -> int:
+    """The number by which kernels know a layout: 63 bits, the same in every process."""
+    return int(digest(layout, str(fmt), str(dtype))[:16], 16) >> 1
 
 
-def concatenate(template: str, packed: Packed) -> Tensor:
+def concatenate(name: str, packed: Packed) -> Tensor:
     """`SCLayoutHeader` of `text/arguments.h`, then each tensor at a multiple of 64 bytes.
 
     Returns:
@@ -38,10 +38,10 @@ def concatenate(template: str, packed: Packed) -> Tensor:
         offsets.append(end)
         end += -(-tensor.numel() // ALIGNMENT) * ALIGNMENT
     n, k = packed.shape
-    header = [layout_id(template, packed.format, packed.dtype), n, k, _slots(packed), end]
+    header = [layout_id(name, packed.format, packed.dtype), n, k, _slots(packed), end]
     header += [len(tensors), *offsets]
     header += [0] * (HEADER_BYTES // 8 - len(header))
-    layout = _aligned(end)
+    layout = allocate(end).zero_()
     layout[:HEADER_BYTES] = torch.tensor(header, dtype=torch.int64).view(torch.uint8)
     for offset, tensor in zip(offsets, tensors, strict=True):
         layout[offset : offset + tensor.numel()] = tensor
@@ -51,14 +51,3 @@ def concatenate(template: str, packed: Packed) -> Tensor:
 def _slots(packed: Packed) -> int:
     """Stored values, padding included: the longest value tensor has one entry for each."""
     return max((t.numel() for t in packed.values.values()), default=0)
-
-
-def _aligned(nbytes: int) -> Tensor:
-    """Zeros whose first byte has an address that is a multiple of the alignment.
-
-    torch's allocator aligns so on every platform it is built for; the check is for other ones.
-    """
-    layout = torch.zeros(nbytes, dtype=torch.uint8)
-    if layout.data_ptr() % ALIGNMENT:
-        raise SparseCompileError(f"torch's allocator does not align to {ALIGNMENT} bytes")
-    return layout

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import threading
 from collections import defaultdict
-from pathlib import Path
+from dataclasses import dataclass
 
-from sparsecompile.codegen.cpp.build import load_built, open_library
-from sparsecompile.codegen.cpp.compiler import Compiler
+from sparsecompile.codegen.cpp.built import load_source
 from sparsecompile.codegen.cpp.layout import layout_id
 from sparsecompile.codegen.cpp.native import DTYPES, MAX_RANGES, NativeKernel, load_native
 from sparsecompile.codegen.sources import sources_digest
 from sparsecompile.errors import Reject, SparseCompileError
 from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Schedule, Target, digest
-from sparsecompile.template import Codegen, Extern, Kernel, Source, Template
+from sparsecompile.template import Codegen, Extern, Kernel, Range, Source, Template
 
 logger = logging.getLogger("sparsecompile")
 Candidate = tuple[Template, Schedule] | Extern
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A template with a schedule, rendered."""
+
+    template: Template
+    schedule: Schedule
+    source: Source
 
 
 class CppCodegen(Codegen):
@@ -100,60 +107,83 @@ class CppCodegen(Codegen):
             CacheError: the cache folder cannot be used.
         """
         source = template.render(spec, schedule, target, registry)
-        key = kernel_key(source, target)
+        ranges = tuple(Range(m, source.name, symbol, schedule) for symbol, m in source.kernels)
+        return self.assemble(spec, (Variant(template, schedule, source),), ranges, target)
+
+    def assemble(
+        self,
+        spec: KernelSpec,
+        variants: tuple[Variant, ...],
+        ranges: tuple[Range, ...],
+        target: Target,
+    ) -> Kernel:
+        """A kernel out of functions of several sources that read one layout.
+
+        Args:
+            spec: what it computes.
+            variants: the first makes the layout.
+            ranges: by rising m, the last without an end.
+            target: where it runs.
+
+        Raises:
+            BuildError: the compiler is missing or failed.
+            CacheError: the cache folder cannot be used.
+            SparseCompileError: more ranges than a kernel can have.
+        """
+        if len(ranges) > MAX_RANGES:
+            raise SparseCompileError(
+                f"a kernel for {spec} has {len(ranges)} ranges of m, at most {MAX_RANGES} "
+                "are possible"
+            )
+        key = kernel_key(spec, variants, ranges, target)
         with self._table:
             lock = self._building[key]
         with lock:
             if key not in self._kernels:
-                kernel = Kernel(key, spec, template, schedule, source)
-                _load_kernel(kernel, target)
-                logger.info("%s: %s, %s", spec, template.name, schedule)
-                self._kernels[key] = kernel
+                self._kernels[key] = _load_kernel(key, spec, variants, ranges, target)
+                logger.info("%s: %s", spec, ", ".join(map(str, ranges)))
             return self._kernels[key]
 
 
-def kernel_key(source: Source, target: Target) -> int:
+def kernel_key(
+    spec: KernelSpec, variants: tuple[Variant, ...], ranges: tuple[Range, ...], target: Target
+) -> int:
     """What graphs call a kernel: 63 bits, positive, the same in every process."""
-    return (int(digest(source.text, str(target))[:16], 16) >> 1) | 1
+    texts = (v.source.text for v in variants)
+    return (int(digest(str(spec), *texts, repr(ranges), str(target))[:16], 16) >> 1) | 1
 
 
-def _load_kernel(kernel: Kernel, target: Target) -> None:
-    if len(kernel.source.kernels) > MAX_RANGES:
-        raise SparseCompileError(
-            f"{kernel.source.name} has {len(kernel.source.kernels)} ranges of m, "
-            f"at most {MAX_RANGES} are possible"
-        )
+def _load_kernel(
+    key: int,
+    spec: KernelSpec,
+    variants: tuple[Variant, ...],
+    ranges: tuple[Range, ...],
+    target: Target,
+) -> Kernel:
     register = load_native()
-
-    def flags(compiler: Compiler) -> tuple[str, ...]:
-        return compiler.flags(target)
-
-    def load(path: Path) -> NativeKernel:
-        return _native_kernel(kernel, open_library(path))
-
-    register(load_built(kernel.source.name, kernel.source.text, flags, load))
-
-
-def _native_kernel(kernel: Kernel, library: ctypes.CDLL) -> NativeKernel:
-    spec = kernel.spec
+    built = {v.source.name: load_source(v.source, target) for v in variants}
+    first = variants[0]
+    layout = layout_id(first.template.layout(first.schedule), spec.format, spec.dtype)
     native = NativeKernel(
-        key=kernel.key,
-        layout=layout_id(kernel.template.name, spec.format, spec.dtype),
+        key=key,
+        layout=layout,
         dtype=DTYPES[spec.dtype],
         operands=spec.operands,
         epilogue=bool(spec.epilogue),
-        ranges=len(kernel.source.kernels),
-        workspace=_address(library, "sc_workspace"),
-        unpack=_address(library, "sc_unpack"),
+        ranges=len(ranges),
+        unpack=built[first.source.name].functions["sc_unpack"],
+        finish=built[first.source.name].functions["sc_finish"],
     )
-    for i, (symbol, largest_m) in enumerate(kernel.source.kernels):
-        native.linear[i] = _address(library, symbol)
-        native.largest_m[i] = 2**62 if largest_m is None else largest_m
-    return native
-
-
-def _address(library: ctypes.CDLL, symbol: str) -> int | None:
-    return ctypes.cast(getattr(library, symbol), ctypes.c_void_p).value
+    for i, part in enumerate(ranges):
+        functions = built[part.source].functions
+        native.linear[i] = functions[part.symbol]
+        native.workspace[i] = functions["sc_workspace"]
+        native.largest_m[i] = 2**62 if part.largest_m is None else part.largest_m
+        native.dense[i] = part.dense
+    register(native)
+    relayout = built[first.source.name].relayout(layout)
+    sources = tuple(v.source for v in variants)
+    return Kernel(key, spec, first.template, first.schedule, sources, ranges, relayout)
 
 
 COMPONENTS = (CppCodegen(),)

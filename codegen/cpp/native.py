@@ -16,7 +16,7 @@ from sparsecompile.codegen.cpp.compiler import Compiler
 from sparsecompile.codegen.cpp.text import read
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-MAX_RANGES = 4
+MAX_RANGES = 8
 
 
 class NativeKernel(ctypes.Structure):
@@ -31,8 +31,10 @@ class NativeKernel(ctypes.Structure):
         ("ranges", ctypes.c_int64),
         ("largest_m", ctypes.c_int64 * MAX_RANGES),
         ("linear", ctypes.c_void_p * MAX_RANGES),
-        ("workspace", ctypes.c_void_p),
+        ("workspace", ctypes.c_void_p * MAX_RANGES),
+        ("dense", ctypes.c_int64 * MAX_RANGES),
         ("unpack", ctypes.c_void_p),
+        ("finish", ctypes.c_void_p),
     )
 
 

@@ -21,6 +21,11 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
   return load_floats<count>(w.values + slot);
 }
 
+template <class Code>
+SC_INLINE Code code(const Weight& w, int64_t slot) {
+  return load<Code>(w.values + slot);
+}
+
 }  // namespace
 """
 

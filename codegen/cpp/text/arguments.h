@@ -28,5 +28,6 @@ struct SCLinearArguments {
 };
 
 using SCLinear = void (*)(const SCLinearArguments*);
-using SCWorkspace = int64_t (*)(const void* weight, int64_t m);
+// Bytes of workspace that any function of a kernel wants.
+using SCWorkspace = int64_t (*)(const void* weight, int64_t m, int64_t threads);
 using SCUnpack = void (*)(const void* weight, void* dense, int64_t threads);

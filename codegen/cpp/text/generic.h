@@ -8,47 +8,12 @@
 
 namespace {
 
-constexpr int64_t row_tile = 16;                             // rows of W finished together
 constexpr int64_t decode_rows = vectors_are_cheap ? 8 : 1;
 constexpr int64_t panel_rows = 8 * batch_lanes;              // rows of x in the workspace at once
 constexpr int64_t slack = column_padding + 4 * native_floats;  // columns of zeros behind x
 
 inline const SCLayoutHeader& header_of(const void* layout) {
   return *static_cast<const SCLayoutHeader*>(layout);
-}
-
-// y[row0 .. row0 + rows) for `lanes` rows of x from m0: bias, epilogue and the one rounding.
-// `sums` is [lanes][row_tile].
-SC_SHARED void finish(const SCLinearArguments& a, int64_t n, Range rows, int64_t m0,
-                      int64_t lanes, const float* sums) {
-  const int64_t count = rows.end - rows.begin;
-  float bias[row_tile] = {};
-  if (a.bias) {
-    for (int64_t r = 0; r < count; ++r)
-      bias[r] = to_float(static_cast<const Element*>(a.bias)[rows.begin + r]);
-  }
-  const auto run = [&](auto size) SC_INLINED {
-    for (int64_t j = 0; j < lanes; ++j) {
-      const int64_t at = (m0 + j) * n + rows.begin;
-      Element* y = static_cast<Element*>(a.y) + at;
-      float operands[2][row_tile] = {};
-      if constexpr (operand_count > 0)
-        for (int64_t r = 0; r < size; ++r)
-          operands[0][r] = to_float(static_cast<const Element*>(a.operand0)[at + r]);
-      if constexpr (operand_count > 1)
-        for (int64_t r = 0; r < size; ++r)
-          operands[1][r] = to_float(static_cast<const Element*>(a.operand1)[at + r]);
-      for (int64_t r = 0; r < size; ++r) {
-        const float value = sums[j * row_tile + r] + bias[r];
-        y[r] = from_float<Element>(epilogue(value, operands[0][r], operands[1][r]));
-      }
-    }
-  };
-  if (count == row_tile) {
-    run(std::integral_constant<int64_t, row_tile>());
-  } else {
-    run(count);
-  }
 }
 
 // Decode: one row of W times `rows` rows of x, which are floats `stride` apart.
@@ -229,14 +194,9 @@ inline void multiply_panel(const SCLinearArguments& a, const Weight& w, Range pa
 
 inline int64_t decode_stride(int64_t k) { return ceil_div(k + slack, 16) * 16; }
 
-// Threads worth waking: a region costs some microseconds.
-inline int64_t useful_threads(const SCLinearArguments& a, int64_t work) {
-  return work < region_work ? 1 : a.threads;
-}
-
 }  // namespace
 
-SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m) {
+SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t) {
   const int64_t k = header_of(weight).k;
   if (m <= decode_rows) return sizeof(float) * decode_rows * decode_stride(k);
   const int64_t rows = ceil_div(m < panel_rows ? m : panel_rows, batch_lanes) * batch_lanes;

@@ -1,0 +1,88 @@
+"""Built: one generated source as a loaded library."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sparsecompile.codegen.cpp.build import load_built, open_library
+from sparsecompile.codegen.cpp.compiler import Compiler
+from sparsecompile.codegen.cpp.memory import allocate
+from sparsecompile.spec import Target
+from sparsecompile.template import Source
+
+ROWS_OF_A_STRIP = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """The functions of a source.
+
+    Attributes:
+        source: what was built.
+        library: the library, which stays loaded.
+        functions: addresses by symbol.
+    """
+
+    source: Source
+    library: ctypes.CDLL
+    functions: dict[str, int]
+
+    def relayout(self, layout: int) -> Callable[[Tensor], Tensor] | None:
+        """What turns canonical tensors into this source's layout, if it has one of its own.
+
+        Args:
+            layout: the number that the new layout's header gets.
+        """
+        if not self.source.prepacks:
+            return None
+
+        def convert(canonical: Tensor) -> Tensor:
+            threads = torch.get_num_threads()
+            rows = int(canonical[8:16].view(torch.int64))
+            sizes = torch.zeros(2 * -(-rows // ROWS_OF_A_STRIP), dtype=torch.int64)
+            arguments = (canonical.data_ptr(), sizes.data_ptr())
+            total = self.library.sc_prepack_size(*arguments, threads)
+            out = allocate(total)
+            self.library.sc_prepack(*arguments, out.data_ptr(), total, layout, threads)
+            return out
+
+        return convert
+
+
+def load_source(source: Source, target: Target) -> Built:
+    """Build a source, or take it from the cache, and load it.
+
+    Raises:
+        BuildError: the compiler is missing or failed.
+        CacheError: the cache folder cannot be used.
+    """
+
+    def flags(compiler: Compiler) -> tuple[str, ...]:
+        return compiler.flags(target)
+
+    def load(path: Path) -> Built:
+        library = open_library(path)
+        symbols = [symbol for symbol, _ in source.kernels] + [
+            "sc_workspace",
+            "sc_unpack",
+            "sc_finish",
+        ]
+        if source.prepacks:
+            pointer, integer = ctypes.c_void_p, ctypes.c_int64
+            library.sc_prepack_size.argtypes = (pointer, pointer, integer)
+            library.sc_prepack_size.restype = integer
+            library.sc_prepack.argtypes = (pointer, pointer, pointer, integer, integer, integer)
+            library.sc_prepack.restype = None
+        return Built(source, library, {name: _address(library, name) for name in symbols})
+
+    return load_built(source.name, source.text, flags, load)
+
+
+def _address(library: ctypes.CDLL, symbol: str) -> int:
+    return ctypes.cast(getattr(library, symbol), ctypes.c_void_p).value or 0

@@ -1,0 +1,135 @@
+"""The strips template: sixteen rows in the lanes of AVX-512 vectors, for any structure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparsecompile.codegen.cpp.epilogues import check_epilogue, render_epilogue
+from sparsecompile.codegen.cpp.fragment import ELEMENTS, fragment_of
+from sparsecompile.codegen.cpp.layout import concatenate
+from sparsecompile.codegen.cpp.text import read
+from sparsecompile.codegen.cpp.weight import render_weight
+from sparsecompile.errors import Reject
+from sparsecompile.packed import Packed
+from sparsecompile.registry import Registry
+from sparsecompile.spec import KernelSpec, Schedule, Target, isa_at_least
+from sparsecompile.template import Source, Template
+
+DECODE_ROWS = 8
+CODES = {torch.float32: "uint32_t", torch.bfloat16: "uint16_t", torch.float16: "uint16_t"}
+
+HEAD = """\
+// {spec}
+// template: strips; schedule: {schedule}; target: {target}
+// y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
+"""
+
+TEXTS = (
+    "strips.h",
+    "strips_prepack.h",
+    "strips_float.h",
+    "finish.h",
+    "strips_decode.h",
+    "strips_chunk.h",
+    "strips_amx.h",
+    "strips_batch.h",
+)
+
+
+@dataclass(frozen=True)
+class StripsLinear(Template):
+    """Expands a stream of masks and values in registers (few rows of x) or in the cache (many).
+
+    The layout is made by generated C++ from the canonical tensors, which the structure's fragment
+    reads: a structure needs nothing of its own here.
+    """
+
+    name = "strips"
+    language = "cpp"
+
+    def supports(self, spec: KernelSpec, target: Target, registry: Registry) -> None:
+        """Return if the CPU has AVX-512 and the values are floats.
+
+        Raises:
+            Reject: another device or instruction set, no fragment, or an unknown epilogue step.
+        """
+        if target.device != "cpu":
+            raise Reject(f"C++ is for CPUs, not for {target.device}")
+        if not isa_at_least(target.isa, "avx512"):
+            raise Reject(f"needs AVX-512, the target is {target.isa}")
+        if spec.dtype not in ELEMENTS:
+            raise Reject(f"{spec.dtype} activations have no C++ type")
+        if spec.format.codec.family != "float":
+            raise Reject(f"reads float values, not {spec.format.codec}")
+        for part in (spec.format.structure, spec.format.codec):
+            fragment_of(registry, part)
+        check_epilogue(spec.epilogue)
+
+    def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
+        """Masks for every tile, or whole tiles of which the empty ones are left out.
+
+        A `masked` tile stores one bit a value and the values that are not zero; where `skips`,
+        tiles of `tile_columns` columns without any value are not stored. `batch_columns` columns
+        of W are expanded at once, beside `panel_bytes` of x; below `region_work` multiply-adds no
+        other thread is woken.
+        """
+        base = {
+            "batch_columns": 256,
+            "decode_streams": 4,
+            "panel_bytes": 1 << 20,
+            "region_work": 1 << 16,
+            "uses_amx": int(target.isa == "amx"),
+        }
+        if spec.format.structure.index_bits() == 0:
+            kinds = [{"masked": 0, "skips": 0, "tile_columns": 32, "group_strips": 4}]
+        else:
+            kinds = [
+                {"masked": 1, "skips": 0, "tile_columns": 32, "group_strips": 4},
+                {"masked": 0, "skips": 1, "tile_columns": 32, "group_strips": 1},
+                {"masked": 0, "skips": 1, "tile_columns": 16, "group_strips": 1},
+            ]
+        return tuple(Schedule.of({**base, **kind}) for kind in kinds)
+
+    def layout(self, schedule: Schedule) -> str:
+        """Masks, skipping and the width of tiles make a layout."""
+        kinds = ("masked", "skips", "tile_columns")
+        return " ".join((self.name, *(f"{kind}={schedule[kind]}" for kind in kinds)))
+
+    def prepack(self, packed: Packed, schedule: Schedule) -> Tensor:
+        """The canonical tensors, from which the kernel's own `sc_prepack` makes the layout."""
+        return concatenate("canonical", packed)
+
+    def render(
+        self, spec: KernelSpec, schedule: Schedule, target: Target, registry: Registry
+    ) -> Source:
+        """Constants, the canonical weight and its fragments, then the loops."""
+        structure = fragment_of(registry, spec.format.structure)
+        codec = fragment_of(registry, spec.format.codec)
+        constants = {
+            **dict(schedule.choices),
+            "depth": 2 if spec.dtype == torch.bfloat16 else 1,
+            "decode_rows": DECODE_ROWS,
+        }
+        text = "\n".join(
+            (
+                HEAD.format(spec=spec, schedule=schedule, target=target),
+                read("arguments.h"),
+                read("prelude.h"),
+                render_weight(spec, constants, structure, codec),
+                f"using Code = {CODES[spec.dtype]};\n",
+                structure.render(spec.format.structure, spec),
+                codec.render(spec.format.codec, spec),
+                read("activations.h"),
+                render_epilogue(spec.epilogue),
+                *map(read, TEXTS),
+            )
+        )
+        kernels = (("sc_linear_decode", DECODE_ROWS), ("sc_linear_batch", None))
+        return Source(f"strips_{spec.identifier}", "cpp", text, kernels, prepacks=True)
+
+
+COMPONENTS = (StripsLinear(),)

@@ -1,0 +1,58 @@
+// Layout `strips`: sixteen rows of W in the lanes of a vector, columns along one stream.
+//
+//   strip   16 rows of W; its stream is what one thread reads from left to right
+//   tile    a strip x `tile_columns` columns, in `vectors` vectors
+//   vector  16 lanes x `depth` columns: value [lane][column], lane by lane
+//
+// Where `masked`, a tile is the masks of its vectors (bit lane * depth + column), then the kept
+// values of each vector, close together. Elsewhere all of a tile's values are there. Where `skips`,
+// tiles without a kept value are missing and `tile_columns_of` lists the places of the others.
+// `Code` is a value as it is stored; a code of zero is a value that was cut.
+
+namespace {
+
+constexpr int64_t strip_rows = 16;
+constexpr int vectors = tile_columns / depth;
+constexpr int codes_per_vector = strip_rows * depth;
+constexpr int64_t vector_bytes = codes_per_vector * sizeof(Code);
+constexpr int64_t stream_slack = 128;  // a vector may be loaded whole where few values are left
+
+using Mask = std::conditional_t<codes_per_vector == 16, uint16_t, uint32_t>;
+constexpr int64_t mask_bytes = masked ? vectors * sizeof(Mask) : 0;
+
+inline const SCLayoutHeader& header_of(const void* layout) {
+  return *static_cast<const SCLayoutHeader*>(layout);
+}
+
+struct Strips {
+  int64_t n, k;
+  int64_t strips;  // how many
+  int64_t tiles;   // of a strip, missing ones included
+  const int64_t* offsets;        // [strips]: where a strip's stream begins
+  const int32_t* first_tiles;    // [strips + 1]: place of a strip's first tile in tile_places
+  const int32_t* tile_places;    // which tile of its strip each present tile is; only if `skips`
+  const char* stream;
+
+  explicit Strips(const void* layout) {
+    const SCLayoutHeader& header = header_of(layout);
+    const char* bytes = static_cast<const char*>(layout);
+    n = header.n;
+    k = header.k;
+    strips = ceil_div(n, strip_rows);
+    tiles = ceil_div(k, tile_columns);
+    offsets = reinterpret_cast<const int64_t*>(bytes + header.offsets[0]);
+    first_tiles = reinterpret_cast<const int32_t*>(bytes + header.offsets[1]);
+    tile_places = reinterpret_cast<const int32_t*>(bytes + header.offsets[2]);
+    stream = bytes + header.offsets[3];
+  }
+
+  int64_t present_tiles(int64_t strip) const {
+    return skips ? first_tiles[strip + 1] - first_tiles[strip] : tiles;
+  }
+  // Which tile of the strip the t-th present one is.
+  int64_t place(int64_t strip, int64_t t) const {
+    return skips ? tile_places[first_tiles[strip] + t] : t;
+  }
+};
+
+}  // namespace

@@ -1,0 +1,89 @@
+// Matrix multiplication with Intel's tile registers (AMX), where the CPU and the kernel have them.
+#if defined(__AMX_BF16__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+namespace {
+
+#if defined(__AMX_BF16__)
+// Linux gives a process the tile registers when it asks; threads inherit them.
+inline bool amx_allowed() {
+  constexpr int request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool allowed = syscall(SYS_arch_prctl, request, tile_data) == 0;
+  return allowed;
+}
+
+// Shapes of the tile registers while an object lives: 0..3 sums, 4 and 5 x, 6 and 7 W.
+struct TileRegisters {
+  struct alignas(64) Shapes {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t row_bytes[16] = {};
+    uint8_t rows[16] = {};
+  };
+  const bool used = uses_amx && multiplies_pairs && amx_allowed();
+
+  TileRegisters() {
+    if (!used) return;
+    Shapes shapes;
+    for (int i = 0; i < 8; ++i) {
+      shapes.rows[i] = i < 6 ? 16 : tile_columns / 2;
+      shapes.row_bytes[i] = i == 4 || i == 5 ? tile_columns * 2 : 64;
+    }
+    // GCC 12 does not know that the instruction reads all of it.
+    asm volatile("" ::"r"(&shapes) : "memory");
+    _tile_loadconfig(&shapes);
+  }
+  ~TileRegisters() {
+    if (used) _tile_release();
+  }
+};
+
+// Registers are named by constants, hence the spelled-out pairs: sums[i][s] is register 2 i + s.
+template <int strips, int x_tiles>
+SC_INLINE void multiply_tile_block(const Chunk& chunk, int first, const bfloat16* x,
+                                   int64_t x_stride, float* sums) {
+  constexpr int64_t next = x_rows * strip_rows;  // from one strip's sums to the next
+  constexpr int64_t sums_stride = group_strips * next;
+  sums += first * next;
+  _tile_loadd(0, sums, 64);
+  if constexpr (strips > 1) _tile_loadd(1, sums + next, 64);
+  if constexpr (x_tiles > 1) _tile_loadd(2, sums + sums_stride, 64);
+  if constexpr (x_tiles > 1 && strips > 1) _tile_loadd(3, sums + sums_stride + next, 64);
+  for (int64_t t = 0; t < chunk.count; ++t) {
+    const bfloat16* at = x + chunk.place(t) * x_tile;
+    _tile_loadd(4, at, tile_columns * 2);
+    _tile_loadd(6, chunk.strips[first] + t * w_tile, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    if constexpr (strips > 1) {
+      _tile_loadd(7, chunk.strips[first + 1] + t * w_tile, 64);
+      _tile_dpbf16ps(1, 4, 7);
+    }
+    if constexpr (x_tiles > 1) {
+      _tile_loadd(5, at + x_stride, tile_columns * 2);
+      _tile_dpbf16ps(2, 5, 6);
+      if constexpr (strips > 1) _tile_dpbf16ps(3, 5, 7);
+    }
+  }
+  _tile_stored(0, sums, 64);
+  if constexpr (strips > 1) _tile_stored(1, sums + next, 64);
+  if constexpr (x_tiles > 1) _tile_stored(2, sums + sums_stride, 64);
+  if constexpr (x_tiles > 1 && strips > 1) _tile_stored(3, sums + sums_stride + next, 64);
+}
+
+// Tiles i and, where `x_tiles` is two, i + 1 of x times all strips of the chunk.
+template <int x_tiles>
+SC_INLINE void multiply_tiles(const Chunk& chunk, int strips, const bfloat16* x,
+                              int64_t x_stride, float* sums) {
+  int first = 0;
+  for (; first + 2 <= strips; first += 2)
+    multiply_tile_block<2, x_tiles>(chunk, first, x, x_stride, sums);
+  if (first < strips) multiply_tile_block<1, x_tiles>(chunk, first, x, x_stride, sums);
+}
+#else
+struct TileRegisters {
+  TileRegisters() {}
+};
+#endif
+
+}  // namespace

@@ -1,0 +1,107 @@
+// Few rows of x: every vector of W is expanded into a register and multiplied at once.
+
+namespace {
+
+// `strips` strips at once: several streams keep more reads of memory in flight than one.
+template <int rows, int strips>
+SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x, int64_t stride,
+                            float* out) {
+  // Products that wait for one another: enough of them to hide an instruction's latency.
+  constexpr int chains = rows * strips >= 4 ? 1 : 4 / (rows * strips);
+  __m512 sums[strips][rows][chains];
+  Reader readers[strips];
+  int64_t common = w.tiles;
+#pragma GCC unroll 8
+  for (int s = 0; s < strips; ++s) {
+    for (auto& row : sums[s])
+      for (auto& sum : row) sum = _mm512_setzero_ps();
+    readers[s] = Reader{w.stream + w.offsets[strip + s]};
+    const int64_t present = w.present_tiles(strip + s);
+    common = present < common ? present : common;
+  }
+  const auto add_vector = [&](int s, int v, const Activation* part) SC_INLINED {
+    const __m512i codes = readers[s].next(v);
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; ++i) {
+      __m512& sum = sums[s][i][v % chains];
+      sum = multiply_add(sum, codes, part + i * stride + v * depth);
+    }
+  };
+  for (int64_t t = 0; t < common; ++t) {
+    const Activation* parts[strips];
+#pragma GCC unroll 8
+    for (int s = 0; s < strips; ++s) {
+      parts[s] = x + w.place(strip + s, t) * tile_columns;
+      readers[s].open_tile();
+    }
+#pragma GCC unroll 32
+    for (int v = 0; v < vectors; ++v)
+#pragma GCC unroll 8
+      for (int s = 0; s < strips; ++s) add_vector(s, v, parts[s]);
+  }
+#pragma GCC unroll 8
+  for (int s = 0; s < strips; ++s) {
+    // Where tiles are skipped, some strips have more of them than others.
+    for (int64_t t = common; skips && t < w.present_tiles(strip + s); ++t) {
+      readers[s].open_tile();
+      for (int v = 0; v < vectors; ++v)
+        add_vector(s, v, x + w.place(strip + s, t) * tile_columns);
+    }
+    for (int i = 0; i < rows; ++i) {
+      for (int c = 1; c < chains; ++c)
+        sums[s][i][0] = _mm512_add_ps(sums[s][i][0], sums[s][i][c]);
+      _mm512_storeu_ps(out + (s * rows + i) * strip_rows, sums[s][i][0]);
+    }
+  }
+}
+
+template <int rows, int strips>
+inline int64_t decode_groups(const SCLinearArguments& a, const Strips& w, const Activation* x,
+                             int64_t stride, Range part) {
+  int64_t strip = part.begin;
+  for (; strip + strips <= part.end; strip += strips) {
+    float sums[strips * rows * strip_rows];
+    decode_group<rows, strips>(w, strip, x, stride, sums);
+    for (int s = 0; s < strips; ++s) {
+      const int64_t first = (strip + s) * strip_rows, last = first + strip_rows;
+      finish(a, w.n, {first, last < w.n ? last : w.n}, 0, a.m, sums + s * rows * strip_rows);
+    }
+  }
+  return strip;
+}
+
+template <int rows>
+inline void decode_strips(const SCLinearArguments& a, const Strips& w, const Activation* x,
+                          int64_t stride, Range part) {
+  constexpr int strips = rows * decode_streams <= 16 ? decode_streams : 16 / rows;
+  part.begin = decode_groups<rows, strips>(a, w, x, stride, part);
+  decode_groups<rows, 1>(a, w, x, stride, part);
+}
+
+inline int64_t padded_columns(int64_t k) { return ceil_div(k, tile_columns) * tile_columns; }
+
+inline int64_t decode_workspace(const Strips& w) {
+  return sizeof(Activation) * decode_rows * padded_columns(w.k);
+}
+
+}  // namespace
+
+SC_EXPORT void sc_linear_decode(const SCLinearArguments* arguments) {
+  const SCLinearArguments& a = *arguments;
+  const Strips w(a.weight);
+  const int64_t stride = padded_columns(w.k);
+  const int64_t rows = a.m <= 2 ? a.m : a.m <= 4 ? 4 : 8;
+  Activation* x = static_cast<Activation*>(a.workspace);
+  for (int64_t i = 0; i < rows; ++i)
+    for (int64_t c = 0; c < stride; ++c)
+      x[i * stride + c] = i < a.m && c < w.k
+                              ? convert<Activation>(static_cast<const Element*>(a.x)[i * w.k + c])
+                              : Activation{};
+  parallel(useful_threads(a, header_of(a.weight).slots * rows), [&](int64_t thread, int64_t of) {
+    const Range part = share(w.strips, thread, of);
+    if (rows == 1) decode_strips<1>(a, w, x, stride, part);
+    if (rows == 2) decode_strips<2>(a, w, x, stride, part);
+    if (rows == 4) decode_strips<4>(a, w, x, stride, part);
+    if (rows == 8) decode_strips<8>(a, w, x, stride, part);
+  });
+}

@@ -1,0 +1,172 @@
+// From the canonical tensors of a Packed to the layout `strips` and back to the dense weight.
+
+namespace {
+
+// One strip of W as codes, [16][columns], columns rounded up to whole tiles.
+struct DenseStrip {
+  int64_t columns;
+  Code* codes;
+
+  explicit DenseStrip(int64_t k)
+      : columns(ceil_div(k, tile_columns) * tile_columns), codes(new Code[16 * columns]) {}
+  ~DenseStrip() { delete[] codes; }
+  DenseStrip(const DenseStrip&) = delete;
+  DenseStrip& operator=(const DenseStrip&) = delete;
+
+  Code& at(int64_t lane, int64_t column) { return codes[lane * columns + column]; }
+
+  void read(const Weight& w, int64_t strip) {
+    std::memset(codes, 0, sizeof(Code) * strip_rows * columns);
+    for (int64_t lane = 0; lane < strip_rows; ++lane) {
+      const int64_t row = strip * strip_rows + lane;
+      if (row >= w.n) break;
+      int64_t cursor = first_slot(w, row);
+      visit_row(w, row, cursor, 0, w.k, [&](auto, int64_t column, int64_t slot) SC_INLINED {
+        if (column < w.k) at(lane, column) = code<Code>(w, slot);
+      });
+    }
+  }
+  bool is_empty(int64_t tile) {
+    for (int64_t lane = 0; lane < strip_rows; ++lane)
+      for (int64_t c = tile * tile_columns; c < (tile + 1) * tile_columns; ++c)
+        if (at(lane, c)) return false;
+    return true;
+  }
+};
+
+// Bytes of a strip's stream, and how many tiles are in it.
+struct StripSize {
+  int64_t bytes = 0, tiles = 0;
+
+  StripSize(DenseStrip& strip) {
+    for (int64_t tile = 0; tile < strip.columns / tile_columns; ++tile) {
+      if (skips && strip.is_empty(tile)) continue;
+      ++tiles;
+      bytes += masked ? mask_bytes : vectors * vector_bytes;
+    }
+    if (masked)
+      for (int64_t i = 0; i < strip_rows * strip.columns; ++i)
+        bytes += strip.codes[i] ? sizeof(Code) : 0;
+    bytes = ceil_div(bytes, 64) * 64;
+  }
+};
+
+inline char* write_tile(DenseStrip& strip, int64_t tile, char* out) {
+  char* masks = out;
+  out += mask_bytes;
+  for (int v = 0; v < vectors; ++v) {
+    Mask mask = 0;
+    for (int e = 0; e < codes_per_vector; ++e) {
+      const Code value = strip.at(e / depth, tile * tile_columns + v * depth + e % depth);
+      if (masked && !value) continue;
+      mask |= Mask(Mask{1} << e);
+      store(out, value);
+      out += sizeof(Code);
+    }
+    if (masked) store(masks + v * sizeof(Mask), mask);
+  }
+  return out;
+}
+
+template <class Visit>
+inline void for_each_strip(const Weight& w, int64_t threads, Visit&& visit) {
+  parallel(threads, [&](int64_t thread, int64_t of) {
+    DenseStrip strip(w.k);
+    const Range part = share(ceil_div(w.n, strip_rows), thread, of);
+    for (int64_t s = part.begin; s < part.end; ++s) {
+      strip.read(w, s);
+      visit(strip, s);
+    }
+  });
+}
+
+}  // namespace
+
+// Bytes of the layout for a canonical one; `sizes` [strips][2] gets bytes and tiles of each strip.
+SC_EXPORT int64_t sc_prepack_size(const void* canonical, int64_t* sizes, int64_t threads) {
+  const Weight w(canonical);
+  for_each_strip(w, threads, [&](DenseStrip& strip, int64_t s) {
+    const StripSize size(strip);
+    sizes[2 * s] = size.bytes;
+    sizes[2 * s + 1] = size.tiles;
+  });
+  const int64_t strips = ceil_div(w.n, strip_rows);
+  int64_t bytes = sizeof(SCLayoutHeader) + 3 * 64 + stream_slack, tiles = 0;
+  for (int64_t s = 0; s < strips; ++s) {
+    bytes += sizes[2 * s];
+    tiles += sizes[2 * s + 1];
+  }
+  return bytes + sizeof(int64_t) * strips + sizeof(int32_t) * (strips + 1 + (skips ? tiles : 0));
+}
+
+// Write the layout; `out` is as long as sc_prepack_size said.
+SC_EXPORT void sc_prepack(const void* canonical, const int64_t* sizes, void* out, int64_t total,
+                          int64_t layout, int64_t threads) {
+  const Weight w(canonical);
+  const int64_t strips = ceil_div(w.n, strip_rows);
+  SCLayoutHeader& header = *static_cast<SCLayoutHeader*>(out);
+  header = {};
+  header.layout = layout;
+  header.n = w.n;
+  header.k = w.k;
+  header.slots = w.slots;
+  header.total_bytes = total;
+  header.tensors = 4;
+  int64_t tiles = 0;
+  for (int64_t s = 0; s < strips; ++s) tiles += sizes[2 * s + 1];
+  const auto aligned = [](int64_t bytes) { return ceil_div(bytes, 64) * 64; };
+  header.offsets[0] = sizeof(SCLayoutHeader);
+  header.offsets[1] = aligned(header.offsets[0] + sizeof(int64_t) * strips);
+  header.offsets[2] = header.offsets[1] + sizeof(int32_t) * (strips + 1);
+  header.offsets[3] = aligned(header.offsets[2] + sizeof(int32_t) * (skips ? tiles : 0));
+
+  std::memset(static_cast<char*>(out) + sizeof header, 0, header.offsets[3] - sizeof header);
+  const Strips to(out);
+  int64_t* offsets = const_cast<int64_t*>(to.offsets);
+  int32_t* first_tiles = const_cast<int32_t*>(to.first_tiles);
+  int64_t bytes = 0, count = 0;
+  for (int64_t s = 0; s < strips; ++s) {
+    offsets[s] = bytes;
+    first_tiles[s] = static_cast<int32_t>(count);
+    bytes += sizes[2 * s];
+    count += sizes[2 * s + 1];
+  }
+  first_tiles[strips] = static_cast<int32_t>(count);
+  const int64_t behind = header.offsets[3] + bytes;
+  std::memset(static_cast<char*>(out) + behind, 0, total - behind);
+  for_each_strip(w, threads, [&](DenseStrip& strip, int64_t s) {
+    char* stream = const_cast<char*>(to.stream) + offsets[s];
+    int32_t* places = const_cast<int32_t*>(to.tile_places) + first_tiles[s];
+    for (int64_t tile = 0; tile < to.tiles; ++tile) {
+      if (skips && strip.is_empty(tile)) continue;
+      if (skips) *places++ = static_cast<int32_t>(tile);
+      stream = write_tile(strip, tile, stream);
+    }
+    std::memset(stream, 0, to.stream + offsets[s] + sizes[2 * s] - stream);
+  });
+}
+
+// The dense weight [n, k], bit for bit.
+SC_EXPORT void sc_unpack(const void* layout, void* dense, int64_t threads) {
+  const Strips w(layout);
+  Code* out = static_cast<Code*>(dense);
+  std::memset(dense, 0, sizeof(Code) * w.n * w.k);
+  parallel(threads, [&](int64_t thread, int64_t of) {
+    const Range part = share(w.strips, thread, of);
+    for (int64_t s = part.begin; s < part.end; ++s) {
+      const char* at = w.stream + w.offsets[s];
+      for (int64_t t = 0; t < w.present_tiles(s); ++t) {
+        const char* masks = at;
+        at += mask_bytes;
+        for (int i = 0; i < vectors * codes_per_vector; ++i) {
+          const int v = i / codes_per_vector, e = i % codes_per_vector;
+          if (masked && !(load<Mask>(masks + v * sizeof(Mask)) >> e & 1)) continue;
+          const int64_t row = s * strip_rows + e / depth;
+          const int64_t column = w.place(s, t) * tile_columns + v * depth + e % depth;
+          if (row < w.n && column < w.k) out[row * w.k + column] = load<Code>(at);
+          at += sizeof(Code);
+        }
+      }
+    }
+  });
+}
