@@ -35,8 +35,6 @@ TEXTS = (
     "finish.h",
     "strips_decode.h",
     "strips_chunk.h",
-    "strips_amx.h",
-    "strips_batch.h",
 )
 
 
@@ -82,13 +80,13 @@ class StripsLinear(Template):
             "decode_streams": 4,
             "panel_bytes": 1 << 20,
             "region_work": 1 << 16,
-            "uses_amx": int(target.isa == "amx"),
+            "uses_amx": int(target.isa == "amx" and spec.dtype == torch.bfloat16),
         }
         if spec.format.structure.index_bits() == 0:
-            kinds = [{"masked": 0, "skips": 0, "tile_columns": 32, "group_strips": 4}]
+            kinds = [{"masked": 0, "skips": 0, "tile_columns": 32, "group_strips": 2}]
         else:
             kinds = [
-                {"masked": 1, "skips": 0, "tile_columns": 32, "group_strips": 4},
+                {"masked": 1, "skips": 0, "tile_columns": 32, "group_strips": 2},
                 {"masked": 0, "skips": 1, "tile_columns": 32, "group_strips": 1},
                 {"masked": 0, "skips": 1, "tile_columns": 16, "group_strips": 1},
             ]
@@ -126,6 +124,8 @@ class StripsLinear(Template):
                 read("activations.h"),
                 render_epilogue(spec.epilogue),
                 *map(read, TEXTS),
+                read("strips_amx.h" if schedule["uses_amx"] else "strips_vectors.h"),
+                read("strips_batch.h"),
             )
         )
         kernels = (("sc_linear_decode", DECODE_ROWS), ("sc_linear_batch", None))

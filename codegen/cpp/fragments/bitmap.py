@@ -10,6 +10,9 @@ TEXT = """\
 // bitmap: bit column % 8 of byte column / 8 of a row; slots follow in the order of the bits.
 // Bits become a list of columns first: the loops over values then run without a wrong guess at
 // every word.
+#if defined(__AVX512VBMI2__)
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -18,6 +21,29 @@ constexpr int slots_per_vector = native_floats;
 constexpr bool vectors_are_cheap = false;
 constexpr int64_t list_columns = 4096;  // columns expanded at once
 
+#if defined(__AVX512VBMI2__)
+// Columns, counted from `from`, of the set bits in [from, to); how many they are.
+SC_INLINE int64_t expand_bits(const Weight& w, int64_t row, int64_t from, int64_t to,
+                              uint16_t* list) {
+  const uint8_t* bits = w.bits + row * ceil_div(w.k, 8) + from / 8;
+  const int64_t bytes = ceil_div(to - from, 8);
+  __m512i columns = bit_cast<__m512i>(iota<uint16_t, 32>());
+  const __m512i step = _mm512_set1_epi16(32);
+  int64_t count = 0;
+  for (int64_t i = 0; i < bytes; i += 4) {
+    uint32_t mask = 0;
+    if (i + 4 <= bytes) {
+      mask = load<uint32_t>(bits + i);
+    } else {
+      std::memcpy(&mask, bits + i, bytes - i);
+    }
+    _mm512_storeu_si512(list + count, _mm512_maskz_compress_epi16(mask, columns));
+    count += __builtin_popcount(mask);
+    columns = _mm512_add_epi16(columns, step);
+  }
+  return count;
+}
+#else
 // Positions of the set bits of every byte, from the lowest.
 struct BytePositions {
   alignas(16) uint16_t of[256][8] = {};
@@ -49,13 +75,14 @@ SC_INLINE int64_t expand_bits(const Weight& w, int64_t row, int64_t from, int64_
   for (; i < bytes; ++i) append(bits[i], i);
   return count;
 }
+#endif
 
 SC_INLINE int64_t first_slot(const Weight& w, int64_t row) { return w.row_offsets[row]; }
 
 template <class Visit>
 SC_INLINE void visit_row(const Weight& w, int64_t row, int64_t& cursor, int64_t from, int64_t to,
                          Visit&& visit) {
-  uint16_t list[list_columns + 8];
+  uint16_t list[list_columns + 32];
   for (; from < to; from += list_columns) {
     const int64_t end = from + list_columns < to ? from + list_columns : to;
     const int64_t count = expand_bits(w, row, from, end, list);
@@ -75,7 +102,7 @@ template <class VisitVector, class Visit>
 SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& visit_vector,
                                  Visit&& visit) {
   constexpr int width = slots_per_vector;
-  uint16_t list[list_columns + 8];
+  uint16_t list[list_columns + 32];
   int64_t slot = first_slot(w, row);
   for (int64_t from = 0; from < w.k; from += list_columns) {
     const int64_t end = from + list_columns < w.k ? from + list_columns : w.k;

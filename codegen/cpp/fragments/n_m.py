@@ -53,7 +53,7 @@ template <int width>
 SC_INLINE Ints<width> columns_of(const uint8_t* codes, int64_t g) {{
   constexpr int total = width * position_bits;
   constexpr int mask = (1 << position_bits) - 1;
-  const Ints<width> slot = iota<width>();
+  const Ints<width> slot = iota<int32_t, width>();
   Ints<width> word;
   if constexpr (total < 8) {{
     word = Ints<width>{{}} + (codes[g * code_bits / 8] >> (g * code_bits % 8));
@@ -130,7 +130,7 @@ SC_INLINE Ints<width> columns_of(const uint8_t* codes, int64_t g) {{
     }}
     positions = load<Bytes>(list);
   }}
-  return __builtin_convertvector(positions, Ints<width>) + iota<width>() / kept * group;
+  return __builtin_convertvector(positions, Ints<width>) + iota<int32_t, width>() / kept * group;
 }}
 """
 

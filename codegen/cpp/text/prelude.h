@@ -77,10 +77,10 @@ SC_INLINE float sum(Floats<count> values) {
 }
 
 // 0, 1, 2, ...
-template <int count>
-SC_INLINE Ints<count> iota() {
-  Ints<count> result;
-  for (int i = 0; i < count; ++i) result[i] = i;
+template <class T, int count>
+SC_INLINE Vector<T, count> iota() {
+  Vector<T, count> result;
+  for (int i = 0; i < count; ++i) result[i] = static_cast<T>(i);
   return result;
 }
 

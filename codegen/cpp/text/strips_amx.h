@@ -1,12 +1,9 @@
-// Matrix multiplication with Intel's tile registers (AMX), where the CPU and the kernel have them.
-#if defined(__AMX_BF16__)
+// The loops over many rows of x with Intel's tile registers (AMX), where the kernel grants them.
 #include <sys/syscall.h>
 #include <unistd.h>
-#endif
 
 namespace {
 
-#if defined(__AMX_BF16__)
 // Linux gives a process the tile registers when it asks; threads inherit them.
 inline bool amx_allowed() {
   constexpr int request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
@@ -21,7 +18,7 @@ struct TileRegisters {
     uint16_t row_bytes[16] = {};
     uint8_t rows[16] = {};
   };
-  const bool used = uses_amx && multiplies_pairs && amx_allowed();
+  const bool used = amx_allowed();
 
   TileRegisters() {
     if (!used) return;
@@ -41,17 +38,16 @@ struct TileRegisters {
 
 // Registers are named by constants, hence the spelled-out pairs: sums[i][s] is register 2 i + s.
 template <int strips, int x_tiles>
-SC_INLINE void multiply_tile_block(const Chunk& chunk, int first, const bfloat16* x,
+SC_INLINE void multiply_tile_block(const Chunk& chunk, int first, const Activation* x,
                                    int64_t x_stride, float* sums) {
-  constexpr int64_t next = x_rows * strip_rows;  // from one strip's sums to the next
-  constexpr int64_t sums_stride = group_strips * next;
+  constexpr int64_t next = sums_tile, below = group_strips * sums_tile;
   sums += first * next;
   _tile_loadd(0, sums, 64);
   if constexpr (strips > 1) _tile_loadd(1, sums + next, 64);
-  if constexpr (x_tiles > 1) _tile_loadd(2, sums + sums_stride, 64);
-  if constexpr (x_tiles > 1 && strips > 1) _tile_loadd(3, sums + sums_stride + next, 64);
+  if constexpr (x_tiles > 1) _tile_loadd(2, sums + below, 64);
+  if constexpr (x_tiles > 1 && strips > 1) _tile_loadd(3, sums + below + next, 64);
   for (int64_t t = 0; t < chunk.count; ++t) {
-    const bfloat16* at = x + chunk.place(t) * x_tile;
+    const Activation* at = x + chunk.place(t) * x_tile;
     _tile_loadd(4, at, tile_columns * 2);
     _tile_loadd(6, chunk.strips[first] + t * w_tile, 64);
     _tile_dpbf16ps(0, 4, 6);
@@ -67,23 +63,29 @@ SC_INLINE void multiply_tile_block(const Chunk& chunk, int first, const bfloat16
   }
   _tile_stored(0, sums, 64);
   if constexpr (strips > 1) _tile_stored(1, sums + next, 64);
-  if constexpr (x_tiles > 1) _tile_stored(2, sums + sums_stride, 64);
-  if constexpr (x_tiles > 1 && strips > 1) _tile_stored(3, sums + sums_stride + next, 64);
+  if constexpr (x_tiles > 1) _tile_stored(2, sums + below, 64);
+  if constexpr (x_tiles > 1 && strips > 1) _tile_stored(3, sums + below + next, 64);
 }
 
 // Tiles i and, where `x_tiles` is two, i + 1 of x times all strips of the chunk.
 template <int x_tiles>
-SC_INLINE void multiply_tiles(const Chunk& chunk, int strips, const bfloat16* x,
+SC_INLINE void multiply_tiles(const Chunk& chunk, int strips, const Activation* x,
                               int64_t x_stride, float* sums) {
   int first = 0;
   for (; first + 2 <= strips; first += 2)
     multiply_tile_block<2, x_tiles>(chunk, first, x, x_stride, sums);
   if (first < strips) multiply_tile_block<1, x_tiles>(chunk, first, x, x_stride, sums);
 }
-#else
-struct TileRegisters {
-  TileRegisters() {}
-};
-#endif
+inline void multiply_chunk(const Chunk& chunk, int strips, const Activation* x, int64_t x_stride,
+                           int64_t x_tiles, float* sums) {
+  if (!amx_allowed()) {
+    multiply_chunk_by_vectors(chunk, strips, x, x_stride, x_tiles, sums);
+    return;
+  }
+  int64_t i = 0;
+  for (; i + 2 <= x_tiles; i += 2, x += 2 * x_stride, sums += 2 * group_strips * sums_tile)
+    multiply_tiles<2>(chunk, strips, x, x_stride, sums);
+  if (i < x_tiles) multiply_tiles<1>(chunk, strips, x, x_stride, sums);
+}
 
 }  // namespace

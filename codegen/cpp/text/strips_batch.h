@@ -8,36 +8,6 @@
 
 namespace {
 
-// All tiles of x of a panel times the chunk.
-inline void multiply_chunk(const Chunk& chunk, int strips, const Activation* x, int64_t x_stride,
-                           int64_t x_tiles, float* sums) {
-  constexpr int64_t sums_stride = group_strips * x_rows * strip_rows;
-  int64_t i = 0;
-#if defined(__AMX_BF16__)
-  if constexpr (multiplies_pairs && uses_amx) {
-    if (amx_allowed()) {
-      for (; i + 2 <= x_tiles; i += 2) {
-        chunk.prefetch_part(strips, i, x_tiles);
-        multiply_tiles<2>(chunk, strips, x + i * x_stride, x_stride, sums + i * sums_stride);
-        chunk.prefetch_part(strips, i + 1, x_tiles);
-      }
-      if (i < x_tiles) {
-        chunk.prefetch_part(strips, i, x_tiles);
-        multiply_tiles<1>(chunk, strips, x + i * x_stride, x_stride, sums + i * sums_stride);
-      }
-      return;
-    }
-  }
-#endif
-  for (; i < x_tiles; ++i) {
-    chunk.prefetch_part(strips, i, x_tiles);
-    int first = 0;
-    for (; first + 2 <= strips; first += 2)
-      multiply_vectors<2>(chunk, first, x + i * x_stride, sums + i * sums_stride);
-    if (first < strips) multiply_vectors<1>(chunk, first, x + i * x_stride, sums + i * sums_stride);
-  }
-}
-
 struct Panel {
   int64_t m0, rows;       // of x
   const Activation* x;    // packed
@@ -49,24 +19,23 @@ struct Panel {
 inline void multiply_group(const SCLinearArguments& a, const Strips& w, int64_t strip, int strips,
                            const Panel& panel, Operand* scratch, float* sums) {
   const int64_t tiles = w.present_tiles(strip);
-  std::memset(sums, 0, sizeof(float) * panel.x_tiles() * group_strips * x_rows * strip_rows);
+  std::memset(sums, 0, sizeof(float) * panel.x_tiles() * group_strips * sums_tile);
   Reader readers[group_strips];
   for (int s = 0; s < strips; ++s) readers[s] = Reader{w.stream + w.offsets[strip + s]};
   for (int64_t t = 0; t < tiles; t += chunk_tiles) {
     const int64_t count = t + chunk_tiles < tiles ? chunk_tiles : tiles - t;
-    Chunk chunk{{}, skips ? w.tile_places + w.first_tiles[strip] : nullptr, t, count, {}, {}};
-    for (int s = 0; s < strips; ++s) {
-      const char* begin = readers[s].at;
-      if constexpr (!masked && multiplies_pairs) {
+    Chunk chunk{{}, skips ? w.tile_places + w.first_tiles[strip] : nullptr, t, count};
+    for (int s = 0; s < strips; ++s) chunk.strips[s] = scratch + s * scratch_tiles(w) * w_tile;
+    if constexpr (!masked && multiplies_pairs) {
+      for (int s = 0; s < strips; ++s) {
         chunk.strips[s] = reinterpret_cast<const Operand*>(readers[s].at);
         readers[s].at += count * vectors * vector_bytes;
-      } else {
-        Operand* out = scratch + s * scratch_tiles(w) * w_tile;
-        chunk.strips[s] = out;
-        for (int64_t i = 0; i < count; ++i) expand_tile(readers[s], out + i * w_tile);
       }
-      chunk.soon[s] = readers[s].at;
-      chunk.soon_bytes[s] = readers[s].at - begin;
+    } else {
+      // Strip by strip would be one stream at a time; memory answers several faster.
+      for (int64_t i = 0; i < count; ++i)
+        for (int s = 0; s < strips; ++s)
+          expand_tile(readers[s], scratch + (s * scratch_tiles(w) + i) * w_tile);
     }
     multiply_chunk(chunk, strips, panel.x, panel.x_stride, panel.x_tiles(), sums);
   }
@@ -75,7 +44,7 @@ inline void multiply_group(const SCLinearArguments& a, const Strips& w, int64_t 
     for (int s = 0; s < strips; ++s) {
       const int64_t first = (strip + s) * strip_rows, last = first + strip_rows;
       finish(a, w.n, {first, last < w.n ? last : w.n}, panel.m0 + i * x_rows,
-             rest < x_rows ? rest : x_rows, sums + (i * group_strips + s) * x_rows * strip_rows);
+             rest < x_rows ? rest : x_rows, sums + (i * group_strips + s) * sums_tile);
     }
   }
 }

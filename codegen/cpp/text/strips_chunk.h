@@ -5,6 +5,7 @@ namespace {
 constexpr int64_t x_rows = 16;
 constexpr int64_t x_tile = x_rows * tile_columns;
 constexpr int64_t w_tile = strip_rows * tile_columns;
+constexpr int64_t sums_tile = x_rows * strip_rows;
 constexpr int64_t chunk_tiles = skips ? 1 << 30 : batch_columns / tile_columns;
 
 // What W is multiplied as: the type of the activations.
@@ -32,18 +33,8 @@ struct Chunk {
   const Operand* strips[group_strips];  // expanded tiles, one after the other
   const int32_t* places;                // only if `skips`: the tile of x for each
   int64_t first, count;                 // elsewhere tiles [first, first + count)
-  const char* soon[group_strips];       // what will be read after this chunk
-  int64_t soon_bytes[group_strips];
 
   SC_INLINE int64_t place(int64_t t) const { return skips ? places[t] : first + t; }
-
-  // Fetch the part-th of `parts` equal parts of what comes next.
-  SC_INLINE void prefetch_part(int strips, int64_t part, int64_t parts) const {
-    for (int s = 0; s < strips; ++s) {
-      const Range bytes = share(soon_bytes[s] / 64, part, parts);
-      for (int64_t i = bytes.begin; i < bytes.end; ++i) __builtin_prefetch(soon[s] + 64 * i, 0, 2);
-    }
-  }
 };
 
 // Sums of a tile of x += x times one or two strips of the chunk from the `first`, with vectors.
@@ -52,12 +43,12 @@ SC_INLINE void multiply_vectors(const Chunk& chunk, int first, const Activation*
   constexpr int rows = 8, step = multiplies_pairs ? 2 : 1;
   for (int64_t half = 0; half < x_rows; half += rows) {
     __m512 total[rows][strips];
-    float* at = sums + (first * x_rows + half) * strip_rows;
+    float* at = sums + first * sums_tile + half * strip_rows;
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 2
       for (int s = 0; s < strips; ++s)
-        total[i][s] = _mm512_loadu_ps(at + s * x_rows * strip_rows + i * strip_rows);
+        total[i][s] = _mm512_loadu_ps(at + s * sums_tile + i * strip_rows);
     for (int64_t t = 0; t < chunk.count; ++t) {
       const Activation* part = x + chunk.place(t) * x_tile + half * tile_columns;
 #pragma GCC unroll 2
@@ -77,7 +68,17 @@ SC_INLINE void multiply_vectors(const Chunk& chunk, int first, const Activation*
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 2
       for (int s = 0; s < strips; ++s)
-        _mm512_storeu_ps(at + s * x_rows * strip_rows + i * strip_rows, total[i][s]);
+        _mm512_storeu_ps(at + s * sums_tile + i * strip_rows, total[i][s]);
+  }
+}
+
+// All tiles of x of a panel, `x_stride` apart, times the strips of the chunk.
+inline void multiply_chunk_by_vectors(const Chunk& chunk, int strips, const Activation* x,
+                                      int64_t x_stride, int64_t x_tiles, float* sums) {
+  for (int64_t i = 0; i < x_tiles; ++i, x += x_stride, sums += group_strips * sums_tile) {
+    int first = 0;
+    for (; first + 2 <= strips; first += 2) multiply_vectors<2>(chunk, first, x, sums);
+    if (first < strips) multiply_vectors<1>(chunk, first, x, sums);
   }
 }
 
