@@ -1,0 +1,32 @@
+"""The limits of a machine as a table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sparsecompile.codegen.cpp.machine import Machine
+
+
+def machine_table(machine: Machine) -> Table:
+    """One line for each limit, with its unit and what reached it."""
+    from rich.table import Table
+
+    many = f"{machine.threads} thread{'s' * (machine.threads != 1)}"
+    table = Table(title=f"{machine.cpu}, {many}", title_justify="left", box=None, pad_edge=False)
+    for head, justify in (("limit", "left"), ("", "right"), ("by", "left")):
+        table.add_column(head, justify=justify)  # type: ignore[arg-type]
+    rates = (
+        ("float32", machine.float32_rate, machine.float32_instruction),
+        ("bfloat16", machine.bfloat16_rate, machine.bfloat16_instruction),
+        ("int8", machine.int8_rate, machine.int8_instruction),
+    )
+    table.add_row("read bandwidth", f"{machine.read_bandwidth / 1e9:.1f} GB/s", many)
+    table.add_row("read bandwidth", f"{machine.read_bandwidth_one / 1e9:.1f} GB/s", "1 thread")
+    for name, rate, instruction in rates:
+        table.add_row(f"{name} multiply-add", f"{rate / 1e9:,.0f} GFLOP/s", instruction)
+    table.add_row("last-level cache", f"{machine.llc_bytes / 2**20:g} MiB")
+    table.add_row("L2 cache", f"{machine.l2_bytes / 2**20:g} MiB", "a core")
+    return table
