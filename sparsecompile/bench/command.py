@@ -115,7 +115,7 @@ def model(
         "weight_bytes": "weight bytes",
         "packed": "packed",
     }
-    _show(" ".join(("model", target, rows[0].options)), rows, machine, columns, "model", json, csv)
+    _show(f"model {target} {rows[0].options}".rstrip(), rows, machine, columns, "model", json, csv)
 
 
 @app.command()

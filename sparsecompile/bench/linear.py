@@ -13,6 +13,7 @@ from sparsecompile.bench.cases import LinearCase
 from sparsecompile.bench.environment import Environment
 from sparsecompile.bench.timing import Timing, interleaved
 from sparsecompile.codegen.cpp.machine import Machine
+from sparsecompile.compiler import Compiler
 
 COLD_ROWS = 8
 """Up to so many rows a linear is bound by reading its weight, so where that lies counts."""
@@ -36,7 +37,7 @@ class LinearRow(Environment):
         mad: median absolute deviation of the samples, in milliseconds.
         samples: samples that counted.
         dropped: samples that were disturbed.
-        copies: of the layer that were used in turn; 1 means that the weight was in the caches.
+        copies: of the layer that were used in turn.
         speedup: time of `linear` over this one's.
         speedup_best_dense: time of the fastest dense candidate over this one's.
         error: largest error against float64, as a share of the largest value of the result.
@@ -94,33 +95,38 @@ def bench_linear(
         started: is told of each case before it begins.
 
     Raises:
-        SparseCompileError: the backend failed.
+        SparseCompileError: an option cannot be used, or the backend failed.
     """
-    least = cold_bytes(machine) if rotate is None else rotate
+    for chosen in options:
+        # An option that cannot be used is better known before the dense ones are measured.
+        Compiler(**chosen)
+    nbytes = cold_bytes(machine) if rotate is None else rotate
     rows: list[LinearRow] = []
     for case in cases:
         started(case)
         # Cases share code objects, and Dynamo compiles each of them only a few times.
         torch._dynamo.reset()
         torch.manual_seed(0)
-        copies = max(1, -(-least // case.dense_bytes)) if case.m <= COLD_ROWS else 1
+        cold = case.m <= COLD_ROWS and nbytes > 0
+        subject = Subject.of(case, -(-nbytes // case.dense_bytes) if cold else 1)
         with torch.no_grad():
-            rows += _rows(case, copies, machine, options, rounds)
+            found = {c.name: c for c in candidates(subject, options)}
+            errors = {name: subject.error(c.run()) for name, c in found.items()}
+            runs = {name: c.run for name, c in found.items()}
+            least = 0.0 if cold else WARM_SECONDS
+            timings = interleaved(runs, rounds=rounds, least=least)
+        rows += _rows(subject, found, errors, timings, machine)
     return rows
 
 
 def _rows(
-    case: LinearCase,
-    copies: int,
+    subject: Subject,
+    found: Mapping[str, Candidate],
+    errors: Mapping[str, float],
+    timings: Mapping[str, Timing],
     machine: Machine,
-    options: Sequence[Mapping[str, Any]],
-    rounds: int,
 ) -> list[LinearRow]:
-    subject = Subject.of(case, copies)
-    found = {c.name: c for c in candidates(subject, options)}
-    errors = {name: subject.error(c.run()) for name, c in found.items()}
-    runs = {name: c.run for name, c in found.items()}
-    timings = interleaved(runs, rounds=rounds, least=WARM_SECONDS if copies == 1 else 0.0)
+    case, copies = subject.case, len(subject.layers)
     times = {name: timing / copies for name, timing in timings.items()}
     best = min(times[name].seconds for name, c in found.items() if c.dense)
 

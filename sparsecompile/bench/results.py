@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from io import StringIO
+from math import floor, isfinite, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,10 +83,10 @@ def results_table(
 
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name, head in columns.items():
-        number = bool(rows) and isinstance(getattr(rows[0], name), (int, float))
-        table.add_column(
-            head, justify="right" if number else "left", overflow="fold", no_wrap=number
-        )
+        number = isinstance(getattr(rows[0], name), (int, float))
+        # The last column may be a sentence, such as a refusal.
+        may_wrap = name == list(columns)[-1]
+        table.add_column(head, justify="right" if number else "left", no_wrap=not may_wrap)
     last: Any = None
     for row in rows:
         here = getattr(row, group)
@@ -100,10 +101,9 @@ def results_table(
 
 
 def _cell(value: object) -> str:
-    """Three significant digits, and no exponent where a reader would have to count zeros."""
+    """Three significant digits, without an exponent."""
     if not isinstance(value, float):
         return str(value)
-    if value and abs(value) < 1e-3:
-        return f"{value:.1e}"
-    digits = 2 if abs(value) < 100 else 0
-    return f"{value:.4f}" if abs(value) < 0.1 and value else f"{value:.{digits}f}"
+    if not value or not isfinite(value):
+        return f"{value:g}"
+    return f"{value:.{min(9, max(0, 2 - floor(log10(abs(value)))))}f}"
