@@ -174,6 +174,7 @@ def version() -> None:
 @app.command()
 def machine(
     threads: Annotated[int | None, typer.Option(min=1, help="Default: as many as torch.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure, on an idle machine.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
 ) -> None:
     """Show what this machine can do at most: measured once, then kept in the cache folder."""
@@ -183,7 +184,7 @@ def machine(
     from sparsecompile.codegen.cpp.machine import measure_machine
     from sparsecompile.machine_text import machine_table
 
-    found = measure_machine(threads or torch.get_num_threads())
+    found = measure_machine(threads or torch.get_num_threads(), again=again)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
     else:

@@ -19,14 +19,14 @@ def machine_table(machine: Machine) -> Table:
     for head, justify in (("limit", "left"), ("", "right"), ("by", "left")):
         table.add_column(head, justify=justify)  # type: ignore[arg-type]
     rates = (
-        ("float32", machine.float32_rate, machine.float32_instruction),
-        ("bfloat16", machine.bfloat16_rate, machine.bfloat16_instruction),
-        ("int8", machine.int8_rate, machine.int8_instruction),
+        ("float32", machine.float32_rate, "GFLOP/s", machine.float32_instruction),
+        ("bfloat16", machine.bfloat16_rate, "GFLOP/s", machine.bfloat16_instruction),
+        ("int8", machine.int8_rate, "GOP/s", machine.int8_instruction),
     )
     table.add_row("read bandwidth", f"{machine.read_bandwidth / 1e9:.1f} GB/s", many)
     table.add_row("read bandwidth", f"{machine.read_bandwidth_one / 1e9:.1f} GB/s", "1 thread")
-    for name, rate, instruction in rates:
-        table.add_row(f"{name} multiply-add", f"{rate / 1e9:,.0f} GFLOP/s", instruction)
+    for name, rate, unit, instruction in rates:
+        table.add_row(f"{name} multiply-add", f"{rate / 1e9:,.0f} {unit}", instruction)
     table.add_row("last-level cache", f"{machine.llc_bytes / 2**20:g} MiB")
     table.add_row("L2 cache", f"{machine.l2_bytes / 2**20:g} MiB", "a core")
     return table

@@ -310,8 +310,8 @@ def test_version_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_machine_shows_limits_with_their_units(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def measure(threads: int) -> Machine:
-        asked.append(threads)
+    def measure(threads: int, again: bool = False) -> Machine:
+        asked.append(threads + 100 * again)
         rates = (1e11, 2e12, 4e12)
         return Machine("a CPU", threads, 2e10, 1e10, 1 << 20, 1 << 25, *rates, "fma", "amx", "vnni")
 
@@ -326,7 +326,8 @@ def test_machine_shows_limits_with_their_units(monkeypatch: pytest.MonkeyPatch) 
     assert Machine(**json.loads(run("machine", "--json").stdout)) == measure(
         torch.get_num_threads()
     )
-    assert asked[:2] == [3, torch.get_num_threads()]
+    assert run("machine", "--threads", "5", "--again").exit_code == 0
+    assert (asked[0], asked[1], asked[-1]) == (3, torch.get_num_threads(), 105)
 
 
 def test_help_says_what_a_factory_is() -> None:

@@ -6,10 +6,10 @@ import ctypes
 import json
 import logging
 import platform
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -63,8 +63,12 @@ class Machine:
     int8_instruction: str
 
 
-@cache
-def measure_machine(threads: int) -> Machine:
+_known: dict[int, Machine] = {}
+"""By threads: what this process has measured or read."""
+_measuring = threading.Lock()
+
+
+def measure_machine(threads: int, *, again: bool = False) -> Machine:
     """The limits for a number of threads: from this process, the record on disk, or measured.
 
     Measuring takes one to three seconds and up to 512 MiB of memory; a record is valid for the
@@ -72,6 +76,7 @@ def measure_machine(threads: int) -> Machine:
 
     Args:
         threads: as of `torch.get_num_threads()`.
+        again: measure, whatever is known, such as when the machine was busy the last time.
 
     Raises:
         ValueError: `threads` is less than 1.
@@ -81,15 +86,22 @@ def measure_machine(threads: int) -> Machine:
     """
     if threads < 1:
         raise ValueError(f"{threads} threads cannot be measured")
+    with _measuring:
+        if again or threads not in _known:
+            _known[threads] = _read_or_measure(threads, again)
+        return _known[threads]
+
+
+def _read_or_measure(threads: int, again: bool) -> Machine:
     flags = find_compiler().flags(Target.host())
     key = digest(_text(), host_cpu(), find_compiler().version, *flags, str(threads))
     store, name = Cache(), f"machine-{key}.json"
-    known = _recorded(store.read(name), threads)
+    known = None if again else _recorded(store.read(name), threads)
     if known is not None:
         return known
     # Two that measure at the same time would each see half a machine.
     with store.lock(f"machine-{digest(host_cpu())}"):
-        known = _recorded(store.read(name), threads)
+        known = None if again else _recorded(store.read(name), threads)
         if known is not None:
             return known
         machine = _measure(threads)

@@ -74,10 +74,10 @@ def linear(
         "candidate": "candidate",
         "ms": "ms",
         "mad": "+-",
-        "speedup": "over F.linear",
-        "speedup_best_dense": "over best dense",
+        "speedup": "over\nF.linear",
+        "speedup_best_dense": "over best\ndense",
         "gb_per_s": "GB/s",
-        "bandwidth_share": "of bandwidth",
+        "bandwidth_share": "of read\nbandwidth",
         "kernel": "kernel",
     }
     _show("linear", rows, machine, columns, "case", json, csv)
@@ -108,11 +108,11 @@ def model(
         "candidate": "candidate",
         "ms": "ms",
         "mad": "+-",
-        "speedup": "over eager",
-        "speedup_best_dense": "over best dense",
+        "speedup": "over\neager",
+        "speedup_best_dense": "over best\ndense",
         "compile_s": "compile s",
         "difference": "difference",
-        "weight_bytes": "weight bytes",
+        "weight_bytes": "weight\nbytes",
         "packed": "packed",
     }
     _show(f"model {target} {rows[0].options}".rstrip(), rows, machine, columns, "model", json, csv)
@@ -138,7 +138,7 @@ def overhead(
         "candidate": "candidate",
         "us": "us",
         "mad": "+-",
-        "ratio": "over inductor",
+        "ratio": "over\ninductor",
         "kernel": "kernel",
     }
     _show("overhead", rows, machine, columns, "what", json, csv)
@@ -174,5 +174,5 @@ def _show(
     versions = f"torch {here.torch}, sparsecompile {here.sparsecompile} {here.commit}".strip()
     title = f"{command}: {here.machine}, {here.threads} threads, {versions}"
     out: Any = Console(highlight=False)
-    out = out if out.is_terminal else Console(highlight=False, width=140)
+    out = out if out.is_terminal else Console(highlight=False, width=150)
     out.print(results_table(title, rows, columns, group=group))

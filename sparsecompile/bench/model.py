@@ -34,7 +34,8 @@ class ModelRow(Environment):
         speedup: time of eager over this one's.
         speedup_best_dense: time of the faster of eager and Inductor over this one's.
         compile_s: seconds of the first call, with whatever the caches on disk already held.
-        difference: largest difference from eager's results, as a share of their largest value.
+        difference: largest difference from eager's results, as a share of their largest value;
+            of the floating-point tensors that `torch.utils._pytree` finds in them.
         weight_bytes: of all linears, as this candidate reads them.
         packed: linears that were packed, and all of them, such as `210 of 211`.
     """

@@ -86,7 +86,9 @@ def results_table(
         number = isinstance(getattr(rows[0], name), (int, float))
         # The last column may be a sentence, such as a refusal.
         may_wrap = name == list(columns)[-1]
-        table.add_column(head, justify="right" if number else "left", no_wrap=not may_wrap)
+        table.add_column(
+            head, justify="right" if number else "left", no_wrap=not may_wrap, overflow="fold"
+        )
     last: Any = None
     for row in rows:
         here = getattr(row, group)

@@ -24,9 +24,9 @@ FOUND = Machine("a CPU", 3, 2e10, 1e10, 1 << 20, 1 << 25, 1e11, 2e11, 4e11, "fma
 @pytest.fixture(autouse=True)
 def _forgetful() -> Iterator[None]:
     """Nothing is remembered from another test."""
-    measure_machine.cache_clear()
+    machine._known.clear()
     yield
-    measure_machine.cache_clear()
+    machine._known.clear()
 
 
 @pytest.fixture
@@ -61,11 +61,23 @@ def test_this_machine(cache_folder: Path) -> None:
 def test_a_second_call_measures_nothing(measured: list[int]) -> None:
     first = measure_machine(3)
     assert measure_machine(3) is first
-    measure_machine.cache_clear()
+    machine._known.clear()
     assert measure_machine(3) == first
     assert measured == [3]
     assert measure_machine(1).threads == 1
     assert measured == [3, 1]
+
+
+def test_measuring_again_replaces_the_record(
+    cache_folder: Path, measured: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure_machine(3)
+    better = replace(FOUND, int8_rate=8e11)
+    monkeypatch.setattr(machine, "_measure", lambda threads: better)
+    assert measure_machine(3) == FOUND
+    assert measure_machine(3, again=True) == better
+    machine._known.clear()
+    assert measure_machine(3) == better
 
 
 @pytest.mark.parametrize(
@@ -87,10 +99,10 @@ def test_a_record_that_cannot_be_one_is_measured_again(
 ) -> None:
     first = measure_machine(3)
     Cache().write(record(cache_folder).name, damage)
-    measure_machine.cache_clear()
+    machine._known.clear()
     assert measure_machine(3) == first
     assert measured == [3, 3]
-    measure_machine.cache_clear()
+    machine._known.clear()
     assert measure_machine(3) == first
     assert measured == [3, 3]
 
@@ -98,7 +110,7 @@ def test_a_record_that_cannot_be_one_is_measured_again(
 def test_a_truncated_record_is_measured_again(cache_folder: Path, measured: list[int]) -> None:
     measure_machine(3)
     os.truncate(record(cache_folder), 20)
-    measure_machine.cache_clear()
+    machine._known.clear()
     measure_machine(3)
     assert measured == [3, 3]
 
