@@ -16,8 +16,9 @@ def machine_table(machine: Machine) -> Table:
 
     many = f"{machine.threads} thread{'s' * (machine.threads != 1)}"
     table = Table(title=f"{machine.cpu}, {many}", title_justify="left", box=None, pad_edge=False)
-    for head, justify in (("limit", "left"), ("", "right"), ("by", "left")):
-        table.add_column(head, justify=justify)  # type: ignore[arg-type]
+    table.add_column("limit")
+    table.add_column("", justify="right")
+    table.add_column("by")
     rates = (
         ("float32", machine.float32_rate, "GFLOP/s", machine.float32_instruction),
         ("bfloat16", machine.bfloat16_rate, "GFLOP/s", machine.bfloat16_instruction),

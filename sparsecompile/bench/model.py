@@ -33,7 +33,8 @@ class ModelRow(Environment):
         dropped: samples that were disturbed.
         speedup: time of eager over this one's.
         speedup_best_dense: time of the faster of eager and Inductor over this one's.
-        compile_s: seconds of the first call, with whatever the caches on disk already held.
+        compile_s: seconds of the first call; torch's caches are empty before it, and kernels that
+            sparsecompile has built for an earlier model are not built again.
         difference: largest difference from eager's results, as a share of their largest value;
             of the floating-point tensors that `torch.utils._pytree` finds in them.
         weight_bytes: of all linears, as this candidate reads them.
@@ -79,6 +80,9 @@ def bench_model(
     Raises:
         SparseCompileError: the backend failed.
     """
+    # Importing it at module level would import all of Inductor.
+    from torch._inductor.utils import fresh_cache
+
     compiler = Compiler(**options)
     functions: dict[str, Callable[..., Any]] = {
         "eager": model,
@@ -92,9 +96,11 @@ def bench_model(
     first: dict[str, float] = {}
     with torch.no_grad():
         for candidate, function in functions.items():
-            start = time.perf_counter()
-            results[candidate] = _tensors(function(*args, **kwargs))
-            first[candidate] = time.perf_counter() - start
+            # Or the second to compile would find what the first has compiled.
+            with fresh_cache():
+                start = time.perf_counter()
+                results[candidate] = _tensors(function(*args, **kwargs))
+                first[candidate] = time.perf_counter() - start
         timings = interleaved(
             {candidate: _call(function, args, kwargs) for candidate, function in functions.items()},
             rounds=rounds,
