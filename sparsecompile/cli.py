@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import json
 import os
 import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from importlib import metadata
-from importlib.machinery import ModuleSpec, SourceFileLoader
-from importlib.util import module_from_spec
-from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from sparsecompile.bench.command import app as bench
 from sparsecompile.errors import BuildError, CacheError, SparseCompileError
+from sparsecompile.factory import EXAMPLE, FACTORY, fail, load_model
 
 if TYPE_CHECKING:
     from sparsecompile.packed import Codec, Structure
     from sparsecompile.report import Report
     from sparsecompile.rule import Pass
 
-_FACTORY = """\
-MODULE is a dotted module name or the path of a .py file; FACTORY is a function in it that takes no
-arguments and returns (model, inputs). The inputs are a tuple of arguments, a dict of keyword
-arguments, or (args, kwargs). Such as `sparsecompile explain demo.py:make`, where demo.py holds"""
-_EXAMPLE = """\
-    def make():
-        return torch.nn.Linear(64, 64), (torch.randn(1, 64),)"""
 _OWN = re.compile(r"[^.].*-[0-9a-f]{20}\.(so|cpp|json|lock)(\.sha256)?")
 """Entries of the cache; the folder may be one that holds other things, such as a home."""
 
@@ -58,9 +51,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(bench, name="bench")
 
 
-@app.command(epilog=f"{_FACTORY}\n\n\b\n{_EXAMPLE}")
+@app.command(epilog=f"{FACTORY}\n\n\b\n{EXAMPLE}")
 def explain(
     target: Annotated[str, typer.Argument(metavar="MODULE:FACTORY", help="What makes the model.")],
     prune: Annotated[str | None, typer.Option(help="Lossy: '2:4', 'unstructured(0.8)'.")] = None,
@@ -80,8 +74,8 @@ def explain(
     The model runs once on its inputs, without gradients.
     """
     if as_json + graph + findings + (source is not None) > 1:
-        _fail("--json, --graph, --findings and --source exclude one another")
-    model, args, kwargs = _load(target)
+        fail("--json, --graph, --findings and --source exclude one another")
+    model, args, kwargs = load_model(target)
     options: dict[str, Any] = {"strict": strict}
     options |= {"prune": prune} if prune is not None else {}
     options |= {"target": device} if device is not None else {}
@@ -177,59 +171,24 @@ def version() -> None:
         typer.echo(f"{name:<14}{text}")
 
 
-def _load(target: str) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
-    """The model and inputs that MODULE:FACTORY stands for."""
-    name, colon, attribute = target.rpartition(":")
-    if not colon or not name or not attribute:
-        _fail(f"{target!r} is not MODULE:FACTORY")
-    module = _import(name)
-    try:
-        factory = attrgetter(attribute)(module)
-    except AttributeError:
-        _fail(f"{name} has no {attribute!r}")
-    if not callable(factory):
-        _fail(f"{attribute!r} of {name} is {type(factory).__name__}, not a function")
-    needed = [
-        p.name
-        for p in inspect.signature(factory).parameters.values()
-        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    ]
-    if needed:
-        _fail(f"{target} needs arguments: {', '.join(needed)}")
-    made = factory()
-    if not isinstance(made, tuple) or len(made) != 2 or not callable(made[0]):
-        _fail(f"{target} returned {_describe(made)}, not (model, inputs)")
-    model, inputs = made
-    if isinstance(inputs, Mapping):
-        return model, (), dict(inputs)
-    if not isinstance(inputs, tuple):
-        _fail(f"the inputs that {target} returned are {_describe(inputs)}, not a tuple or dict")
-    if len(inputs) == 2 and isinstance(inputs[0], tuple) and isinstance(inputs[1], Mapping):
-        return model, inputs[0], dict(inputs[1])
-    return model, inputs, {}
+@app.command()
+def machine(
+    threads: Annotated[int | None, typer.Option(min=1, help="Default: as many as torch.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure, on an idle machine.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON.")] = False,
+) -> None:
+    """Show what this machine can do at most: measured once, then kept in the cache folder."""
+    import torch
+    from rich.console import Console
 
+    from sparsecompile.codegen.cpp.machine import measure_machine
+    from sparsecompile.machine_text import machine_table
 
-def _import(name: str) -> Any:
-    if not name.endswith(".py"):
-        sys.path.insert(0, str(Path.cwd()))
-        try:
-            return importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            # A module that the model's own module misses is not a wrong command line.
-            if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-                raise
-            _fail(f"there is no module {error.name!r}, here or installed")
-    path = Path(name).resolve()
-    if not path.is_file():
-        _fail(f"there is no file {name}")
-    sys.path[:0] = [str(path.parent), str(Path.cwd())]
-    # Under its own name it could hide a module that is needed, such as `torch`.
-    loader = SourceFileLoader(f"_explained_{path.stem}", str(path))
-    spec = ModuleSpec(loader.name, loader, origin=str(path))
-    spec.has_location = True
-    module = sys.modules[spec.name] = module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+    found = measure_machine(threads or torch.get_num_threads(), again=again)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=2))
+    else:
+        Console(highlight=False).print(machine_table(found))
 
 
 def _explain(
@@ -254,18 +213,8 @@ def _sources(sources: Mapping[str, str], name: str) -> list[str]:
     if name == "all":
         return list(sources.values())
     if name not in sources:
-        _fail(f"no source {name!r}; there are: {', '.join((*sources, 'all'))}")
+        fail(f"no source {name!r}; there are: {', '.join((*sources, 'all'))}")
     return [sources[name]]
-
-
-def _describe(value: object) -> str:
-    return f"a tuple of {len(value)}" if isinstance(value, tuple) else type(value).__name__
-
-
-def _fail(message: str) -> NoReturn:
-    """Leave: the command line is wrong."""
-    typer.echo(f"error: {message}\n\n{_FACTORY}\n\n{_EXAMPLE}", err=True)
-    raise typer.Exit(2)
 
 
 def _list(components: Iterable[Structure | Codec | Pass]) -> None:

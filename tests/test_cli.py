@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from sparsecompile.cli import app
+from sparsecompile.codegen.cpp import machine
+from sparsecompile.codegen.cpp.machine import Machine
 from sparsecompile.compiler import Compiler
 from sparsecompile.packed import Codec, Structure
 from sparsecompile.registry import default_registry
@@ -302,6 +305,29 @@ def test_version_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("version")
     assert result.exit_code == 0
     assert "CXX names 'no-such-compiler', which is no program" in result.stdout
+
+
+def test_machine_shows_limits_with_their_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def measure(threads: int, again: bool = False) -> Machine:
+        asked.append(threads + 100 * again)
+        rates = (1e11, 2e12, 4e12)
+        return Machine("a CPU", threads, 2e10, 1e10, 1 << 20, 1 << 25, *rates, "fma", "amx", "vnni")
+
+    monkeypatch.setattr(machine, "measure_machine", measure)
+    result = run("machine", "--threads", "3")
+    assert result.exit_code == 0, result.stderr
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert lines[0] == "a CPU, 3 threads"
+    assert "read bandwidth 20.0 GB/s 3 threads" in lines
+    assert "bfloat16 multiply-add 2,000 GFLOP/s amx" in lines
+    assert "last-level cache 32 MiB" in lines
+    assert Machine(**json.loads(run("machine", "--json").stdout)) == measure(
+        torch.get_num_threads()
+    )
+    assert run("machine", "--threads", "5", "--again").exit_code == 0
+    assert (asked[0], asked[1], asked[-1]) == (3, torch.get_num_threads(), 105)
 
 
 def test_help_says_what_a_factory_is() -> None:

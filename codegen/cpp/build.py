@@ -47,7 +47,7 @@ def load_built(
     compiler = find_compiler()
     words = flags(compiler)
     store = Cache()
-    stem = f"{name[:80]}-{digest(FORMAT_VERSION, text, _machine(), compiler.version, *words)}"
+    stem = f"{name[:80]}-{digest(FORMAT_VERSION, text, host_cpu(), compiler.version, *words)}"
     loaded = _try_load(store, stem, load)
     if loaded is not None:
         return loaded
@@ -98,13 +98,12 @@ def open_library(path: Path) -> ctypes.CDLL:
 
 
 @cache
-def _machine() -> str:
-    """What `-march=native` depends on: the CPU's architecture and features."""
+def host_cpu() -> str:
+    """What `-march=native` depends on: the architecture, and lines of `/proc/cpuinfo`."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
         return platform.machine() + platform.processor()
     wanted = ("model name", "flags", "Features", "CPU part")
-    return platform.machine() + "".join(
-        next((line for line in lines if line.startswith(word)), "") for word in wanted
-    )
+    found = (next((line for line in lines if line.startswith(word)), "") for word in wanted)
+    return "\n".join((platform.machine(), *found))

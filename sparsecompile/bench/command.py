@@ -1,0 +1,178 @@
+"""`sparsecompile bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sparsecompile.factory import EXAMPLE, FACTORY, load_model
+
+if TYPE_CHECKING:
+    from sparsecompile.bench.environment import Environment
+    from sparsecompile.codegen.cpp.machine import Machine
+
+app = typer.Typer(
+    help="Measure packed linears and models against dense ones.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Rounds = Annotated[int, typer.Option(min=1, help="Samples of each candidate.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the rows as JSON.")]
+Csv = Annotated[Path | None, typer.Option("--csv", help="Write the rows as CSV.")]
+Quantize = Annotated[str | None, typer.Option(help="Lossy: also with these, such as 'int4'.")]
+
+
+@app.command()
+def linear(
+    shape: Annotated[str, typer.Option(help="Out x in features.")] = "4096x4096",
+    m: Annotated[str, typer.Option("--m", help="Rows of the input.")] = "1,4,128,512",
+    recipes: Annotated[
+        str, typer.Option("--format", help="What weights are pruned to, or 'dense'.")
+    ] = "2:4,unstructured(0.7),block(16,16,0.5)",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "bfloat16",
+    quantize: Quantize = None,
+    rounds: Rounds = 20,
+    rotate: Annotated[
+        int | None,
+        typer.Option(min=0, help="MB of weights used in turn at m <= 8; default: cold caches."),
+    ] = None,
+    json: Json = None,
+    csv: Csv = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the rows; needs matplotlib.")] = None,
+) -> None:
+    """Time one linear: F.linear, oneDNN, Inductor and the sparse backend, interleaved.
+
+    Lists have commas between their parts; every combination is measured. Up to 8 rows weights are
+    read from memory, not from a cache, unless --rotate 0 says otherwise.
+    """
+    from sparsecompile.bench.cases import linear_cases, split
+    from sparsecompile.bench.linear import bench_linear
+    from sparsecompile.bench.plot import load_matplotlib, plot_linear
+    from sparsecompile.bench.results import check_writable
+
+    cases = linear_cases(shape, m, dtype, recipes)
+    options: list[dict[str, str]] = [{}]
+    options += [{"quantize": name} for name in split(quantize, "quantize")] if quantize else []
+    check_writable(json, csv, plot)
+    if plot is not None:
+        load_matplotlib()
+    machine = _machine()
+    rows = bench_linear(
+        cases,
+        machine,
+        options=options,
+        rounds=rounds,
+        rotate=None if rotate is None else rotate * 1_000_000,
+        started=lambda case: typer.echo(str(case), err=True),
+    )
+    columns = {
+        "case": "n x k, m, dtype, format",
+        "candidate": "candidate",
+        "ms": "ms",
+        "mad": "+-",
+        "speedup": "over\nF.linear",
+        "speedup_best_dense": "over best\ndense",
+        "gb_per_s": "GB/s",
+        "bandwidth_share": "of read\nbandwidth",
+        "kernel": "kernel",
+    }
+    _show("linear", rows, machine, columns, "case", json, csv)
+    if plot is not None:
+        plot_linear(rows, machine, plot)
+
+
+@app.command(epilog=f"{FACTORY}\n\n\b\n{EXAMPLE}")
+def model(
+    target: Annotated[str, typer.Argument(metavar="MODULE:FACTORY", help="What makes the model.")],
+    prune: Annotated[str | None, typer.Option(help="Lossy: '2:4', 'unstructured(0.8)'.")] = None,
+    quantize: Annotated[str | None, typer.Option(help="Lossy: such as 'int4'.")] = None,
+    rounds: Rounds = 20,
+    json: Json = None,
+    csv: Csv = None,
+) -> None:
+    """Time a model: eager, Inductor and the sparse backend on the same inputs, interleaved."""
+    from sparsecompile.bench.model import bench_model
+    from sparsecompile.bench.results import check_writable
+
+    check_writable(json, csv)
+    options = {"prune": prune, "quantize": quantize}
+    chosen = {name: value for name, value in options.items() if value is not None}
+    function, args, kwargs = load_model(target)
+    machine = _machine()
+    rows = bench_model(target, function, args, kwargs, machine, options=chosen, rounds=rounds)
+    columns = {
+        "candidate": "candidate",
+        "ms": "ms",
+        "mad": "+-",
+        "speedup": "over\neager",
+        "speedup_best_dense": "over best\ndense",
+        "compile_s": "compile s",
+        "difference": "difference",
+        "weight_bytes": "weight\nbytes",
+        "packed": "packed",
+    }
+    _show(f"model {target} {rows[0].options}".rstrip(), rows, machine, columns, "model", json, csv)
+
+
+@app.command()
+def overhead(
+    chain: Annotated[int, typer.Option(min=2, help="Linears of the chain.")] = 20,
+    weights: Annotated[int, typer.Option(min=1, help="Weights to look at.")] = 211,
+    rounds: Rounds = 20,
+    json: Json = None,
+    csv: Csv = None,
+) -> None:
+    """Time what a packed linear costs beside its arithmetic: the call, and the freshness check."""
+    from sparsecompile.bench.overhead import bench_overhead
+    from sparsecompile.bench.results import check_writable
+
+    check_writable(json, csv)
+    machine = _machine()
+    rows = bench_overhead(machine, chain=chain, weights=weights, rounds=rounds)
+    columns = {
+        "what": "what",
+        "candidate": "candidate",
+        "us": "us",
+        "mad": "+-",
+        "ratio": "over\ninductor",
+        "kernel": "kernel",
+    }
+    _show("overhead", rows, machine, columns, "what", json, csv)
+
+
+def _machine() -> Machine:
+    import torch
+
+    from sparsecompile.codegen.cpp.machine import measure_machine
+
+    return measure_machine(torch.get_num_threads())
+
+
+def _show(
+    command: str,
+    rows: Sequence[Environment],
+    machine: Machine,
+    columns: Mapping[str, str],
+    group: str,
+    json: Path | None,
+    csv: Path | None,
+) -> None:
+    """Print a table and write the files that were asked for."""
+    from rich.console import Console
+
+    from sparsecompile.bench.results import results_csv, results_json, results_table, write
+
+    if json is not None:
+        write(json, results_json(command.split()[0], rows, machine))
+    if csv is not None:
+        write(csv, results_csv(rows))
+    here = rows[0]
+    versions = f"torch {here.torch}, sparsecompile {here.sparsecompile} {here.commit}".strip()
+    title = f"{command}: {here.machine}, {here.threads} threads, {versions}"
+    out: Any = Console(highlight=False)
+    out = out if out.is_terminal else Console(highlight=False, width=150)
+    out.print(results_table(title, rows, columns, group=group))

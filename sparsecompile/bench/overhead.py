@@ -1,0 +1,168 @@
+"""`bench overhead`: what a packed linear costs beside its arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from sparsecompile.bench.environment import Environment
+from sparsecompile.bench.timing import Timing, interleaved
+from sparsecompile.codegen.cpp.machine import Machine
+from sparsecompile.compiler import Compiler
+from sparsecompile.structures.n_m import NM
+
+SIZE = 64
+"""In and out features: so small that a call is all overhead."""
+SAMPLE_SECONDS = 5e-3
+
+
+@dataclass(frozen=True)
+class OverheadRow(Environment):
+    """One overhead of one backend.
+
+    Attributes:
+        what: what was measured.
+        candidate: `inductor` or `sparse`.
+        us: microseconds: median, or the difference of two medians.
+        mad: median absolute deviation in microseconds; of a difference, the sum of both.
+        samples: samples that counted.
+        dropped: samples that were disturbed.
+        ratio: over Inductor's time.
+        kernel: format and template of the packed linears, or why they are dense.
+    """
+
+    what: str
+    candidate: str
+    us: float
+    mad: float
+    samples: int
+    dropped: int
+    ratio: float
+    kernel: str
+
+
+def bench_overhead(
+    machine: Machine, *, chain: int = 20, weights: int = 211, rounds: int = 20
+) -> list[OverheadRow]:
+    """Time one more linear in a chain, and the look at all weights before each call.
+
+    Args:
+        machine: limits of this machine.
+        chain: linears of the longer chain, at least 2.
+        weights: how many a call looks at.
+        rounds: samples of each.
+
+    Raises:
+        SparseCompileError: the backend failed.
+    """
+    with torch.no_grad():
+        found = _marginal(chain, rounds)
+        found += _freshness(weights, rounds)
+    dense = {what: timing for what, name, timing, _ in found if name == "inductor"}
+    return [
+        OverheadRow(
+            **vars(Environment.here(machine.cpu)),
+            what=what,
+            candidate=name,
+            us=timing.seconds * 1e6,
+            mad=timing.mad * 1e6,
+            samples=timing.samples,
+            dropped=timing.dropped,
+            ratio=timing.seconds / dense[what].seconds,
+            kernel=kernel,
+        )
+        for what, name, timing, kernel in found
+    ]
+
+
+_Found = list[tuple[str, str, Timing, str]]
+
+
+def _marginal(chain: int, rounds: int) -> _Found:
+    """One linear more: the time of a chain less that of a single one, over the rest."""
+    torch._dynamo.reset()
+    compiler = Compiler()
+    x = torch.randn(1, SIZE)
+    runs: dict[tuple[str, int], Callable[[], Any]] = {}
+    for length in (1, chain):
+        model = _chain(length)
+        for name, backend in (("inductor", "inductor"), ("sparse", compiler)):
+            runs[name, length] = _call(torch.compile(model, backend=backend), x)
+    timings = _timed(runs, rounds)
+    what = f"one more linear of {chain}, {SIZE}x{SIZE} float32, m=1"
+    kernels = {"inductor": "", "sparse": _kernels(compiler)}
+    return [
+        (what, name, (timings[name, chain] - timings[name, 1]) / (chain - 1), kernel)
+        for name, kernel in kernels.items()
+    ]
+
+
+def _freshness(weights: int, rounds: int) -> _Found:
+    """A graph that does nothing, with the look at the weights less without it.
+
+    Against it stands the whole call of Inductor's graph, which has no such look.
+    """
+    torch._dynamo.reset()
+    compiler = Compiler()
+    x = torch.randn(1, SIZE)
+    model = _chain(weights)
+
+    def nothing(module: GraphModule, inputs: Sequence[Any], layouts: object) -> Callable[..., Any]:
+        return lambda *args: (x,)
+
+    def checked(module: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+        return compiler.compile(module, inputs, nothing)
+
+    def unchecked(module: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+        return nothing(module, inputs, ())
+
+    backends: dict[str, Any] = {"inductor": "inductor", "with": checked, "without": unchecked}
+    runs = {
+        (name, weights): _call(torch.compile(model, backend=backend), x)
+        for name, backend in backends.items()
+    }
+    timings = _timed(runs, rounds)
+    what = f"freshness of {weights} weights; inductor: its whole call"
+    check = timings["with", weights] - timings["without", weights]
+    return [
+        (what, "inductor", timings["inductor", weights], ""),
+        (what, "sparse", check, _kernels(compiler)),
+    ]
+
+
+def _chain(length: int) -> nn.Module:
+    """Linears one after the other, pruned to 2:4."""
+    layers = []
+    for _ in range(length):
+        layer = nn.Linear(SIZE, SIZE, bias=False).requires_grad_(False)
+        layer.weight *= NM(2, 4).prune(layer.weight)
+        layers.append(layer)
+    return nn.Sequential(*layers).eval()
+
+
+def _call(function: Callable[..., Any], x: Tensor) -> Callable[[], Any]:
+    return lambda: function(x)
+
+
+def _timed(
+    runs: Mapping[tuple[str, int], Callable[[], Any]], rounds: int
+) -> dict[tuple[str, int], Timing]:
+    for run in runs.values():
+        run()
+    named = {f"{name} {length}": run for (name, length), run in runs.items()}
+    found = interleaved(named, rounds=rounds, least=SAMPLE_SECONDS)
+    return dict(zip(runs, found.values(), strict=True))
+
+
+def _kernels(compiler: Compiler) -> str:
+    """What the linears of all graphs became, each outcome once."""
+    outcomes = (
+        f"{node.format} {node.kernel.template}" if node.kernel else f"dense: {node.reason}"
+        for node in compiler.report.nodes
+    )
+    return ", ".join(dict.fromkeys(outcomes))
