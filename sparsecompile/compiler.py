@@ -19,12 +19,13 @@ from sparsecompile.dump import Dump
 from sparsecompile.errors import BuildError, CacheError, RejectedError, unwrapped_by_dynamo
 from sparsecompile.graph import Edit, copy_graph
 from sparsecompile.inductor import compile_rest
+from sparsecompile.lowering import Lowered, lower_packed
 from sparsecompile.options import Options
 from sparsecompile.record import graph_report
 from sparsecompile.registry import Component, Registry, default_registry
 from sparsecompile.report import Report
 from sparsecompile.rule import run_passes
-from sparsecompile.runtime import CompiledGraph, Lowered, Slot, lower_packed
+from sparsecompile.runtime import CompiledGraph, Slot
 from sparsecompile.selection import select_formats, select_passes, select_target
 from sparsecompile.template import Codegen, Device
 from sparsecompile.weights import live
@@ -166,7 +167,7 @@ class Compiler:
         before = dump.graph("captured", module)
         run_passes(self.passes, edit, lambda done: dump.graph(done.name, module))
         try:
-            slots, lowered = lower_packed(edit)
+            slots, lowered = lower_packed(edit, self.options.tune)
         except (BuildError, CacheError) as error:
             self._record(edit, (), before, before, dump, failure=str(error))
             raise
@@ -192,7 +193,8 @@ class Compiler:
         Raises:
             RejectedError: under `strict`, something was left dense.
         """
-        sources = {s.name: s.text for low in lowered for s in low.kernel.sources}
+        kernels = [low.kernel for low in lowered if low.kernel is not None]
+        sources = {s.name: s.text for kernel in kernels for s in kernel.sources}
         with self._lock:
             graph = graph_report(self._report.graphs, edit, lowered, before, after, failure)
             self._report = replace(
@@ -204,7 +206,9 @@ class Compiler:
         for node in graph.nodes:
             logger.info("%s: %s", node.weight, node.format or f"dense: {node.reason}")
             wanted = node.zeros or self.options.prune
-            if self.options.strict and wanted and not node.packed and not failure:
+            # What was measured to be faster dense is no failure to pack it.
+            refused = not node.packed and not node.trials and not failure
+            if self.options.strict and wanted and refused:
                 raise RejectedError(node.weight, node.reason)
 
     def _warn(self, error: Exception) -> None:

@@ -3,12 +3,12 @@
 Their CPU implementations are a native library that `sparsecompile.codegen` builds and loads; the
 arguments are of types that Inductor's C++ wrapper passes without calling back into Python.
 
-`linear(x, weight, bias, operand0, operand1, dense0, dense1, dense2, n, kernel)`: `x` `[..., k]` float32, bfloat16 or
-float16; `weight` uint8, a layout made by the kernel's `prepack` or a view of its first
-`HEADER_BYTES` (the op reads the storage behind it, so that graphs do not depend on how many bytes
-a weight takes); `bias` `[n]`; operands `[..., n]`, in the order of the epilogue's steps;
-`dense` parts `[n0, k]`, `[n1, k]`, ... the dense weight, for rows that the kernel leaves to torch's
-dense linear; None where it leaves none; `kernel` a `Kernel.key`. Returns `[..., n]` in x's dtype.
+`linear(x, weight, bias, operand0, operand1, dense0, dense1, dense2, n, kernel)`: `x` `[..., k]`
+float32, bfloat16 or float16; `weight` uint8, a layout made by the kernel's `prepack` or a view of
+its first `HEADER_BYTES` (the op reads the storage behind it, so that graphs do not depend on how
+many bytes a weight takes); `bias` `[n]`; operands `[..., n]`, in the order of the epilogue's steps;
+`dense` parts `[n0, k]`, `[n1, k]`, ..., the dense weight for rows that the kernel leaves to torch's
+dense linear, None where it leaves none; `kernel` a `Kernel.key`. Returns `[..., n]` in x's dtype.
 
 `unpack(weight, like, n, k, kernel)`: the dense weight `[n, k]` that a layout stands for, in the
 dtype of `like`, which has to be the kernel's.

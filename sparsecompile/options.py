@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from sparsecompile.errors import OptionError
+
+TUNE = ("off", "cached", "fast", "full")
+
+
+def _default_tune() -> str:
+    return os.environ.get("SPARSECOMPILE_TUNE") or "fast"
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,10 @@ class Options:
             `"without"` lists passes to leave out.
         prune: lossy. `"2:4"`, `"unstructured(0.8)"`, `"block(16,16,0.5)"` for every linear, or a
             mapping from name patterns (`"*.mlp.*"`) to these; the first that matches counts.
+        tune: how kernels are chosen. `"fast"`, the default, measures a few candidates and the
+            dense linear once for each shape and remembers the result; `"full"` measures every
+            schedule; `"cached"` takes what was measured before and measures nothing; `"off"`
+            packs whatever is smaller, unmeasured. `$SPARSECOMPILE_TUNE` changes the default.
         strict: raise `RejectedError` where a linear would be left dense although it holds zeros
             or was asked to be pruned, and build errors instead of running dense.
         target: `"cpu"`, or with an instruction set: `"cpu[avx2]"`, `"cpu[portable]"`.
@@ -32,6 +43,7 @@ class Options:
     formats: tuple[str, ...] | None = None
     passes: Mapping[str, Any] = field(default_factory=dict)
     prune: str | Mapping[str, str] | None = None
+    tune: str = field(default_factory=_default_tune)
     strict: bool = False
     target: str = "cpu"
     dump: Path | None = None
@@ -73,6 +85,7 @@ class Options:
         self._require(
             "prune", isinstance(self.prune, (str, Mapping, type(None))), "a recipe or a mapping"
         )
+        self._require("tune", self.tune in TUNE, f"one of {', '.join(TUNE)}")
         self._require("strict", isinstance(self.strict, bool), "True or False")
         self._require("target", isinstance(self.target, str), "a string such as 'cpu'")
         self._require("dump", isinstance(self.dump, (Path, type(None))), "a folder")

@@ -9,11 +9,12 @@ from torch.fx import Node
 
 from sparsecompile.errors import Reject
 from sparsecompile.graph import Considered, Edit
+from sparsecompile.lowering import Lowered
 from sparsecompile.packed_node import origins
 from sparsecompile.pattern import Call
 from sparsecompile.report import GraphReport, KernelChoice, NodeReport
-from sparsecompile.runtime import Lowered
 from sparsecompile.spelling import LINEAR
+from sparsecompile.template import Kernel, Lowering
 
 
 def graph_report(
@@ -77,17 +78,9 @@ def _node_report(
     survey = considered.survey
     if survey is None:
         return _refused(graph, name, considered)
-    kernel = None
-    merged: tuple[str, ...] = ()
+    kernel = low.kernel if low is not None else None
     nbytes = survey.dense_bytes
-    if low is not None:
-        kernel = KernelChoice(
-            str(low.kernel.spec),
-            low.kernel.template.name,
-            str(low.kernel.schedule),
-            low.kernel.sources[0].name,
-        )
-        merged = tuple(edit.considered[o].weight for o in low.origins if o != name)
+    if low is not None and kernel is not None:
         nbytes = round(low.nbytes * survey.shape[0] / low.rows)
     return NodeReport(
         graph=graph,
@@ -97,15 +90,31 @@ def _node_report(
         dtype=survey.dtype,
         zeros=survey.zeros,
         findings=survey.findings,
-        format=str(low.kernel.spec.format) if low is not None else None,
-        kernel=kernel,
-        epilogue=low.kernel.spec.epilogue if low is not None else (),
-        merged_with=merged,
+        format=str(kernel.spec.format) if kernel is not None else None,
+        kernel=_choice(low.lowering, kernel) if low is not None and kernel is not None else None,
+        epilogue=kernel.spec.epilogue if kernel is not None else (),
+        merged_with=_others(name, low, edit) if low is not None and kernel is not None else (),
         lossy=considered.lossy,
         dense_bytes=survey.dense_bytes,
         packed_bytes=nbytes,
-        reason="" if low is not None else _why_dense(name, considered, edit),
+        reason="" if kernel is not None else _why_dense(name, considered, edit),
+        trials=low.lowering.trials if low is not None else (),
     )
+
+
+def _choice(lowering: Lowering, kernel: Kernel) -> KernelChoice:
+    return KernelChoice(
+        str(kernel.spec),
+        kernel.template.name,
+        str(kernel.schedule),
+        kernel.sources[0].name,
+        tuple(map(str, kernel.ranges)),
+        lowering.reason,
+    )
+
+
+def _others(name: str, low: Lowered, edit: Edit) -> tuple[str, ...]:
+    return tuple(edit.considered[o].weight for o in low.origins if o != name)
 
 
 def _why_dense(name: str, considered: Considered, edit: Edit) -> str:

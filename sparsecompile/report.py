@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from sparsecompile.graph import Rewrite
+from sparsecompile.problem import Trial
 from sparsecompile.survey import Finding
 
 SCHEMA = 1
@@ -23,12 +24,16 @@ class KernelChoice:
         template: name of the template.
         schedule: `str(Schedule)`.
         source: name of the generated source, a key of `Report.sources`.
+        ranges: which function serves which m, such as `m <= 8: sc_linear_decode`.
+        reason: what the choice rests on.
     """
 
     spec: str
     template: str
     schedule: str
     source: str
+    ranges: tuple[str, ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class NodeReport:
         packed_bytes: bytes of its layout, padding and header included; dense bytes if left dense.
             Of merged linears, this one's share.
         reason: why it was left dense; empty when packed.
+        trials: what was measured for it, at each m; empty when nothing was.
     """
 
     graph: int
@@ -69,6 +75,7 @@ class NodeReport:
     dense_bytes: int = 0
     packed_bytes: int = 0
     reason: str = ""
+    trials: tuple[Trial, ...] = ()
 
     @property
     def packed(self) -> bool:

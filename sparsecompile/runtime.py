@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
-from torch.nn import functional as F
 
-from sparsecompile.epilogue import STEPS
 from sparsecompile.errors import Reject
-from sparsecompile.graph import Edit
-from sparsecompile.ops import HEADER_BYTES, arguments
-from sparsecompile.packed_node import format_of, origins
-from sparsecompile.pattern import Match
-from sparsecompile.spec import KernelSpec
-from sparsecompile.template import Device, Extern, Kernel
-from sparsecompile.weights import PACK_CACHE, Binding, Fresh, live
+from sparsecompile.ops import HEADER_BYTES
+from sparsecompile.template import Kernel
+from sparsecompile.weights import PACK_CACHE, Binding, Fresh
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,96 +58,6 @@ class Slot:
             return Layout.of(kernel.prepack(kernel.spec.format.pack(weight)))
 
         return PACK_CACHE.get(self.binding, tensors, purpose, make)
-
-
-@dataclass(frozen=True, eq=False)
-class Lowered:
-    """One packed node that became a call of the op.
-
-    Attributes:
-        origins: names of the linears it does the work of.
-        kernel: its kernel.
-        rows: out features.
-        nbytes: bytes of its layout.
-    """
-
-    origins: tuple[str, ...]
-    kernel: Kernel
-    rows: int
-    nbytes: int
-
-
-def lower_packed(edit: Edit) -> tuple[list[Slot], list[Lowered]]:
-    """Give every packed node its kernel: `packed_linear(...) -> sparsecompile::linear(...)`.
-
-    Where a library call is chosen the node becomes dense again. Layouts become placeholders after
-    the graph's own, one for each slot, in order.
-
-    Raises:
-        BuildError: the compiler is missing or failed.
-        CacheError: the cache folder cannot be used.
-        Reject: no template supports a spec.
-    """
-    kernels = _lower_all([_spec(match, edit) for match in edit.packed_nodes()], edit.device)
-    slots: dict[Hashable, tuple[Slot, Node, int]] = {}
-    lowered = []
-    for match in edit.packed_nodes():
-        kernel = kernels[_spec(match, edit)]
-        if isinstance(kernel, Extern):
-            edit.rejected("lower", match.node, f"{kernel.name} was chosen")
-            _restore_dense(match, edit)
-            continue
-        key = (match["weight"], match["format"], kernel.layout)
-        if key not in slots:
-            slot = Slot(edit.binding(match["weight"]), kernel)
-            nbytes = slot.layout(live(slot.binding)).value.data.numel()
-            slots[key] = slot, _placeholder(edit.module, f"packed_{len(slots)}"), nbytes
-        _, weight, nbytes = slots[key]
-        rows = edit.value(match["weight"]).shape[0]
-        x, bias, operands = match["x"], match["bias"], match["operands"]
-        args = arguments(x, weight, bias, operands, (), rows, kernel.key)
-        op = torch.ops.sparsecompile.linear.default
-        names = origins(match.node)
-        value = edit.value(match.node)
-        new = edit.call(op, args, before=match.node, value=value, origins=names)
-        edit.replace(match.node, new)
-        lowered.append(Lowered(names, kernel, rows, nbytes))
-    edit.check()
-    return [slot for slot, _, _ in slots.values()], lowered
-
-
-def _spec(match: Match, edit: Edit) -> KernelSpec:
-    return KernelSpec(format_of(match["format"]), edit.value(match["x"]).dtype, match["epilogue"])
-
-
-def _lower_all(specs: Iterable[KernelSpec], device: Device) -> dict[KernelSpec, Kernel | Extern]:
-    """Kernels of all distinct specs, built side by side."""
-    distinct = list(dict.fromkeys(specs))
-    with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
-        return dict(zip(distinct, pool.map(device.lower, distinct), strict=True))
-
-
-def _restore_dense(match: Match, edit: Edit) -> None:
-    """`packed_linear(...) -> linear(...)` and the epilogue's steps."""
-    node = match.node
-    new = edit.call(F.linear, (match["x"], match["weight"], match["bias"]), before=node)
-    operands = iter(match["operands"])
-    for name in match["epilogue"]:
-        step = STEPS[name]
-        args = (new, next(operands)) if step.has_operand else (new,)
-        new = edit.call(step.apply, args, before=node)
-    edit.replace(node, new)
-
-
-def _placeholder(module: GraphModule, name: str) -> Node:
-    """A new last placeholder."""
-    last = [node for node in module.graph.nodes if node.op == "placeholder"][-1]
-    with module.graph.inserting_after(last):
-        node = module.graph.placeholder(name)
-    # AOTAutograd asks every placeholder for its source, and takes None for "not Dynamo's".
-    node._dynamo_source = None
-    node.meta["tensor_dict"] = {"_dynamo_static_input_type": "unguarded"}
-    return node
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,6 @@ import torch
 from sparsecompile.epilogue import STEPS
 from sparsecompile.packed import Format
 
-
 ISA_LEVELS: Mapping[str, frozenset[str]] = {
     "portable": frozenset(),
     "avx2": frozenset({"avx2", "fma", "f16c"}),
@@ -135,6 +134,11 @@ class Schedule:
     def __getitem__(self, name: str) -> int:
         """Value of one choice."""
         return dict(self.choices)[name]
+
+    @property
+    def tag(self) -> str:
+        """Six hexadecimal digits that stand for it, for names."""
+        return digest(str(self))[:6]
 
     def __str__(self) -> str:
         """`batch_lanes=64 decode_rows=8`."""

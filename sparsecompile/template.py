@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from sparsecompile.packed import Codec, Packed, Structure
+from sparsecompile.problem import Contents, Problem, Trial
 from sparsecompile.spec import KernelSpec, Schedule, Target, digest
 
 if TYPE_CHECKING:
+    from sparsecompile.costs import Cost
     from sparsecompile.registry import Registry
 
 
@@ -80,6 +82,17 @@ class Template(ABC):
     def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
         """The schedules worth trying, best guess first."""
 
+    def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
+        """What a call has to move and compute at least, for a weight like this one.
+
+        Candidates are ordered by it, and those that cannot win are not measured.
+        """
+        from sparsecompile.costs import Cost, m
+
+        slots, (n, k) = weight.stored, weight.shape
+        moved = weight.nbytes + m * (n + k) * spec.dtype.itemsize
+        return Cost(moved, 2 * m * slots)
+
     def layout(self, schedule: Schedule) -> str:
         """Name of the layout: kernels whose layouts have one name read the same bytes."""
         return self.name
@@ -131,6 +144,12 @@ class Range:
     schedule: Schedule
     dense: bool = False
 
+    def __str__(self) -> str:
+        """`m <= 8: sc_linear_decode of strips_...`."""
+        where = f"m <= {self.largest_m}" if self.largest_m is not None else "any m"
+        what = "dense" if self.dense else f"{self.symbol} of {self.source}"
+        return f"{where}: {what}"
+
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
@@ -171,6 +190,21 @@ class Kernel:
 
 
 @dataclass(frozen=True)
+class Lowering:
+    """What became of a problem.
+
+    Attributes:
+        kernel: the kernel, or None where the dense linear serves every m.
+        trials: what was measured, now or at an earlier time.
+        reason: why it was chosen.
+    """
+
+    kernel: Kernel | None
+    trials: tuple[Trial, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Device:
     """Where a Compiler's kernels run, and what can be generated for it."""
 
@@ -186,9 +220,9 @@ class Device:
         """
         self.codegen.candidates(spec, self.target, self.registry)
 
-    def lower(self, spec: KernelSpec) -> Kernel | Extern:
+    def lower(self, problems: Mapping[Problem, Callable[[], Packed]]) -> dict[Problem, Lowering]:
         """See `Codegen.lower`."""
-        return self.codegen.lower(spec, self.target, self.registry)
+        return self.codegen.lower(problems, self.target, self.registry)
 
 
 class Codegen(ABC):
@@ -214,10 +248,18 @@ class Codegen(ABC):
         """
 
     @abstractmethod
-    def lower(self, spec: KernelSpec, target: Target, registry: Registry) -> Kernel | Extern:
-        """Choose a candidate; generate, build and load it where it is a template's.
+    def lower(
+        self,
+        problems: Mapping[Problem, Callable[[], Packed]],
+        target: Target,
+        registry: Registry,
+    ) -> dict[Problem, Lowering]:
+        """Choose a candidate for each problem; generate, build and load what was chosen.
 
-        Called from several threads at once.
+        Args:
+            problems: each with a function that packs one of the weights it stands for.
+            target: where they run.
+            registry: what candidates are made of.
 
         Raises:
             Reject: there are no candidates.

@@ -7,6 +7,8 @@ import os
 # Test processes run side by side: threads that wait must not spin. Read when torch is loaded.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# What is packed must not depend on what is fast on this machine at this moment.
+os.environ.setdefault("SPARSECOMPILE_TUNE", "off")
 # Compiling in this process costs less than a pool of others for each test process.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 

@@ -57,8 +57,8 @@ class GenericLinear(Template):
         lanes = BATCH_LANES.get(target.isa, 64)
         choices = {
             "batch_lanes": lanes,
-            "batch_columns": 4096 // lanes,
-            "batch_rows": 64,
+            "batch_columns": 8192 // lanes,
+            "batch_rows": 32,
             "region_work": 1 << 16,
         }
         return (Schedule.of(choices),)
@@ -87,8 +87,9 @@ class GenericLinear(Template):
                 read("generic.h"),
             )
         )
+        name = f"generic_{spec.identifier}_{schedule.tag}"
         kernels = (("sc_linear_decode", DECODE_ROWS), ("sc_linear_batch", None))
-        return Source(f"generic_{spec.identifier}", "cpp", text, kernels)
+        return Source(name, "cpp", text, kernels)
 
 
 COMPONENTS = (GenericLinear(),)

@@ -5,28 +5,27 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import torch
 
 from sparsecompile.codegen.cpp.built import load_source
 from sparsecompile.codegen.cpp.layout import layout_id
 from sparsecompile.codegen.cpp.native import DTYPES, MAX_RANGES, NativeKernel, load_native
+from sparsecompile.codegen.cpp.tune import Decision, Tuner
+from sparsecompile.codegen.cpp.variant import Variant
 from sparsecompile.codegen.sources import sources_digest
 from sparsecompile.errors import Reject, SparseCompileError
+from sparsecompile.packed import Packed
+from sparsecompile.problem import Problem
 from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Schedule, Target, digest
-from sparsecompile.template import Codegen, Extern, Kernel, Range, Source, Template
+from sparsecompile.template import Codegen, Extern, Kernel, Lowering, Range, Template
 
 logger = logging.getLogger("sparsecompile")
 Candidate = tuple[Template, Schedule] | Extern
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A template with a schedule, rendered."""
-
-    template: Template
-    schedule: Schedule
-    source: Source
 
 
 class CppCodegen(Codegen):
@@ -77,20 +76,66 @@ class CppCodegen(Codegen):
             raise Reject(f"no kernel for {spec}: {'; '.join(refusals) or 'nothing registered'}")
         return templates + externs
 
-    def lower(self, spec: KernelSpec, target: Target, registry: Registry) -> Kernel | Extern:
-        """The first candidate, built and loaded; measuring them would begin here.
+    def lower(
+        self,
+        problems: Mapping[Problem, Callable[[], Packed]],
+        target: Target,
+        registry: Registry,
+    ) -> dict[Problem, Lowering]:
+        """Decide each problem and build what serves it; see `Tuner`.
+
+        Problems that differ by their epilogues only are decided once, without them.
 
         Raises:
             Reject: no candidates.
             BuildError: the compiler is missing or failed.
             CacheError: the cache folder cannot be used.
         """
-        choice = self.candidates(spec, target, registry)[0]
-        if isinstance(choice, Extern):
-            logger.info("%s: %s", spec, choice.name)
-            return choice
-        template, schedule = choice
-        return self.build(spec, template, schedule, target, registry)
+        plain = {p: replace(p, spec=replace(p.spec, epilogue=())) for p in problems}
+        samples = {plain[p]: sample for p, sample in problems.items()}
+        variants = {p.spec: self.variants(p.spec, target, registry) for p in samples}
+        threads = max(1, torch.get_num_threads())
+
+        def build(
+            spec: KernelSpec, parts: tuple[Variant, ...], ranges: tuple[Range, ...]
+        ) -> Kernel:
+            return self.assemble(spec, parts, ranges, target)
+
+        def finish(problem: Problem) -> Lowering:
+            decision = decisions[plain[problem]]
+            if not decision.variants:
+                return Lowering(None, decision.trials, decision.reason)
+            kernel = self._with_epilogue(problem.spec, decision, target, registry)
+            return Lowering(kernel, decision.trials, decision.reason)
+
+        decisions = {
+            p: Tuner(p, variants[p.spec], sample, target, build).decide()
+            for p, sample in samples.items()
+        }
+        with ThreadPoolExecutor(max_workers=threads) as pool:
+            return dict(zip(problems, pool.map(finish, problems), strict=True))
+
+    def variants(self, spec: KernelSpec, target: Target, registry: Registry) -> list[Variant]:
+        """Every template x schedule for a spec, rendered.
+
+        Raises:
+            Reject: there are none.
+        """
+        found = (c for c in self.candidates(spec, target, registry) if not isinstance(c, Extern))
+        return [Variant(t, s, t.render(spec, s, target, registry)) for t, s in found]
+
+    def _with_epilogue(
+        self, spec: KernelSpec, decision: Decision, target: Target, registry: Registry
+    ) -> Kernel:
+        """The decided kernel for a spec that may have an epilogue."""
+        renamed: dict[str, str] = {}
+        variants = []
+        for variant in decision.variants:
+            source = variant.template.render(spec, variant.schedule, target, registry)
+            renamed[variant.source.name] = source.name
+            variants.append(replace(variant, source=source))
+        ranges = tuple(replace(r, source=renamed[r.source]) for r in decision.ranges)
+        return self.assemble(spec, tuple(variants), ranges, target)
 
     def build(
         self,
@@ -160,7 +205,7 @@ def _load_kernel(
     ranges: tuple[Range, ...],
     target: Target,
 ) -> Kernel:
-    register = load_native()
+    native_library = load_native()
     built = {v.source.name: load_source(v.source, target) for v in variants}
     first = variants[0]
     layout = layout_id(first.template.layout(first.schedule), spec.format, spec.dtype)
@@ -180,7 +225,7 @@ def _load_kernel(
         native.workspace[i] = functions["sc_workspace"]
         native.largest_m[i] = 2**62 if part.largest_m is None else part.largest_m
         native.dense[i] = part.dense
-    register(native)
+    native_library.register(native)
     relayout = built[first.source.name].relayout(layout)
     sources = tuple(v.source for v in variants)
     return Kernel(key, spec, first.template, first.schedule, sources, ranges, relayout)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from sparsecompile.codegen.cpp.build import load_built, open_library
 from sparsecompile.codegen.cpp.compiler import Compiler
@@ -41,11 +43,21 @@ class NativeKernel(ctypes.Structure):
 _loading = threading.Lock()
 
 
-def load_native() -> Callable[[NativeKernel], None]:
-    """Build and load the library once; afterwards the ops run on the CPU.
+@dataclass(frozen=True)
+class Native:
+    """The loaded library.
 
-    Returns:
-        The function that registers a kernel.
+    Attributes:
+        register: makes a kernel known to the ops.
+        evict: takes the memory of a contiguous tensor out of the caches.
+    """
+
+    register: Callable[[NativeKernel], None]
+    evict: Callable[[Tensor], None]
+
+
+def load_native() -> Native:
+    """Build and load the library once; afterwards the ops run on the CPU.
 
     Raises:
         BuildError: no compiler, or it failed.
@@ -56,23 +68,28 @@ def load_native() -> Callable[[NativeKernel], None]:
 
 
 @cache
-def _load() -> Callable[[NativeKernel], None]:
+def _load() -> Native:
     import sparsecompile.ops  # noqa: F401 - schemas come before implementations
 
     text = read("arguments.h") + "\n" + read("runtime.cpp")
-    register = load_built("native", text, _flags, _open)
+    library = load_built("native", text, _flags, _open)
 
-    def register_kernel(kernel: NativeKernel) -> None:
-        register(ctypes.byref(kernel))
+    def register(kernel: NativeKernel) -> None:
+        library.sc_register_kernel(ctypes.byref(kernel))
 
-    return register_kernel
+    def evict(tensor: Tensor) -> None:
+        library.sc_evict(tensor.data_ptr(), tensor.numel() * tensor.element_size())
+
+    return Native(register, evict)
 
 
-def _open(path: Path) -> Any:
-    register = open_library(path).sc_register_kernel
-    register.argtypes = (ctypes.POINTER(NativeKernel),)
-    register.restype = None
-    return register
+def _open(path: Path) -> ctypes.CDLL:
+    library = open_library(path)
+    library.sc_register_kernel.argtypes = (ctypes.POINTER(NativeKernel),)
+    library.sc_register_kernel.restype = None
+    library.sc_evict.argtypes = (ctypes.c_void_p, ctypes.c_int64)
+    library.sc_evict.restype = None
+    return library
 
 
 def _flags(compiler: Compiler) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -15,11 +16,16 @@ from sparsecompile.codegen.cpp.text import read
 from sparsecompile.codegen.cpp.weight import render_weight
 from sparsecompile.errors import Reject
 from sparsecompile.packed import Packed
+from sparsecompile.problem import Contents
 from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Schedule, Target, isa_at_least
 from sparsecompile.template import Source, Template
 
+if TYPE_CHECKING:
+    from sparsecompile.costs import Cost
+
 DECODE_ROWS = 8
+STRIP_ROWS = 16
 CODES = {torch.float32: "uint32_t", torch.bfloat16: "uint16_t", torch.float16: "uint16_t"}
 
 HEAD = """\
@@ -92,6 +98,19 @@ class StripsLinear(Template):
             ]
         return tuple(Schedule.of({**base, **kind}) for kind in kinds)
 
+    def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
+        """One bit a place and the values, or whole tiles; all that is there is multiplied."""
+        from sparsecompile.costs import Cost, m
+
+        (n, k), columns = weight.shape, schedule["tile_columns"]
+        places = -(-n // STRIP_ROWS) * STRIP_ROWS * -(-k // columns) * columns
+        if schedule["skips"]:
+            places = weight.tiles(STRIP_ROWS, columns) * STRIP_ROWS * columns
+        size = spec.dtype.itemsize
+        stream = places // 8 + weight.values * size if schedule["masked"] else places * size
+        kind = "bfloat16" if spec.dtype == torch.bfloat16 else "float32"
+        return Cost(stream + m * (n + k) * size, 2 * m * places, kind)
+
     def layout(self, schedule: Schedule) -> str:
         """Masks, skipping and the width of tiles make a layout."""
         kinds = ("masked", "skips", "tile_columns")
@@ -128,8 +147,9 @@ class StripsLinear(Template):
                 read("strips_batch.h"),
             )
         )
+        name = f"strips_{spec.identifier}_{schedule.tag}"
         kernels = (("sc_linear_decode", DECODE_ROWS), ("sc_linear_batch", None))
-        return Source(f"strips_{spec.identifier}", "cpp", text, kernels, prepacks=True)
+        return Source(name, "cpp", text, kernels, prepacks=True)
 
 
 COMPONENTS = (StripsLinear(),)

@@ -12,8 +12,10 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <unordered_map>
+#include <vector>
 
 // How Python registers a kernel; native.py has the same fields.
 struct SCKernel {
@@ -256,4 +258,17 @@ SC_EXPORT void sc_register_kernel(const SCKernel* kernel) {
   auto* next = new Table(*table.load(std::memory_order_relaxed));
   next->insert_or_assign(kernel->key, *kernel);
   table.store(next, std::memory_order_release);
+}
+
+// Take memory out of the caches, so that what reads it next is as slow as it can be.
+SC_EXPORT void sc_evict(const void* memory, int64_t bytes) {
+#if defined(__SSE2__)
+  const char* at = static_cast<const char*>(memory);
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_ia32_clflush(at + i);
+  __builtin_ia32_mfence();
+#else
+  // Elsewhere by filling the caches with something else.
+  static std::vector<char> other(size_t{256} << 20);
+  std::memset(other.data(), static_cast<int>(bytes), other.size());
+#endif
 }

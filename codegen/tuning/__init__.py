@@ -1,0 +1,1 @@
+"""Choosing among candidates: what was measured, how, and what follows from it."""

@@ -1,0 +1,139 @@
+"""TuningRecord: what was measured on this machine, kept in the cache folder."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sparsecompile.codegen.cpp.cache import Cache
+from sparsecompile.errors import CacheError
+
+logger = logging.getLogger("sparsecompile")
+FILE = "tuning.jsonl"
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long one candidate took.
+
+    Attributes:
+        seconds: median of a call.
+        noise: seconds by which its lead over the dense linear is uncertain.
+    """
+
+    seconds: float
+    noise: float
+
+
+class TuningRecord:
+    """A file of JSON lines, one for each problem and m; later lines add to earlier ones.
+
+    A line has `key`, `facts` (what the key was made of, for people) and `timings` by candidate.
+    Lines are appended whole, so that processes may write at once; lines that cannot be read are
+    passed over.
+    """
+
+    def __init__(self, cache: Cache | None = None) -> None:
+        self._cache = cache or Cache()
+
+    @property
+    def path(self) -> Path:
+        """The file.
+
+        Raises:
+            CacheError: the cache folder is not the user's own.
+        """
+        return self._cache.path(FILE)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """All lines that can be read.
+
+        Raises:
+            CacheError: the file cannot be read.
+        """
+        return list(_parse(self._text()))
+
+    def timings(self, key: str) -> dict[str, Timing]:
+        """What was measured under a key, by candidate.
+
+        Raises:
+            CacheError: the file cannot be read.
+        """
+        found: dict[str, Timing] = {}
+        for entry in _parse(line for line in self._text() if key in line):
+            if entry["key"] == key:
+                found |= {name: Timing(**timing) for name, timing in entry["timings"].items()}
+        return found
+
+    def add(self, key: str, facts: Mapping[str, Any], timings: Mapping[str, Timing]) -> None:
+        """Append a line.
+
+        Raises:
+            CacheError: the file cannot be written.
+        """
+        measured = {name: asdict(timing) for name, timing in timings.items()}
+        self._append([{"key": key, "facts": dict(facts), "timings": measured}])
+
+    def merge(self, path: Path) -> int:
+        """Append the lines of another record that are not here yet; how many.
+
+        Raises:
+            CacheError: a file cannot be read or written.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CacheError(path, f"cannot read the tuning record {path}: {error}") from error
+        known = [json.dumps(entry, sort_keys=True) for entry in self.entries()]
+        new = [e for e in _parse(text.splitlines()) if json.dumps(e, sort_keys=True) not in known]
+        self._append(new)
+        return len(new)
+
+    def clear(self) -> None:
+        """Forget everything.
+
+        Raises:
+            CacheError: the file cannot be deleted.
+        """
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CacheError(self.path, f"cannot delete {self.path}: {error.strerror}") from error
+
+    def _text(self) -> list[str]:
+        try:
+            return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise CacheError(self.path, f"cannot read {self.path}: {error.strerror}") from error
+
+    def _append(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        text = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries)
+        with self._cache.lock(FILE):
+            try:
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(text)
+                self.path.chmod(0o600)
+            except OSError as error:
+                message = f"cannot write {self.path}: {error.strerror}"
+                raise CacheError(self.path, message) from error
+
+
+def _parse(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
+    for line in lines:
+        try:
+            entry = json.loads(line)
+            for timing in entry["timings"].values():
+                Timing(**timing)
+            known = isinstance(entry["key"], str) and isinstance(entry["facts"], dict)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            known = False
+        if known:
+            yield entry
+        elif line.strip():
+            logger.info("passing over an unreadable line of the tuning record")

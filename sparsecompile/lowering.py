@@ -1,0 +1,222 @@
+"""From packed nodes to calls of the op: which kernel serves each, or the dense linear after all."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch.fx import GraphModule, Node
+from torch.nn import functional as F
+
+from sparsecompile.epilogue import STEPS
+from sparsecompile.graph import Edit
+from sparsecompile.ops import MAX_DENSE, arguments
+from sparsecompile.packed import Packed
+from sparsecompile.packed_node import format_of, origins
+from sparsecompile.pattern import Match
+from sparsecompile.problem import Problem, Trial
+from sparsecompile.runtime import Slot
+from sparsecompile.spec import KernelSpec
+from sparsecompile.template import Kernel, Lowering
+from sparsecompile.weights import evaluate, live, lossy
+
+ROWS = (1, 4, 8, 16, 64, 256, 512)
+"""The m at which kernels for any m are compared; each stands for those after the one before."""
+_DENSITY_STEP = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """What became of one packed node.
+
+    Attributes:
+        origins: names of the linears it does the work of.
+        lowering: its kernel, if it has one, and why.
+        rows: out features.
+        nbytes: bytes of its layout; 0 where the dense linear serves it.
+    """
+
+    origins: tuple[str, ...]
+    lowering: Lowering
+    rows: int
+    nbytes: int
+
+    @property
+    def kernel(self) -> Kernel | None:
+        """The kernel, None where the dense linear serves it."""
+        return self.lowering.kernel
+
+
+def lower_packed(edit: Edit, tune: str) -> tuple[list[Slot], list[Lowered]]:
+    """Give every packed node its kernel: `packed_linear(...) -> sparsecompile::linear(...)`.
+
+    Where the dense linear is faster the node becomes dense again. Layouts become placeholders
+    after the graph's own, one for each slot, in order.
+
+    Args:
+        edit: the graph.
+        tune: `off`, `cached`, `fast` or `full`.
+
+    Raises:
+        BuildError: the compiler is missing or failed.
+        CacheError: the cache folder cannot be used.
+        Reject: no template supports a spec.
+    """
+    problems = {match.node: _problem(match, edit, tune) for match in edit.packed_nodes()}
+    samples: dict[Problem, Callable[[], Packed]] = {}
+    for match in edit.packed_nodes():
+        samples.setdefault(problems[match.node], _packer(match, edit))
+    lowerings = edit.device.lower(samples)
+    slots: dict[Hashable, tuple[Slot, Node, int]] = {}
+    lowered = []
+    for match in edit.packed_nodes():
+        lowering = lowerings[problems[match.node]]
+        kernel, names = lowering.kernel, origins(match.node)
+        rows = edit.value(match["weight"]).shape[0]
+        if kernel is None:
+            reason = dense_is_faster(lowering.trials)
+            edit.rejected("lower", match.node, reason)
+            for name in names:
+                edit.considered[name].reason = reason
+            _restore_dense(match, edit)
+            lowered.append(Lowered(names, lowering, rows, 0))
+            continue
+        key = (match["weight"], match["format"], kernel.layout)
+        if key not in slots:
+            slot = Slot(edit.binding(match["weight"]), kernel)
+            nbytes = slot.layout(live(slot.binding)).value.data.numel()
+            slots[key] = slot, _placeholder(edit.module, f"packed_{len(slots)}"), nbytes
+        _, weight, nbytes = slots[key]
+        dense = _dense_parts(match) if kernel.wants_dense else ()
+        x, bias, operands = match["x"], match["bias"], match["operands"]
+        args = arguments(x, weight, bias, operands, dense, rows, kernel.key)
+        op = torch.ops.sparsecompile.linear.default
+        value = edit.value(match.node)
+        new = edit.call(op, args, before=match.node, value=value, origins=names)
+        edit.replace(match.node, new)
+        lowered.append(Lowered(names, lowering, rows, nbytes))
+    edit.check()
+    return [slot for slot, _, _ in slots.values()], lowered
+
+
+def dense_is_faster(trials: tuple[Trial, ...]) -> str:
+    """Why a weight that could be packed was left dense, with the figures."""
+    parts = []
+    for rows in dict.fromkeys(t.rows for t in trials if t.chosen):
+        of_rows = [t for t in trials if t.rows == rows]
+        dense = next(t for t in of_rows if t.chosen)
+        others = [t for t in of_rows if not t.chosen]
+        best = min(others, key=lambda t: t.seconds)
+        parts.append(
+            f"m={rows} {dense.seconds * 1e3:.3g} ms, "
+            f"{best.candidate.split()[0]} {best.seconds * 1e3:.3g} ms"
+        )
+    return f"dense is faster: {'; '.join(parts)}"
+
+
+def _problem(match: Match, edit: Edit, tune: str) -> Problem:
+    x, weight = edit.value(match["x"]), edit.value(match["weight"])
+    lead = x.shape[:-1]
+    is_dynamic = not all(isinstance(size, int) for size in lead)
+    surveys = [edit.considered[name].survey for name in origins(match.node)]
+    kept = [1 - survey.zeros for survey in surveys if survey is not None]
+    density = sum(kept) / len(kept) if kept else 1.0
+    return Problem(
+        spec=KernelSpec(format_of(match["format"]), x.dtype, match["epilogue"]),
+        shape=(weight.shape[0], weight.shape[1]),
+        rows=ROWS if is_dynamic else (max(1, prod(lead)),),
+        is_dynamic=is_dynamic,
+        dense=_has_dense(match, edit),
+        tune=tune,
+        density=round(round(density / _DENSITY_STEP) * _DENSITY_STEP, 2),
+    )
+
+
+def _packer(match: Match, edit: Edit) -> Callable[[], Packed]:
+    """What packs the weight of a node, for measurements."""
+    binding, packed_format = edit.binding(match["weight"]), format_of(match["format"])
+
+    def pack() -> Packed:
+        with torch.no_grad():
+            return packed_format.pack(evaluate(binding, live(binding)))
+
+    return pack
+
+
+def _dense_parts(match: Match) -> tuple[Node, ...]:
+    """The dense weights of the linears that a node does the work of."""
+    weight: Node = match["weight"]
+    parts = weight.args[0] if weight.target is torch.cat else (weight,)
+    return tuple(parts)  # type: ignore[arg-type]
+
+
+def _has_dense(match: Match, edit: Edit) -> bool:
+    """Whether the dense linear can serve a node without computing or keeping another weight."""
+    parts = _dense_parts(match)
+    return (
+        format_of(match["format"]).codec.lossless
+        and not lossy(edit.binding(match["weight"]))
+        and len(parts) <= MAX_DENSE
+        and all(_is_view(part) for part in parts)
+    )
+
+
+def _is_view(node: Node) -> bool:
+    """Whether a weight is a parameter, transposed at most."""
+    return node.op == "placeholder" or (
+        node.target is torch.t and _is_view(node.all_input_nodes[0])
+    )
+
+
+def _restore_dense(match: Match, edit: Edit) -> None:
+    """`packed_linear(...) -> linear(...)` and the epilogue's steps; merged linears come apart."""
+    node, x, weights = match.node, match["x"], _dense_parts(match)
+    biases: tuple[Node | None, ...] = (match["bias"],)
+    if len(weights) > 1:
+        biases = (
+            tuple(match["bias"].args[0]) if match["bias"] is not None else (None,) * len(weights)
+        )
+    linears = [
+        edit.call(F.linear, (x, weight, bias), before=node)
+        for weight, bias in zip(weights, biases, strict=True)
+    ]
+    if len(linears) > 1 and _give_parts(node, linears, edit):
+        return
+    new = linears[0] if len(linears) == 1 else edit.call(torch.cat, (linears, -1), before=node)
+    operands = iter(match["operands"])
+    for name in match["epilogue"]:
+        step = STEPS[name]
+        args = (new, next(operands)) if step.has_operand else (new,)
+        new = edit.call(step.apply, args, before=node)
+    edit.replace(node, new)
+
+
+def _give_parts(node: Node, linears: list[Node], edit: Edit) -> bool:
+    """Where a merged node is only split again: hand out the linears. Whether it was so."""
+    if len(node.users) != 1:
+        return False
+    (split,) = node.users
+    if split.target is not torch.split:
+        return False
+    parts = list(split.users)
+    if any(part.target is not operator.getitem for part in parts):
+        return False
+    for part in parts:
+        edit.replace(part, linears[part.args[1]])  # type: ignore[index]
+    edit.erase(split)
+    edit.erase(node)
+    return True
+
+
+def _placeholder(module: GraphModule, name: str) -> Node:
+    """A new last placeholder."""
+    last = [node for node in module.graph.nodes if node.op == "placeholder"][-1]
+    with module.graph.inserting_after(last):
+        node = module.graph.placeholder(name)
+    # AOTAutograd asks every placeholder for its source, and takes None for "not Dynamo's".
+    node._dynamo_source = None
+    node.meta["tensor_dict"] = {"_dynamo_static_input_type": "unguarded"}
+    return node

@@ -1,0 +1,91 @@
+"""Problem: a packed linear that needs a kernel, and what the choice of one depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sparsecompile.packed import Packed
+from sparsecompile.spec import KernelSpec
+
+
+class Contents:
+    """What costs depend on in a packed weight, each looked up once.
+
+    Args:
+        packed: the weight.
+    """
+
+    def __init__(self, packed: Packed) -> None:
+        self.packed = packed
+        self.shape = packed.shape
+        self.nbytes = packed.nbytes
+        self.stored = max((t.numel() for t in packed.values.values()), default=0)
+        self._tiles: dict[tuple[int, int], int] = {}
+
+    @cached_property
+    def kept(self) -> Tensor:
+        """Which places of the dense weight `[n, k]` hold a value that is not zero: bool."""
+        return self.packed.unpack() != 0
+
+    @cached_property
+    def values(self) -> int:
+        """How many values are not zero."""
+        return int(self.kept.sum())
+
+    def tiles(self, rows: int, columns: int) -> int:
+        """How many tiles of this size hold a value that is not zero."""
+        key = (rows, columns)
+        if key not in self._tiles:
+            (n, k), kept = self.shape, self.kept
+            padded = torch.nn.functional.pad(kept, (0, -k % columns, 0, -n % rows))
+            tiles = padded.view(-(-n // rows), rows, -(-k // columns), columns)
+            self._tiles[key] = int(tiles.any(3).any(1).sum())
+        return self._tiles[key]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A packed linear that needs a kernel, and what the choice may depend on.
+
+    Attributes:
+        spec: what it computes.
+        shape: `(n, k)`.
+        rows: the m it will be called with, one for each range of them, rising.
+        is_dynamic: whether other m may come too; else there is one, that of `rows`.
+        dense: whether torch's dense linear may serve it: the dense weight is at hand.
+        tune: `off`, `cached`, `fast` or `full`.
+        density: share of stored values, rounded.
+    """
+
+    spec: KernelSpec
+    shape: tuple[int, int]
+    rows: tuple[int, ...]
+    is_dynamic: bool
+    dense: bool
+    tune: str
+    density: float
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate at one m.
+
+    Attributes:
+        rows: m.
+        candidate: its name.
+        seconds: median time of a call, weights not in the cache.
+        noise: seconds by which the median is uncertain.
+        nbytes: bytes that a call has to move.
+        chosen: whether it serves this m.
+    """
+
+    rows: int
+    candidate: str
+    seconds: float
+    noise: float
+    nbytes: int
+    chosen: bool = False
