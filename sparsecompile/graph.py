@@ -13,10 +13,10 @@ from torch.fx.node import map_arg
 
 from sparsecompile.bind import WeightView, writes_in_place
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Format
+from sparsecompile.packed import Codec, Format
 from sparsecompile.packed_node import PACKED, packed_linear, remember_format
 from sparsecompile.pattern import Match, Target
-from sparsecompile.survey import Survey, survey
+from sparsecompile.survey import Survey, survey, with_codec
 from sparsecompile.template import Device
 from sparsecompile.weights import Binding, lossy
 
@@ -128,10 +128,11 @@ class Edit:
         before: Node,
         operands: tuple[Node, ...] = (),
         epilogue: tuple[str, ...] = (),
+        activations: str = "float",
         origins: tuple[str, ...],
     ) -> Node:
         """Insert a `packed_linear`; for `before` and `origins` see `call`."""
-        args = (x, weight, bias, operands, remember_format(format), epilogue)
+        args = (x, weight, bias, operands, remember_format(format), epilogue, activations)
         example = self.value(x)
         value = example.new_empty((*example.shape[:-1], self.value(weight).shape[0]))
         return self.call(packed_linear, args, before=before, value=value, origins=origins)
@@ -177,18 +178,35 @@ class Edit:
         """
         return self.weights.binding(node)
 
-    def survey(self, linear: Node, weight: Any) -> Survey:
+    def survey(
+        self,
+        linear: Node,
+        weight: Any,
+        *,
+        codec: Codec | None = None,
+        activations: str = "float",
+        change: str = "",
+    ) -> Survey:
         """What every format finds in the weight of a linear; kept for the report.
+
+        Args:
+            linear: the linear.
+            weight: its weight.
+            codec: a lossy codec to ask for every structure with, `dense` included; None asks for
+                the lossless formats.
+            activations: see `KernelSpec`.
+            change: what is lossy in that, such as `quantize int8`.
 
         Raises:
             Reject: the weight cannot be taken.
         """
+        formats = self.formats if codec is None else with_codec(self.formats, codec)
         considered = Considered(self.weights.names(weight))
         try:
             considered.value = self.value(weight)
             binding = self.binding(weight)
-            considered.survey = survey(binding, self.formats, self.device)
-            considered.lossy = lossy(binding)
+            considered.survey = survey(binding, formats, self.device, activations)
+            considered.lossy = ", ".join(filter(None, (lossy(binding), change)))
         except Reject as reject:
             considered.reason = reject.reason
             raise

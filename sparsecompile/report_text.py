@@ -75,7 +75,7 @@ def render(report: Report, *, findings: bool = False, color: bool = False) -> st
         what = "left dense" if packed else "nothing was packed"
         _say(console, f"\n{what}, {_count(group)} of {len(nodes)}: {why}", "bold yellow")
         layout.print(console, group)
-    if nodes and all(node.zeros == 0 for node in nodes):
+    if nodes and not packed and all(node.zeros == 0 for node in nodes):
         _say(console, f"\n{_NO_ZEROS}")
     for title, linears in lossy(nodes):
         _say(console, f"\n{title}", "bold red")

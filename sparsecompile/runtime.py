@@ -125,7 +125,8 @@ def lower_packed(edit: Edit) -> tuple[list[Slot], list[Lowered]]:
 
 
 def _spec(match: Match, edit: Edit) -> KernelSpec:
-    return KernelSpec(format_of(match["format"]), edit.value(match["x"]).dtype, match["epilogue"])
+    dtype = edit.value(match["x"]).dtype
+    return KernelSpec(format_of(match["format"]), dtype, match["epilogue"], match["activations"])
 
 
 def _lower_all(specs: Iterable[KernelSpec], device: Device) -> dict[KernelSpec, Kernel | Extern]:

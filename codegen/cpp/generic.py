@@ -30,6 +30,7 @@ namespace {{
 
 using Element = {element};  // of x, bias, operands and y
 constexpr int operand_count = {operands};
+constexpr bool rounds_activations = {rounds};
 
 // Schedule.
 {schedule}
@@ -63,12 +64,14 @@ class GenericLinear(Template):
         """Return if both parts have C++ fragments.
 
         Raises:
-            Reject: another device, no fragment, or an unknown epilogue step.
+            Reject: another device, no fragment, an unknown epilogue step or rounding of x.
         """
         if target.device != "cpu":
             raise Reject(f"C++ is for CPUs, not for {target.device}")
         if spec.dtype not in ELEMENTS:
             raise Reject(f"{spec.dtype} activations have no C++ type")
+        if spec.activations not in ("float", "int8"):
+            raise Reject(f"no C++ rounds activations to {spec.activations!r}")
         for part in (spec.format.structure, spec.format.codec):
             _fragment(registry, part.family)
         check_epilogue(spec.epilogue)
@@ -110,6 +113,7 @@ class GenericLinear(Template):
                 structure.render(spec.format.structure, spec),
                 codec.render(spec.format.codec, spec),
                 read("activations.h"),
+                read("round.h"),
                 render_epilogue(spec.epilogue),
                 read("generic.h"),
             )
@@ -142,6 +146,7 @@ def _weight(spec: KernelSpec, schedule: Schedule, fields: dict[str, str]) -> str
     return WEIGHT.format(
         element=ELEMENTS[spec.dtype],
         operands=spec.operands,
+        rounds=str(spec.activations == "int8").lower(),
         schedule="\n".join(f"constexpr int64_t {c} = {v};" for c, v in schedule.choices),
         members="\n".join(members),
         assignments="\n".join(assignments),
