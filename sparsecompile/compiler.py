@@ -17,7 +17,8 @@ from torch.fx import GraphModule
 from sparsecompile.bind import WeightView
 from sparsecompile.dump import Dump
 from sparsecompile.errors import BuildError, CacheError, RejectedError, unwrapped_by_dynamo
-from sparsecompile.graph import Edit, copy_graph
+from sparsecompile.graph import Edit
+from sparsecompile.graph_copy import copy_graph
 from sparsecompile.inductor import compile_rest
 from sparsecompile.options import Options
 from sparsecompile.record import graph_report
@@ -203,7 +204,7 @@ class Compiler:
         dump.finish(self._report, sources)
         for node in graph.nodes:
             logger.info("%s: %s", node.weight, node.format or f"dense: {node.reason}")
-            wanted = node.zeros or self.options.prune
+            wanted = node.zeros or self.options.prune or self.options.quantize
             if self.options.strict and wanted and not node.packed and not failure:
                 raise RejectedError(node.weight, node.reason)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from sparsecompile.bind import WeightView, writes_in_place
@@ -225,6 +225,20 @@ class Edit:
             raise Reject(f"nothing is known of the shape and dtype of {node}")
         return example
 
+    def check_dtypes(self, weight: Node, **others: Node | None) -> None:
+        """Return if the named inputs of a linear that there are have its weight's dtype.
+
+        Raises:
+            Reject: one has another; kernels have one dtype for all.
+        """
+        dtype = self.value(weight).dtype
+        for name, other in others.items():
+            if other is not None and self.value(other).dtype != dtype:
+                raise Reject(
+                    f"{name} is {self.value(other).dtype}, the weight {dtype}; "
+                    "kernels need them equal"
+                )
+
     def same_shape(self, a: Any, b: Any) -> bool:
         """Whether two nodes surely have one shape and dtype; adds no guard on symbolic sizes."""
         # Imports sympy, which takes longer than all of torch.
@@ -276,22 +290,3 @@ def _fake_call(node: Node) -> Any:
     function = getattr(type(args[0]), node.target) if isinstance(node.target, str) else node.target
     with torch.no_grad():
         return function(*args)
-
-
-def copy_graph(module: GraphModule) -> GraphModule:
-    """A copy to edit: Dynamo reads its own graph again after the backend returns."""
-    graph = Graph(tracer_cls=module.graph._tracer_cls)
-    nodes: dict[Node, Node] = {}
-    graph.graph_copy(module.graph, nodes)
-    original = next(node for node in reversed(module.graph.nodes) if node.op == "output")
-    output = graph.output(map_arg(original.args[0], nodes.__getitem__), original.type)
-    output.meta.update(original.meta)
-    for old, new in nodes.items():
-        if hasattr(old, "_dynamo_source"):
-            new._dynamo_source = old._dynamo_source
-    copy = GraphModule(module, graph)
-    copy.meta = dict(module.meta)
-    for name in ("_param_name_to_source", "_source_to_user_stacks", "shape_env"):
-        if hasattr(module, name):
-            setattr(copy, name, getattr(module, name))
-    return copy

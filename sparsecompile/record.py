@@ -109,12 +109,12 @@ def _node_report(
 
 
 def _why_dense(name: str, considered: Considered, edit: Edit) -> str:
-    """The last refusal recorded for a linear."""
+    """The refusals recorded for a linear."""
     if considered.reason:
         return considered.reason
     reasons = [r.reason for r in edit.rewrites if r.node == name and r.reason]
     if reasons:
-        return reasons[-1]
+        return "; ".join(dict.fromkeys(reasons))
     try:
         considered.survey.format()  # type: ignore[union-attr]
     except Reject as reject:

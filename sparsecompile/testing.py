@@ -22,7 +22,8 @@ from torch.nn import functional as F
 from sparsecompile.bind import WeightView
 from sparsecompile.compiler import Compiler
 from sparsecompile.errors import Reject
-from sparsecompile.graph import Edit, copy_graph
+from sparsecompile.graph import Edit
+from sparsecompile.graph_copy import copy_graph
 from sparsecompile.occupancy import FLOAT_DTYPES, Occupancy
 from sparsecompile.packed import Format, Packed, Structure
 from sparsecompile.registry import default_registry
