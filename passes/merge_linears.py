@@ -18,8 +18,8 @@ from sparsecompile import Edit, Match, Pass, Phase, Reject, format_of, origins, 
 class MergeLinears(Pass):
     """`packed(x, a), packed(x, b) -> split(packed(x, cat(a, b)))`, such as q/k/v and gate/up.
 
-    Where formats and activations are equal and both or neither have a bias. The split is free: the parts are
-    views.
+    Where formats and activations are equal and both or neither have a bias. The split is free: the
+    parts are views.
 
     Attributes:
         most: how many linears may become one.

@@ -35,6 +35,7 @@ class Considered:
     """A linear whose weight was looked at.
 
     Attributes:
+        linear: its node, which may be gone from the graph but still has its place.
         weight: name of the weight in the model.
         value: fake tensor that stands for it, if known.
         survey: what was found, or None when it could not be taken.
@@ -42,6 +43,7 @@ class Considered:
         reason: why it could not be taken, else empty.
     """
 
+    linear: Node
     weight: str
     value: Tensor | None = None
     survey: Survey | None = None
@@ -201,7 +203,7 @@ class Edit:
             Reject: the weight cannot be taken.
         """
         formats = self.formats if codec is None else with_codec(self.formats, codec)
-        considered = Considered(self.weights.names(weight))
+        considered = Considered(linear, self.weights.names(weight))
         try:
             considered.value = self.value(weight)
             binding = self.binding(weight)

@@ -113,7 +113,9 @@ def _pad(weight: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 class Codec(ABC):
-    """How kept values are stored. The contract, held by `sparsecompile.testing`:
+    """How kept values are stored.
+
+    The contract, held by `sparsecompile.testing`:
 
     - `check` raises `Reject` for a weight with values that cannot be stored, and `encode` stores
       the values of every other one;

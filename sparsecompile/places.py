@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Where the slots of one weight are; worked out when a codec asks, so that `float` pays nothing.
+    """Where the slots of one weight are.
+
+    Worked out when a codec asks, so that `float` pays nothing.
 
     Attributes:
         structure: the weight's structure.

@@ -41,7 +41,7 @@ def graph_report(
     packed = {name: low for low in lowered for name in low.origins}
     nodes = [
         _node_report(graph, name, considered, packed.get(name), edit)
-        for name, considered in edit.considered.items()
+        for name, considered in sorted(edit.considered.items(), key=lambda item: item[1].linear)
     ]
     linear = Call(LINEAR, ("x", "weight", "bias"))
     for node in edit.nodes():

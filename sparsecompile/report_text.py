@@ -30,7 +30,7 @@ WIDTH = 100
 """Columns of the text."""
 
 _NAME = 24
-"""Columns that a name has at least; formats and kernels wrap before it gets fewer."""
+"""Columns that a long name has at least; formats and kernels wrap before it gets fewer."""
 _LEFT = tuple(map(HEADS.index, ("dtype", "format", "kernel")))
 _WRAPPED = tuple(map(HEADS.index, ("format", "kernel")))
 _NO_ZEROS = 'options={"prune": "2:4"} makes zeros, and changes what the model computes.'
@@ -108,7 +108,8 @@ class _Layout:
             for i in range(len(HEADS))
             if any(cell[i] for cell in cells)
         }
-        while self._room < _NAME:
+        name = min(_NAME, max((_columns(str(row)) for row in rows), default=0))
+        while self._room < name:
             self._widths[max(self._widths, key=self._can_wrap)] -= 1
         labels = [label for section in sections for label, _ in self._lines(section)]
         self._label = min(self._room, max(map(_columns, ("linear", *labels))))

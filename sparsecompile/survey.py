@@ -95,9 +95,7 @@ def survey(
     return PACK_CACHE.get(binding, live(binding), purpose, look).value
 
 
-def _look(
-    formats: tuple[Format, ...], device: Device, activations: str, dense: Tensor
-) -> Survey:
+def _look(formats: tuple[Format, ...], device: Device, activations: str, dense: Tensor) -> Survey:
     occupancy = Occupancy(dense)
     weight = occupancy.weight
     dense_bytes = weight.numel() * weight.element_size()

@@ -39,8 +39,8 @@ class CppCodegen(Codegen):
     def candidates(self, spec: KernelSpec, target: Target, registry: Registry) -> list[Candidate]:
         """Everything that can serve the spec, best guess first.
 
-        Where the weight is dense as it is, that is a library, else a template; a spec that no template
-        supports has no candidates, since a dense weight needs no packing.
+        Where the weight is dense as it is, that is a library, else a template; a spec that no
+        template supports has no candidates, since a dense weight needs no packing.
 
         Raises:
             Reject: no candidates; every refusal is in the reason.

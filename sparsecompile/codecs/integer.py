@@ -92,9 +92,7 @@ class SymmetricInteger(Codec):
         integers = (values / scales.float()[groups]).round_().to(torch.int8)
         return {"values": self._store(integers), "scales": scales.view(places.shape[0], count)}
 
-    def decode(
-        self, tensors: Mapping[str, Tensor], places: Places, dtype: torch.dtype
-    ) -> Tensor:
+    def decode(self, tensors: Mapping[str, Tensor], places: Places, dtype: torch.dtype) -> Tensor:
         """`values * scales`, exact in float32 and then rounded to `dtype`."""
         scales = tensors["scales"].reshape(-1).float()[places.groups(self.group)]
         integers = self._load(tensors["values"], scales.numel())

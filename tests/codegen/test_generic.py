@@ -208,8 +208,8 @@ def test_refuses_other_devices_and_missing_fragments(registry: Registry) -> None
         template.supports(spec, Target.host(), Registry())
     with pytest.raises(Reject, match="float64 activations have no C\\+\\+ type"):
         template.supports(KernelSpec(spec.format, torch.float64), Target.host(), registry)
+    strange = KernelSpec(spec.format, torch.float32, activations="int3")
     with pytest.raises(Reject, match="no C\\+\\+ rounds activations to 'int3'"):
-        strange = KernelSpec(spec.format, torch.float32, activations="int3")
         template.supports(strange, Target.host(), registry)
 
 

@@ -14,7 +14,9 @@ ROW_SCALES = """\
 
 namespace {{
 
-SC_INLINE float scale_of(const Weight& w, int64_t row, int64_t) {{ return to_float(w.scales[row]); }}
+SC_INLINE float scale_of(const Weight& w, int64_t row, int64_t) {{
+  return to_float(w.scales[row]);
+}}
 
 template <int count, class Column>
 SC_INLINE Floats<count> scales_of(const Weight& w, int64_t row, Column&&) {{

@@ -10,6 +10,7 @@ namespace {
 
 using Element = bfloat16;  // of x, bias, operands and y
 constexpr int operand_count = 0;
+constexpr bool rounds_activations = false;
 
 // Schedule.
 constexpr int64_t batch_columns = 64;
@@ -95,7 +96,8 @@ SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& vis
     const int64_t column = static_cast<int64_t>(w.col[at]) * block_width + v * width;
     const int64_t slot = (at * block_height + row % block_height) * block_width + v * width;
     visit_vector(chain, slot,
-                 [&](const float* x) SC_INLINED { return load<Floats<width>>(x + column); });
+                 [&](const float* x) SC_INLINED { return load<Floats<width>>(x + column); },
+                 [&](int i) SC_INLINED { return column + i; });
   };
   for (; block + 4 <= end; block += 4) {
     for (int v = 0; v < vectors; ++v) {
@@ -119,8 +121,8 @@ SC_INLINE float decode(const Weight& w, int64_t, int64_t, int64_t slot) {
   return to_float(w.values[slot]);
 }
 
-template <int count>
-SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
+template <int count, class Column>
+SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Column&&) {
   prefetch(w.values + slot);
   return load_floats<count>(w.values + slot);
 }
@@ -128,6 +130,8 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
 }  // namespace
 
 // ... activations.h ...
+
+// ... round.h ...
 
 namespace {
 
