@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from importlib import import_module, metadata
 from types import ModuleType
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from sparsecompile.errors import RegistrationError
 from sparsecompile.packed import Codec, Format, Structure
@@ -93,7 +93,7 @@ class Registry:
         for part in self.all(kind):
             if part.family == family and name.endswith("]"):
                 try:
-                    return cast(Part, part.parse(parameters.removesuffix("]")))
+                    return part.parse(parameters.removesuffix("]"))
                 except ValueError as error:
                     text = f"no {kind.__name__.lower()} {name!r}: {error}"
                     raise RegistrationError(name, text) from error

@@ -9,6 +9,7 @@ from torch import Tensor
 from sparsecompile.codegen.cpp.epilogues import check_epilogue, render_epilogue
 from sparsecompile.codegen.cpp.fragment import ELEMENTS, CppFragment
 from sparsecompile.codegen.cpp.layout import concatenate
+from sparsecompile.codegen.cpp.rounding import check_rounding, render_rounding
 from sparsecompile.codegen.cpp.text import read
 from sparsecompile.errors import RegistrationError, Reject
 from sparsecompile.packed import Packed
@@ -30,7 +31,6 @@ namespace {{
 
 using Element = {element};  // of x, bias, operands and y
 constexpr int operand_count = {operands};
-constexpr bool rounds_activations = {rounds};
 
 // Schedule.
 {schedule}
@@ -70,11 +70,10 @@ class GenericLinear(Template):
             raise Reject(f"C++ is for CPUs, not for {target.device}")
         if spec.dtype not in ELEMENTS:
             raise Reject(f"{spec.dtype} activations have no C++ type")
-        if spec.activations not in ("float", "int8"):
-            raise Reject(f"no C++ rounds activations to {spec.activations!r}")
         for part in (spec.format.structure, spec.format.codec):
             _fragment(registry, part.family)
         check_epilogue(spec.epilogue)
+        check_rounding(spec.activations)
 
     def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
         """The default for the target's vector width.
@@ -113,7 +112,7 @@ class GenericLinear(Template):
                 structure.render(spec.format.structure, spec),
                 codec.render(spec.format.codec, spec),
                 read("activations.h"),
-                read("round.h"),
+                render_rounding(spec.activations),
                 render_epilogue(spec.epilogue),
                 read("generic.h"),
             )
@@ -146,7 +145,6 @@ def _weight(spec: KernelSpec, schedule: Schedule, fields: dict[str, str]) -> str
     return WEIGHT.format(
         element=ELEMENTS[spec.dtype],
         operands=spec.operands,
-        rounds=str(spec.activations == "int8").lower(),
         schedule="\n".join(f"constexpr int64_t {c} = {v};" for c, v in schedule.choices),
         members="\n".join(members),
         assignments="\n".join(assignments),

@@ -10,7 +10,6 @@ namespace {
 
 using Element = bfloat16;  // of x, bias, operands and y
 constexpr int operand_count = 0;
-constexpr bool rounds_activations = false;
 
 // Schedule.
 constexpr int64_t batch_columns = 64;
@@ -196,6 +195,12 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t row, int64_t slot
 }  // namespace
 
 // ... activations.h ...
+
+namespace {
+
+constexpr bool rounds_activations = false;
+
+}  // namespace
 
 // ... round.h ...
 

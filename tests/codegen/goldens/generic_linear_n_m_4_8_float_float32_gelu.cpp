@@ -10,7 +10,6 @@ namespace {
 
 using Element = float;  // of x, bias, operands and y
 constexpr int operand_count = 0;
-constexpr bool rounds_activations = false;
 
 // Schedule.
 constexpr int64_t batch_columns = 64;
@@ -178,6 +177,12 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Co
 }  // namespace
 
 // ... activations.h ...
+
+namespace {
+
+constexpr bool rounds_activations = false;
+
+}  // namespace
 
 // ... round.h ...
 
