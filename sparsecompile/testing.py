@@ -172,15 +172,7 @@ def _check_lossy(packed: Packed, weight: Tensor) -> None:
 
 def _check_same_tensors(first: Mapping[str, Tensor], again: Mapping[str, Tensor]) -> None:
     for name, tensor in first.items():
-        assert _same_bits(tensor, again[name]), f"{name} differs when packed again"
-
-
-def _same_bits(a: Tensor, b: Tensor) -> bool:
-    return (
-        torch.equal(a.nan_to_num(0), b.nan_to_num(0))
-        if a.is_floating_point()
-        else (torch.equal(a, b))
-    )
+        torch.testing.assert_close(again[name], tensor, rtol=0, atol=0, equal_nan=True)
 
 
 def _check_refusal(format: Format, weight: Tensor, found: Reject) -> None:

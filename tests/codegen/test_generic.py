@@ -242,7 +242,13 @@ def test_blocks_that_are_not_built_in(
 @pytest.mark.slow
 @pytest.mark.skipif(Target.host().arch != "x86_64", reason="instruction sets of x86_64")
 @pytest.mark.parametrize("isa", ["avx2", "portable"])
-@pytest.mark.parametrize("name", ["n_m[2:4]", "n_m[1:2]", "n_m[4:8]", "n_m[8:16]", "bitmap", "csr"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("n_m[2:4]", "n_m[1:2]", "n_m[4:8]", "n_m[8:16]", "bitmap", "csr"),
+        *("dense/int8", "n_m[2:4]/int4[group=32]", "bitmap/int4"),
+    ],
+)
 def test_older_instruction_sets(
     name: str, isa: str, build: Build, pack: Pack, check_linear: Check
 ) -> None:
