@@ -16,10 +16,13 @@ class DenseLinear(Extern):
         """Return for every lossless format, of which the dense weight is another spelling.
 
         Raises:
-            Reject: the format is lossy: the dense weight would give another result.
+            Reject: the format or what is done to x is lossy: the dense linear would give another
+                result.
         """
         if not spec.format.codec.lossless:
             raise Reject(f"{spec.format} is lossy, the dense weight gives another result")
+        if spec.activations != "float":
+            raise Reject(f"the dense linear does not round activations to {spec.activations}")
 
 
 COMPONENTS = (DenseLinear(),)

@@ -100,6 +100,7 @@ class FuseEpilogue(Rule[str]):
             before=node,
             operands=operands,
             epilogue=(*match["epilogue"], facts),
+            activations=match["activations"],
             origins=origins(linear),
         )
         edit.replace(node, new)

@@ -18,8 +18,8 @@ from sparsecompile import Edit, Match, Pass, Phase, Reject, format_of, origins, 
 class MergeLinears(Pass):
     """`packed(x, a), packed(x, b) -> split(packed(x, cat(a, b)))`, such as q/k/v and gate/up.
 
-    Where the formats are equal and both or neither have a bias. The split is free: the parts are
-    views.
+    Where formats and activations are equal and both or neither have a bias. The split is free: the
+    parts are views.
 
     Attributes:
         most: how many linears may become one.
@@ -36,7 +36,7 @@ class MergeLinears(Pass):
         groups: dict[object, list[Match]] = defaultdict(list)
         for match in edit.packed_nodes():
             if not match["epilogue"]:
-                key = (match["x"], match["format"], match["bias"] is None)
+                key = (match["x"], match["format"], match["activations"], match["bias"] is None)
                 groups[key].append(match)
         for group in groups.values():
             if len(group) < 2:
@@ -82,6 +82,7 @@ class MergeLinears(Pass):
             bias,
             format_of(group[0]["format"]),
             before=first,
+            activations=group[0]["activations"],
             origins=tuple(name for match in group for name in origins(match.node)),
         )
         split = edit.call(torch.split, (merged, sizes, -1), before=first)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sparsecompile import LINEAR, Call, Edit, Format, Match, Phase, Reject, Rule
+from sparsecompile import LINEAR, Call, Edit, Format, Match, Phase, Rule
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,7 @@ class PackLinear(Rule[Format]):
     def guard(self, match: Match, edit: Edit) -> Format:
         """The format."""
         found = edit.survey(match.node, match["weight"]).format()
-        dtype = edit.value(match["weight"]).dtype
-        for name in ("x", "bias"):
-            if match[name] is not None and edit.value(match[name]).dtype != dtype:
-                raise Reject(
-                    f"{name} is {edit.value(match[name]).dtype}, the weight {dtype}; "
-                    "kernels need them equal"
-                )
+        edit.check_dtypes(match["weight"], x=match["x"], bias=match["bias"])
         return found
 
     def replace(self, match: Match, facts: Format, edit: Edit) -> None:

@@ -10,8 +10,10 @@ from typing import Any
 
 from torch.nn import Module
 
+from sparsecompile.activations import quantize_activation
 from sparsecompile.bind import weight_function, writes_in_place
 from sparsecompile.codecs.float import Float
+from sparsecompile.codecs.integer import Int4, Int8
 from sparsecompile.compiler import Compiler
 from sparsecompile.epilogue import MAX_OPERANDS, STEPS
 from sparsecompile.errors import (
@@ -31,6 +33,14 @@ from sparsecompile.options import Options
 from sparsecompile.packed import Codec, Format, Packed, Structure
 from sparsecompile.packed_node import PACKED, format_of, origins, packed_linear
 from sparsecompile.pattern import Call, Match
+from sparsecompile.places import Places
+from sparsecompile.quantized_node import (
+    QUANTIZED_ACTIVATION,
+    QUANTIZED_WEIGHT,
+    codec_of,
+    quantize_weight,
+    remember_codec,
+)
 from sparsecompile.registry import Component, Registry, default_registry
 from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report
 from sparsecompile.rule import Pass, Phase, Rule
@@ -94,6 +104,8 @@ __all__ = [
     "NM",
     "PACKED",
     "PACK_CACHE",
+    "QUANTIZED_ACTIVATION",
+    "QUANTIZED_WEIGHT",
     "STEPS",
     "Bitmap",
     "Block",
@@ -111,6 +123,8 @@ __all__ = [
     "Format",
     "Fragment",
     "GraphReport",
+    "Int4",
+    "Int8",
     "Kernel",
     "KernelChoice",
     "KernelSpec",
@@ -124,6 +138,7 @@ __all__ = [
     "Pass",
     "PassError",
     "Phase",
+    "Places",
     "RegistrationError",
     "Registry",
     "Reject",
@@ -136,13 +151,17 @@ __all__ = [
     "Structure",
     "Target",
     "Template",
+    "codec_of",
     "default_registry",
     "explain",
     "format_of",
     "origins",
     "packed_linear",
+    "quantize_activation",
+    "quantize_weight",
     "refresh",
     "register",
+    "remember_codec",
     "weight_function",
     "writes_in_place",
 ]

@@ -58,6 +58,9 @@ app.add_typer(bench, name="bench")
 def explain(
     target: Annotated[str, typer.Argument(metavar="MODULE:FACTORY", help="What makes the model.")],
     prune: Annotated[str | None, typer.Option(help="Lossy: '2:4', 'unstructured(0.8)'.")] = None,
+    quantize: Annotated[
+        str | None, typer.Option(help="Lossy: 'int8-weight-only', 'int8', 'int4[group=32]'.")
+    ] = None,
     formats: Annotated[str | None, typer.Option(help="Only these: 'n_m[2:4],bitmap'.")] = None,
     device: Annotated[str | None, typer.Option("--target", help="Such as 'cpu[avx2]'.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where zeros stay dense.")] = False,
@@ -78,6 +81,7 @@ def explain(
     model, args, kwargs = load_model(target)
     options: dict[str, Any] = {"strict": strict}
     options |= {"prune": prune} if prune is not None else {}
+    options |= {"quantize": quantize} if quantize is not None else {}
     options |= {"target": device} if device is not None else {}
     # A comma between brackets belongs to the format.
     options |= {"formats": re.split(r",(?![^\[]*\])", formats)} if formats is not None else {}

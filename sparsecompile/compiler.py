@@ -17,7 +17,8 @@ from torch.fx import GraphModule
 from sparsecompile.bind import WeightView
 from sparsecompile.dump import Dump
 from sparsecompile.errors import BuildError, CacheError, RejectedError, unwrapped_by_dynamo
-from sparsecompile.graph import Edit, copy_graph
+from sparsecompile.graph import Edit
+from sparsecompile.graph_copy import copy_graph
 from sparsecompile.inductor import compile_rest
 from sparsecompile.lowering import Lowered, lower_packed
 from sparsecompile.options import Options
@@ -205,7 +206,7 @@ class Compiler:
         dump.finish(self._report, sources)
         for node in graph.nodes:
             logger.info("%s: %s", node.weight, node.format or f"dense: {node.reason}")
-            wanted = node.zeros or self.options.prune
+            wanted = node.zeros or self.options.prune or self.options.quantize
             # What was measured to be faster dense is no failure to pack it.
             refused = not node.packed and not node.trials and not failure
             if self.options.strict and wanted and refused:

@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from sparsecompile.bind import WeightView, writes_in_place
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Format
+from sparsecompile.packed import Codec, Format
 from sparsecompile.packed_node import PACKED, packed_linear, remember_format
 from sparsecompile.pattern import Match, Target
-from sparsecompile.survey import Survey, survey
+from sparsecompile.survey import Survey, survey, with_codec
 from sparsecompile.template import Device
 from sparsecompile.weights import Binding, lossy
 
@@ -35,6 +35,7 @@ class Considered:
     """A linear whose weight was looked at.
 
     Attributes:
+        linear: its node, which may be gone from the graph but still has its place.
         weight: name of the weight in the model.
         value: fake tensor that stands for it, if known.
         survey: what was found, or None when it could not be taken.
@@ -42,6 +43,7 @@ class Considered:
         reason: why it could not be taken, else empty.
     """
 
+    linear: Node
     weight: str
     value: Tensor | None = None
     survey: Survey | None = None
@@ -128,10 +130,11 @@ class Edit:
         before: Node,
         operands: tuple[Node, ...] = (),
         epilogue: tuple[str, ...] = (),
+        activations: str = "float",
         origins: tuple[str, ...],
     ) -> Node:
         """Insert a `packed_linear`; for `before` and `origins` see `call`."""
-        args = (x, weight, bias, operands, remember_format(format), epilogue)
+        args = (x, weight, bias, operands, remember_format(format), epilogue, activations)
         example = self.value(x)
         value = example.new_empty((*example.shape[:-1], self.value(weight).shape[0]))
         return self.call(packed_linear, args, before=before, value=value, origins=origins)
@@ -177,18 +180,35 @@ class Edit:
         """
         return self.weights.binding(node)
 
-    def survey(self, linear: Node, weight: Any) -> Survey:
+    def survey(
+        self,
+        linear: Node,
+        weight: Any,
+        *,
+        codec: Codec | None = None,
+        activations: str = "float",
+        change: str = "",
+    ) -> Survey:
         """What every format finds in the weight of a linear; kept for the report.
+
+        Args:
+            linear: the linear.
+            weight: its weight.
+            codec: a lossy codec to ask for every structure with, `dense` included; None asks for
+                the lossless formats.
+            activations: see `KernelSpec`.
+            change: what is lossy in that, such as `quantize int8`.
 
         Raises:
             Reject: the weight cannot be taken.
         """
-        considered = Considered(self.weights.names(weight))
+        formats = self.formats if codec is None else with_codec(self.formats, codec)
+        considered = Considered(linear, self.weights.names(weight))
         try:
             considered.value = self.value(weight)
             binding = self.binding(weight)
-            considered.survey = survey(binding, self.formats, self.device)
-            considered.lossy = lossy(binding)
+            considered.survey = survey(binding, formats, self.device, activations)
+            considered.lossy = ", ".join(filter(None, (lossy(binding), change)))
         except Reject as reject:
             considered.reason = reject.reason
             raise
@@ -206,6 +226,20 @@ class Edit:
         if not isinstance(example, Tensor):
             raise Reject(f"nothing is known of the shape and dtype of {node}")
         return example
+
+    def check_dtypes(self, weight: Node, **others: Node | None) -> None:
+        """Return if the named inputs of a linear that there are have its weight's dtype.
+
+        Raises:
+            Reject: one has another; kernels have one dtype for all.
+        """
+        dtype = self.value(weight).dtype
+        for name, other in others.items():
+            if other is not None and self.value(other).dtype != dtype:
+                raise Reject(
+                    f"{name} is {self.value(other).dtype}, the weight {dtype}; "
+                    "kernels need them equal"
+                )
 
     def same_shape(self, a: Any, b: Any) -> bool:
         """Whether two nodes surely have one shape and dtype; adds no guard on symbolic sizes."""
@@ -258,22 +292,3 @@ def _fake_call(node: Node) -> Any:
     function = getattr(type(args[0]), node.target) if isinstance(node.target, str) else node.target
     with torch.no_grad():
         return function(*args)
-
-
-def copy_graph(module: GraphModule) -> GraphModule:
-    """A copy to edit: Dynamo reads its own graph again after the backend returns."""
-    graph = Graph(tracer_cls=module.graph._tracer_cls)
-    nodes: dict[Node, Node] = {}
-    graph.graph_copy(module.graph, nodes)
-    original = next(node for node in reversed(module.graph.nodes) if node.op == "output")
-    output = graph.output(map_arg(original.args[0], nodes.__getitem__), original.type)
-    output.meta.update(original.meta)
-    for old, new in nodes.items():
-        if hasattr(old, "_dynamo_source"):
-            new._dynamo_source = old._dynamo_source
-    copy = GraphModule(module, graph)
-    copy.meta = dict(module.meta)
-    for name in ("_param_name_to_source", "_source_to_user_stacks", "shape_env"):
-        if hasattr(module, name):
-            setattr(copy, name, getattr(module, name))
-    return copy

@@ -125,7 +125,9 @@ def _problem(match: Match, edit: Edit, tune: str) -> Problem:
     kept = [1 - survey.zeros for survey in surveys if survey is not None]
     density = sum(kept) / len(kept) if kept else 1.0
     return Problem(
-        spec=KernelSpec(format_of(match["format"]), x.dtype, match["epilogue"]),
+        spec=KernelSpec(
+            format_of(match["format"]), x.dtype, match["epilogue"], match["activations"]
+        ),
         shape=(weight.shape[0], weight.shape[1]),
         rows=ROWS if is_dynamic else (max(1, prod(lead)),),
         is_dynamic=is_dynamic,

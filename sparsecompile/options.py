@@ -29,12 +29,15 @@ class Options:
             `"without"` lists passes to leave out.
         prune: lossy. `"2:4"`, `"unstructured(0.8)"`, `"block(16,16,0.5)"` for every linear, or a
             mapping from name patterns (`"*.mlp.*"`) to these; the first that matches counts.
+        quantize: lossy. `"int8-weight-only"` (one scale a row), `"int8"` (also every row of the
+            activations, when it runs), `"int4"` (weights only, a scale for 128 columns) for every
+            linear, with other groups as in `"int4[group=32]"`, or a mapping as for `prune`.
         tune: how kernels are chosen. `"fast"`, the default, measures a few candidates and the
             dense linear once for each shape and remembers the result; `"full"` measures every
             schedule; `"cached"` takes what was measured before and measures nothing; `"off"`
             packs whatever is smaller, unmeasured. `$SPARSECOMPILE_TUNE` changes the default.
         strict: raise `RejectedError` where a linear would be left dense although it holds zeros
-            or was asked to be pruned, and build errors instead of running dense.
+            or was asked to be pruned or quantised, and build errors instead of running dense.
         target: `"cpu"`, or with an instruction set: `"cpu[avx2]"`, `"cpu[portable]"`.
         dump: folder that gets the graph after every pass, the generated sources and the report.
         inductor: options for Inductor, such as `{"max_autotune": True}`.
@@ -43,6 +46,7 @@ class Options:
     formats: tuple[str, ...] | None = None
     passes: Mapping[str, Any] = field(default_factory=dict)
     prune: str | Mapping[str, str] | None = None
+    quantize: str | Mapping[str, str] | None = None
     tune: str = field(default_factory=_default_tune)
     strict: bool = False
     target: str = "cpu"
@@ -82,9 +86,10 @@ class Options:
             "a list of format names",
         )
         self._require("passes", isinstance(self.passes, Mapping), "a mapping from pass names")
-        self._require(
-            "prune", isinstance(self.prune, (str, Mapping, type(None))), "a recipe or a mapping"
-        )
+        for name in ("prune", "quantize"):
+            given = getattr(self, name)
+            holds = isinstance(given, (str, Mapping, type(None)))
+            self._require(name, holds, "a recipe or a mapping")
         self._require("tune", self.tune in TUNE, f"one of {', '.join(TUNE)}")
         self._require("strict", isinstance(self.strict, bool), "True or False")
         self._require("target", isinstance(self.target, str), "a string such as 'cpu'")

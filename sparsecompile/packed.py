@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparsecompile.occupancy import Occupancy
+from sparsecompile.places import Places
 
 if TYPE_CHECKING:
     import sympy
@@ -112,7 +113,16 @@ def _pad(weight: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 class Codec(ABC):
-    """How kept values are stored. The contract: `decode(encode(v)) == v` when `lossless`."""
+    """How kept values are stored.
+
+    The contract, held by `sparsecompile.testing`:
+
+    - `check` raises `Reject` for a weight with values that cannot be stored, and `encode` stores
+      the values of every other one;
+    - `decode(encode(v)) == v` when `lossless`, else it is within `error_bound` of `v`, and
+      encoding what `decode` gives in float32 gives the same bytes again;
+    - the bits of the value tensors are exactly `value_bits()`.
+    """
 
     family: ClassVar[str]
     lossless: ClassVar[bool]
@@ -133,17 +143,29 @@ class Codec(ABC):
             raise ValueError(f"{cls.family} takes no parameters")
         return cls()
 
-    @abstractmethod
-    def encode(self, values: Tensor) -> dict[str, Tensor]:
-        """Value tensors for `values` `[slots]` (float32, bfloat16 or float16).
+    def check(self, weight: Tensor) -> None:  # noqa: B027 - most codecs store every value
+        """Return if every value of the dense weight `[n, k]` can be stored.
 
         Raises:
-            Reject: these values cannot be stored by this codec.
+            Reject: one cannot; the reason names its place.
         """
 
     @abstractmethod
-    def decode(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
-        """The values `[slots]` in `dtype` that `tensors` stand for."""
+    def encode(self, values: Tensor, places: Places) -> dict[str, Tensor]:
+        """Value tensors for `values` `[slots]` (float32, bfloat16 or float16).
+
+        Args:
+            values: of a weight that `check` lets pass.
+            places: row and column of every slot, for scales that belong to them.
+        """
+
+    @abstractmethod
+    def decode(self, tensors: Mapping[str, Tensor], places: Places, dtype: torch.dtype) -> Tensor:
+        """The values `[slots]` that `tensors` stand for, rounded to `dtype`; exact in float32."""
+
+    def error_bound(self, tensors: Mapping[str, Tensor], places: Places) -> Tensor:
+        """How far `decode` in float32 may be from what was encoded: `[slots]` float32, or `[]`."""
+        return torch.zeros(())
 
     @abstractmethod
     def value_bits(self, dtype: torch.dtype) -> sympy.Expr:
@@ -187,10 +209,12 @@ class Format:
             Reject: the weight does not have this structure, or the codec cannot store a value.
         """
         occupancy = weight if isinstance(weight, Occupancy) else Occupancy(weight)
-        self.structure.find(occupancy)
+        slots = self.structure.find(occupancy)
+        self.codec.check(occupancy.weight)
         index = self.structure.encode(occupancy)
-        values = self.codec.encode(self.structure.gather(occupancy.weight, index))
-        return Packed(self, occupancy.shape, occupancy.weight.dtype, index, values)
+        gathered = self.structure.gather(occupancy.weight, index)
+        values = self.codec.encode(gathered, Places(self.structure, index, occupancy.shape))
+        return Packed(self, occupancy.shape, occupancy.weight.dtype, slots, index, values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +224,7 @@ class Packed:
     Attributes:
         shape: `(n, k)` of the dense weight.
         dtype: dtype of the dense weight.
+        slots: stored values, padding included.
         index: the structure's tensors by name, in order.
         values: the codec's tensors by name, in order.
     """
@@ -207,6 +232,7 @@ class Packed:
     format: Format
     shape: tuple[int, int]
     dtype: torch.dtype
+    slots: int
     index: Mapping[str, Tensor]
     values: Mapping[str, Tensor]
 
@@ -226,11 +252,20 @@ class Packed:
         dense = self.shape[0] * self.shape[1] * self.dtype.itemsize
         return dense / self.nbytes if self.nbytes else float("inf")
 
-    def unpack(self) -> Tensor:
-        """The dense weight `[n, k]`: `zeros.flatten()[positions] = values`."""
-        structure = self.format.structure
-        padded = structure.padded(self.shape)
-        values = self.format.codec.decode(self.values, self.dtype)
-        dense = torch.zeros(padded[0] * padded[1], dtype=self.dtype)
-        dense[structure.positions(self.index, self.shape)] = values
+    @property
+    def places(self) -> Places:
+        """Where the slots are."""
+        return Places(self.format.structure, self.index, self.shape)
+
+    def unpack(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The dense weight `[n, k]`: `zeros.flatten()[positions] = values`.
+
+        Args:
+            dtype: to which values are rounded, by default the weight's own. What a lossy format
+                stores is exact in float32, and that is what kernels multiply with.
+        """
+        padded, places = self.format.structure.padded(self.shape), self.places
+        values = self.format.codec.decode(self.values, places, dtype or self.dtype)
+        dense = torch.zeros(padded[0] * padded[1], dtype=values.dtype)
+        dense[places.flat] = values
         return dense.view(padded)[: self.shape[0], : self.shape[1]].contiguous()

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn import functional as F
 
+from sparsecompile.activations import ACTIVATIONS
 from sparsecompile.bind import weight_reader
 from sparsecompile.epilogue import apply_epilogue
 from sparsecompile.packed import Format
@@ -20,21 +21,25 @@ def packed_linear(
     operands: tuple[Tensor, ...],
     format: str,
     epilogue: tuple[str, ...] = (),
+    activations: str = "float",
 ) -> Tensor:
     """What a packed linear computes: a node of the graph until it gets its kernel.
 
-    `x` `[..., k]`, `weight` `[n, k]` dense, `bias` `[n]` or None, `operands` `[..., n]`. This is
-    the definition; a compiled graph calls the op `sparsecompile::linear` instead.
+    `x` `[..., k]`, `weight` `[n, k]` dense, `bias` `[n]` or None, `operands` `[..., n]`;
+    `activations` names what is done to x. This is the definition; a compiled graph calls the op
+    `sparsecompile::linear` instead.
     """
     dense = _FORMATS[format].pack(weight).unpack()
-    return apply_epilogue(F.linear(x, dense, bias), epilogue, operands)
+    return apply_epilogue(F.linear(ACTIVATIONS[activations](x), dense, bias), epilogue, operands)
 
 
 _FORMATS: dict[str, Format] = {}
 """Formats by name, for the nodes that were made with them: a node's arguments are plain data."""
 
 PACKED = Call(
-    (packed_linear,), ("x", "weight", "bias", "operands", "format", "epilogue"), capture="linear"
+    (packed_linear,),
+    ("x", "weight", "bias", "operands", "format", "epilogue", "activations"),
+    capture="linear",
 )
 """Pattern of a packed linear."""
 

@@ -23,7 +23,7 @@ class Contents:
         self.packed = packed
         self.shape = packed.shape
         self.nbytes = packed.nbytes
-        self.stored = max((t.numel() for t in packed.values.values()), default=0)
+        self.stored = packed.slots
         self._tiles: dict[tuple[int, int], int] = {}
 
     @cached_property

@@ -42,7 +42,7 @@ def graph_report(
     packed = {name: low for low in lowered for name in low.origins}
     nodes = [
         _node_report(graph, name, considered, packed.get(name), edit)
-        for name, considered in edit.considered.items()
+        for name, considered in sorted(edit.considered.items(), key=lambda item: item[1].linear)
     ]
     linear = Call(LINEAR, ("x", "weight", "bias"))
     for node in edit.nodes():
@@ -118,12 +118,12 @@ def _others(name: str, low: Lowered, edit: Edit) -> tuple[str, ...]:
 
 
 def _why_dense(name: str, considered: Considered, edit: Edit) -> str:
-    """The last refusal recorded for a linear."""
+    """The refusals recorded for a linear."""
     if considered.reason:
         return considered.reason
     reasons = [r.reason for r in edit.rewrites if r.node == name and r.reason]
     if reasons:
-        return reasons[-1]
+        return "; ".join(dict.fromkeys(reasons))
     try:
         considered.survey.format()  # type: ignore[union-attr]
     except Reject as reject:

@@ -18,6 +18,7 @@ from sparsecompile.template import Codegen, Extern, Fragment, Template
 ENTRY_POINT_GROUP = "sparsecompile.plugins"
 KINDS = (Structure, Codec, Pass, Template, Extern, Fragment, Codegen)
 Component = Structure | Codec | Pass | Template | Extern | Fragment | Codegen
+Part = TypeVar("Part", Structure, Codec)
 C = TypeVar("C", Structure, Codec, Pass, Template, Extern, Fragment, Codegen)
 
 
@@ -74,17 +75,29 @@ class Registry:
         Raises:
             RegistrationError: no such family, or parameters it does not take.
         """
+        return self._parsed(Structure, name)
+
+    def codec(self, name: str) -> Codec:
+        """The codec of that name, registered or made by its family: `int8[group=16]`.
+
+        Raises:
+            RegistrationError: no such family, or parameters it does not take.
+        """
+        return self._parsed(Codec, name)
+
+    def _parsed(self, kind: type[Part], name: str) -> Part:
         family, _, parameters = name.partition("[")
-        for structure in self.all(Structure):
-            if structure.name == name:
-                return structure
-        for structure in self.all(Structure):
-            if structure.family == family and name.endswith("]"):
+        for part in self.all(kind):
+            if part.name == name:
+                return part
+        for part in self.all(kind):
+            if part.family == family and name.endswith("]"):
                 try:
-                    return structure.parse(parameters.removesuffix("]"))
+                    return part.parse(parameters.removesuffix("]"))
                 except ValueError as error:
-                    raise RegistrationError(name, f"no structure {name!r}: {error}") from error
-        return self.get(Structure, name)
+                    text = f"no {kind.__name__.lower()} {name!r}: {error}"
+                    raise RegistrationError(name, text) from error
+        return self.get(kind, name)
 
     def format(self, name: str) -> Format:
         """The format of that name, such as `n_m[2:4]/float`; a bare structure means `float`.
@@ -93,7 +106,7 @@ class Registry:
             RegistrationError: unknown structure or codec.
         """
         structure, _, codec = name.partition("/")
-        return Format(self.structure(structure), self.get(Codec, codec or "float"))
+        return Format(self.structure(structure), self.codec(codec or "float"))
 
     def copy(self) -> Registry:
         """A registry with the same components, to add to without touching this one."""

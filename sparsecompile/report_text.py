@@ -30,7 +30,7 @@ WIDTH = 100
 """Columns of the text."""
 
 _NAME = 24
-"""Columns that a name has at least; formats and kernels wrap before it gets fewer."""
+"""Columns that a long name has at least; formats and kernels wrap before it gets fewer."""
 _LEFT = tuple(map(HEADS.index, ("dtype", "format", "kernel")))
 _WRAPPED = tuple(map(HEADS.index, ("format", "kernel")))
 _NO_ZEROS = 'options={"prune": "2:4"} makes zeros, and changes what the model computes.'
@@ -75,7 +75,7 @@ def render(report: Report, *, findings: bool = False, color: bool = False) -> st
         what = "left dense" if packed else "nothing was packed"
         _say(console, f"\n{what}, {_count(group)} of {len(nodes)}: {why}", "bold yellow")
         layout.print(console, group)
-    if nodes and all(node.zeros == 0 for node in nodes):
+    if nodes and not packed and all(node.zeros == 0 for node in nodes):
         _say(console, f"\n{_NO_ZEROS}")
     for title, linears in lossy(nodes):
         _say(console, f"\n{title}", "bold red")
@@ -108,7 +108,8 @@ class _Layout:
             for i in range(len(HEADS))
             if any(cell[i] for cell in cells)
         }
-        while self._room < _NAME:
+        name = min(_NAME, max((_columns(str(row)) for row in rows), default=0))
+        while self._room < name:
             self._widths[max(self._widths, key=self._can_wrap)] -= 1
         labels = [label for section in sections for label, _ in self._lines(section)]
         self._label = min(self._room, max(map(_columns, ("linear", *labels))))

@@ -19,9 +19,16 @@ def select_formats(registry: Registry, options: Options) -> tuple[Format, ...]:
 
     Raises:
         RegistrationError: `options.formats` names one that does not exist.
+        OptionError: it names one that is lossy.
     """
     if options.formats is not None:
         found = tuple(registry.format(name) for name in options.formats)
+        for lossy in (f for f in found if not f.codec.lossless):
+            raise OptionError(
+                "formats",
+                f"{lossy} is lossy: name the structure only, {lossy.structure.name!r}, and ask "
+                "for the codec with the option 'quantize'",
+            )
         return tuple(f for f in found if f.structure.family != "dense")
     return tuple(
         Format(structure, codec)
@@ -43,6 +50,8 @@ def select_passes(registry: Registry, options: Options) -> tuple[Pass, ...]:
     without = chosen.pop("without", ())
     if options.prune is not None:
         chosen["prune"] = {**chosen.get("prune", {}), "recipe": options.prune}
+    if options.quantize is not None:
+        chosen["quantize"] = {**chosen.get("quantize", {}), "recipe": options.quantize}
     passes = {p.name: p for p in registry.all(Pass)}
     for name in (*chosen, *without):
         if name not in passes:

@@ -37,7 +37,7 @@ def digest(*parts: str) -> str:
 
 @dataclass(frozen=True)
 class KernelSpec:
-    """Everything a packed linear's kernel depends on: `y = epilogue(x @ W.T + bias)`.
+    """Everything a packed linear's kernel depends on: `y = epilogue(a(x) @ W.T + bias)`.
 
     `x` is `[m, k]`, `W` `[n, k]` in `format`, `y` and the epilogue's operands `[m, n]`, `bias`
     `[n]` or absent. Every shape is a run-time value, so one kernel serves all layers of a model
@@ -47,11 +47,14 @@ class KernelSpec:
         format: format of the weight.
         dtype: of x, bias, operands and y: float32, bfloat16 or float16.
         epilogue: names of `sparsecompile.epilogue.STEPS`, in order.
+        activations: a name of `sparsecompile.activations.ACTIVATIONS`: what `a` does to x before
+            the product; `float` leaves it as it is, `int8` rounds every row to 8 bits.
     """
 
     format: Format
     dtype: torch.dtype
     epilogue: tuple[str, ...] = ()
+    activations: str = "float"
 
     @property
     def operands(self) -> int:
@@ -59,9 +62,10 @@ class KernelSpec:
         return sum(STEPS[name].has_operand for name in self.epilogue)
 
     def __str__(self) -> str:
-        """`linear n_m[2:4]/float bfloat16 silu`."""
+        """`linear n_m[2:4]/float bfloat16 silu`, `linear dense/int8 bfloat16 activations=int8`."""
         dtype = str(self.dtype).removeprefix("torch.")
-        return " ".join(("linear", str(self.format), dtype, *self.epilogue))
+        rounded = (f"activations={self.activations}",) if self.activations != "float" else ()
+        return " ".join(("linear", str(self.format), dtype, *self.epilogue, *rounded))
 
     @property
     def identifier(self) -> str:

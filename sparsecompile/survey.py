@@ -9,8 +9,9 @@ from torch import Tensor
 
 from sparsecompile.errors import Reject
 from sparsecompile.occupancy import Occupancy
-from sparsecompile.packed import Format
+from sparsecompile.packed import Codec, Format
 from sparsecompile.spec import KernelSpec
+from sparsecompile.structures.dense import Dense
 from sparsecompile.template import Device
 from sparsecompile.weights import PACK_CACHE, Binding, live
 
@@ -60,27 +61,41 @@ class Survey:
             return self.best
         if not self.dense_bytes:
             raise Reject("the weight is empty")
+        for finding in self.findings:
+            # Every weight is dense: where that was asked for, its refusal is not about zeros.
+            if finding.format.startswith("dense/"):
+                raise Reject(finding.reason)
         if not self.zeros:
             raise Reject("the weight holds no zeros")
         raise Reject("no format that fits is smaller than dense")
 
 
-def survey(binding: Binding, formats: tuple[Format, ...], device: Device) -> Survey:
+def with_codec(formats: tuple[Format, ...], codec: Codec) -> tuple[Format, ...]:
+    """The structures of some formats with another codec, `dense` first."""
+    structures = dict.fromkeys((Dense(), *(f.structure for f in formats)))
+    return tuple(Format(structure, codec) for structure in structures)
+
+
+def survey(
+    binding: Binding, formats: tuple[Format, ...], device: Device, activations: str = "float"
+) -> Survey:
     """Ask every format for a weight.
 
     Args:
         binding: the weight.
         formats: what to ask, in order of preference among equals.
         device: must have a kernel for a format.
+        activations: see `KernelSpec`.
 
     Raises:
         Reject: the weight cannot be looked at.
     """
-    purpose = ("survey", formats, device, device.registry.revision)
-    return PACK_CACHE.get(binding, live(binding), purpose, partial(_look, formats, device)).value
+    purpose = ("survey", formats, device, device.registry.revision, activations)
+    look = partial(_look, formats, device, activations)
+    return PACK_CACHE.get(binding, live(binding), purpose, look).value
 
 
-def _look(formats: tuple[Format, ...], device: Device, dense: Tensor) -> Survey:
+def _look(formats: tuple[Format, ...], device: Device, activations: str, dense: Tensor) -> Survey:
     occupancy = Occupancy(dense)
     weight = occupancy.weight
     dense_bytes = weight.numel() * weight.element_size()
@@ -89,7 +104,7 @@ def _look(formats: tuple[Format, ...], device: Device, dense: Tensor) -> Survey:
     for candidate in formats:
         try:
             nbytes = _bytes(candidate, occupancy, dense_bytes)
-            device.check(KernelSpec(candidate, weight.dtype))
+            device.check(KernelSpec(candidate, weight.dtype, activations=activations))
         except Reject as reject:
             findings.append(Finding(str(candidate), None, reject.reason))
             continue
@@ -110,12 +125,13 @@ def _bytes(candidate: Format, occupancy: Occupancy, dense_bytes: int) -> int:
     """Bytes of a weight in a format.
 
     Raises:
-        Reject: it does not fit, or takes as much as dense.
+        Reject: it does not fit, takes as much as dense, or its codec cannot store a value.
     """
-    if occupancy.kept == occupancy.mask.numel():
+    if candidate.codec.lossless and occupancy.kept == occupancy.mask.numel():
         raise Reject("the weight holds no zeros")
     slots = candidate.structure.find(occupancy)
     nbytes = candidate.nbytes(occupancy.shape, slots, occupancy.weight.dtype)
     if nbytes >= dense_bytes:
         raise Reject(f"takes {nbytes:,} bytes, dense {dense_bytes:,}")
+    candidate.codec.check(occupancy.weight)
     return nbytes

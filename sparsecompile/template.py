@@ -72,7 +72,7 @@ class Template(ABC):
 
     @abstractmethod
     def supports(self, spec: KernelSpec, target: Target, registry: Registry) -> None:
-        """Return if this template can serve the spec on the target.
+        """Return if this template can serve the spec on the target: every field of the spec.
 
         Raises:
             Reject: it cannot; the reason says what is missing.

@@ -144,11 +144,21 @@ def test_explain_finds_modules_beside_a_file(asked: dict[str, Any], folder: Path
 
 
 def test_explain_hands_options_on(asked: dict[str, Any]) -> None:
-    words = ("--prune", "2:4", "--formats", "n_m[2:4],bitmap", "--target", "cpu[portable]")
+    words = (
+        "--prune",
+        "2:4",
+        "--quantize",
+        "int4",
+        "--formats",
+        "n_m[2:4],bitmap",
+        "--target",
+        "cpu[portable]",
+    )
     result = run("explain", "shapes:arguments", *words, "--strict")
     assert result.exit_code == 0, result.stderr
     options = asked["options"]
     assert options.prune == "2:4"
+    assert options.quantize == "int4"
     assert options.formats == ("n_m[2:4]", "bitmap")
     assert options.target == "cpu[portable]"
     assert options.strict is True

@@ -16,7 +16,10 @@ from sparsecompile import (
     Dense,
     Float,
     Format,
+    Int4,
+    Int8,
     Occupancy,
+    RegistrationError,
     Reject,
     Structure,
     default_registry,
@@ -41,11 +44,11 @@ def test_every_n_of_m(data: st.DataObject, m: int) -> None:
     check_format(Format(structure, Float()), data.draw(weights(structure)))
 
 
-@pytest.mark.parametrize("format", FORMATS, ids=str)
+@pytest.mark.parametrize("structure", STRUCTURES, ids=str)
 @given(data=st.data())
-@settings(max_examples=20)
-def test_any_weight_is_packed_or_refused(format: Format, data: st.DataObject) -> None:
-    check_format(format, data.draw(weights(Bitmap())))
+def test_any_weight_is_packed_or_refused(structure: Structure, data: st.DataObject) -> None:
+    codec = data.draw(st.sampled_from(CODECS))
+    check_format(Format(structure, codec), data.draw(weights(Bitmap())))
 
 
 @pytest.mark.parametrize("structure", STRUCTURES, ids=str)
@@ -53,6 +56,73 @@ def test_names_are_read_back(structure: Structure) -> None:
     assert default_registry().structure(structure.name) == structure
     parameters = structure.name.partition("[")[2].removesuffix("]")
     assert type(structure).parse(parameters) == structure
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=str)
+def test_names_of_codecs_are_read_back(codec: Codec) -> None:
+    registry = default_registry()
+    assert registry.codec(codec.name) == codec
+    assert registry.format(f"n_m[3:5]/{codec}") == Format(NM(3, 5), codec)
+    assert hash(registry.codec(codec.name)) == hash(codec)
+
+
+def test_groups_that_are_not_registered_are_made() -> None:
+    assert default_registry().codec("int4[group=48]") == Int4(48) != Int8(48)
+    with pytest.raises(RegistrationError, match="no codec 'int8\\[3\\]': int8 takes group="):
+        default_registry().codec("int8[3]")
+
+
+@pytest.mark.parametrize("group", [1, 5, 48, 1000])
+@given(data=st.data())
+@settings(max_examples=10)
+def test_every_group(group: int, data: st.DataObject) -> None:
+    structure = data.draw(st.sampled_from((Dense(), Bitmap(), NM(2, 4), Block(4, 16))))
+    codec = data.draw(st.sampled_from((Int8(group), Int4(group))))
+    check_format(Format(structure, codec), data.draw(weights(structure)))
+
+
+def test_integers_by_hand() -> None:
+    """One group of two columns, one of the last; four bits, the first slot lowest."""
+    weight = torch.tensor([[7.0, -2.0, 3.5], [0.0, 0.0, -14.0]])
+    packed = Format(Dense(), Int4(2)).pack(weight)
+    assert packed.values["scales"].tolist() == [[1.0, 0.5], [1.0, 2.0]]
+    codes = [7 + 8, -2 + 8, 7 + 8, 0 + 8, 0 + 8, -7 + 8]
+    pairs = zip(codes[::2], codes[1::2], strict=True)
+    assert packed.values["values"].tolist() == [low | high << 4 for low, high in pairs]
+    assert packed.slots == 6
+    packed = Format(Dense(), Int8()).pack(weight[1:])
+    assert packed.values["values"].tolist() == [0, 0, -127]
+
+
+@pytest.mark.parametrize(
+    ("codec", "bits"),
+    [(Int8(), 8 + 16 / 256), (Int8(128), 8.125), (Int4(), 4 + 16 / 256), (Int4(32), 4.5)],
+    ids=str,
+)
+def test_bits_of_quantized_weights(codec: Codec, bits: float) -> None:
+    weight = torch.randn(64, 256, dtype=torch.bfloat16)
+    assert Format(Dense(), codec).pack(weight).nbytes == 64 * 256 * bits / 8
+
+
+@pytest.mark.parametrize("codec", [Int8(), Int4(32)], ids=str)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 65504.0])
+def test_values_that_integers_cannot_store(codec: Codec, value: float) -> None:
+    weight = torch.zeros(4, 8, dtype=torch.float16)
+    weight[2, 5] = value
+    with pytest.raises(Reject) as refusal:
+        Format(CSR(), codec).pack(weight)
+    assert refusal.value.reason == (
+        f"row 2, column 5 holds {value:g}, {codec.family} stores finite values up to 6.5e+04"
+    )
+
+
+def test_the_largest_and_the_smallest_values_that_integers_store() -> None:
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        weight = torch.full((2, 8), 0.99 * torch.finfo(dtype).max, dtype=dtype)
+        weight[1] = torch.finfo(dtype).tiny / 4
+        for codec in (Int8(), Int4()):
+            check_format(Format(Dense(), codec), weight)
+            assert Format(Dense(), codec).pack(weight).unpack().isfinite().all()
 
 
 def test_two_four_is_the_format_of_the_paper() -> None:

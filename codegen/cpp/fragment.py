@@ -35,13 +35,16 @@ class CppFragment(Fragment):
       parts; `from` is 0 or the last `to`, and `to` is `k` or a multiple of 8;
     - where `slots_per_vector > 1`, `void visit_row_vectors(const Weight& w, int64_t row,
       VisitVector&& visit_vector, Visit&& visit)`: the whole row, `visit_vector(lane<u>(), slot,
-      activations)` for every `slots_per_vector` consecutive slots, where `activations(x)` is the
-      vector of `x[column]`, and `visit` as above for slots left over.
+      activations, column)` for every `slots_per_vector` consecutive slots, where `activations(x)`
+      is the vector of `x[column]` and `column(i)` the column of the i-th, ascending, and `visit`
+      as above for slots left over.
 
-    A **codec** defines `float decode(const Weight& w, int64_t row, int64_t column, int64_t slot)`
-    and `template <int count> Floats<count> decode_vector(const Weight& w, int64_t row, int64_t
-    slot)` for `count` consecutive slots; where values are floats, `code<Code>(w, slot)` too, the
-    bits of one as an unsigned integer of its size.
+    A **codec** defines, for the value that is exact in float32 and before any rounding to the
+    weight's dtype, `float decode(const Weight& w, int64_t row, int64_t column, int64_t slot)` and
+    `template <int count, class Column> Floats<count> decode_vector(const Weight& w, int64_t row,
+    int64_t slot, Column&& column)` for `count` consecutive slots of one row. Columns may lie in
+    the padding. Where it has `code_bits`, it also defines `uint32_t code(const Weight& w, int64_t
+    slot)`, the value as it is stored, in that many bits.
     """
 
     language: ClassVar[str] = "cpp"

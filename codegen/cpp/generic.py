@@ -9,6 +9,7 @@ from torch import Tensor
 from sparsecompile.codegen.cpp.epilogues import check_epilogue, render_epilogue
 from sparsecompile.codegen.cpp.fragment import ELEMENTS, fragment_of
 from sparsecompile.codegen.cpp.layout import concatenate
+from sparsecompile.codegen.cpp.rounding import check_rounding, render_rounding
 from sparsecompile.codegen.cpp.text import read
 from sparsecompile.codegen.cpp.weight import render_weight
 from sparsecompile.errors import Reject
@@ -37,7 +38,7 @@ class GenericLinear(Template):
         """Return if both parts have C++ fragments.
 
         Raises:
-            Reject: another device, no fragment, or an unknown epilogue step.
+            Reject: another device, no fragment, an unknown epilogue step or rounding of x.
         """
         if target.device != "cpu":
             raise Reject(f"C++ is for CPUs, not for {target.device}")
@@ -46,6 +47,7 @@ class GenericLinear(Template):
         for part in (spec.format.structure, spec.format.codec):
             fragment_of(registry, part)
         check_epilogue(spec.epilogue)
+        check_rounding(spec.activations)
 
     def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
         """The default for the target's vector width.
@@ -82,6 +84,7 @@ class GenericLinear(Template):
                 structure.render(spec.format.structure, spec),
                 codec.render(spec.format.codec, spec),
                 read("activations.h"),
+                render_rounding(spec.activations),
                 render_epilogue(spec.epilogue),
                 read("finish.h"),
                 read("generic.h"),

@@ -38,7 +38,7 @@ def concatenate(name: str, packed: Packed) -> Tensor:
         offsets.append(end)
         end += -(-tensor.numel() // ALIGNMENT) * ALIGNMENT
     n, k = packed.shape
-    header = [layout_id(name, packed.format, packed.dtype), n, k, _slots(packed), end]
+    header = [layout_id(name, packed.format, packed.dtype), n, k, packed.slots, end]
     header += [len(tensors), *offsets]
     header += [0] * (HEADER_BYTES // 8 - len(header))
     layout = allocate(end).zero_()
@@ -46,8 +46,3 @@ def concatenate(name: str, packed: Packed) -> Tensor:
     for offset, tensor in zip(offsets, tensors, strict=True):
         layout[offset : offset + tensor.numel()] = tensor
     return layout
-
-
-def _slots(packed: Packed) -> int:
-    """Stored values, padding included: the longest value tensor has one entry for each."""
-    return max((t.numel() for t in packed.values.values()), default=0)

@@ -45,8 +45,8 @@ class CppCodegen(Codegen):
     def candidates(self, spec: KernelSpec, target: Target, registry: Registry) -> list[Candidate]:
         """Everything that can serve the spec, best guess first.
 
-        Where the weight is dense that is a library, else a template; a spec that no template
-        supports has no candidates, since a dense weight needs no packing.
+        Where the weight is dense as it is, that is a library, else a template; a spec that no
+        template supports has no candidates, since a dense weight needs no packing.
 
         Raises:
             Reject: no candidates; every refusal is in the reason.
@@ -70,7 +70,7 @@ class CppCodegen(Codegen):
                 refusals.append(f"{template.name}: {refusal.reason}")
             else:
                 templates += [(template, s) for s in template.schedules(spec, target)]
-        if spec.format.structure.family == "dense":
+        if spec.format.structure.family == "dense" and spec.format.codec.lossless:
             templates, externs = externs, templates
         if not templates:
             raise Reject(f"no kernel for {spec}: {'; '.join(refusals) or 'nothing registered'}")

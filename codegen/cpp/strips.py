@@ -67,6 +67,8 @@ class StripsLinear(Template):
             raise Reject(f"needs AVX-512, the target is {target.isa}")
         if spec.dtype not in ELEMENTS:
             raise Reject(f"{spec.dtype} activations have no C++ type")
+        if spec.activations != "float":
+            raise Reject(f"does not round activations to {spec.activations}")
         if spec.format.codec.family != "float":
             raise Reject(f"reads float values, not {spec.format.codec}")
         for part in (spec.format.structure, spec.format.codec):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsecompile.packed import Codec
+from sparsecompile.places import Places
 
 if TYPE_CHECKING:
     import sympy
@@ -23,11 +24,11 @@ class Float(Codec):
     family = "float"
     lossless = True
 
-    def encode(self, values: Tensor) -> dict[str, Tensor]:
+    def encode(self, values: Tensor, places: Places) -> dict[str, Tensor]:
         """The values."""
         return {"values": values}
 
-    def decode(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+    def decode(self, tensors: Mapping[str, Tensor], places: Places, dtype: torch.dtype) -> Tensor:
         """The values."""
         return tensors["values"].to(dtype)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsecompile import ops
+from sparsecompile.activations import ACTIVATIONS
 from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.epilogue import apply_epilogue
@@ -40,11 +41,17 @@ def registry() -> Registry:
 
 @pytest.fixture(scope="session")
 def build(shared_cache: Path, registry: Registry) -> Callable[..., Kernel]:
-    """The generic kernel for a format's name, a dtype and epilogue steps."""
+    """The generic kernel for a format's name, a dtype, epilogue steps and rounding of x."""
     codegen, template, host = CppCodegen(), GenericLinear(), Target.host()
 
-    def build(name: str, dtype: torch.dtype, *epilogue: str, isa: str = host.isa) -> Kernel:
-        spec = KernelSpec(registry.format(name), dtype, epilogue)
+    def build(
+        name: str,
+        dtype: torch.dtype,
+        *epilogue: str,
+        isa: str = host.isa,
+        activations: str = "float",
+    ) -> Kernel:
+        spec = KernelSpec(registry.format(name), dtype, epilogue, activations)
         target = Target(host.device, host.arch, isa)
         schedule = template.schedules(spec, target)[0]
         return codegen.build(spec, template, schedule, target, registry)
@@ -90,13 +97,16 @@ def check_linear() -> Callable[..., None]:
         steps = kernel.spec.epilogue
         operands = tuple(torch.randn(*lead, n).to(dtype) for _ in range(kernel.spec.operands))
         weight, layout = packed.unpack(), kernel.prepack(packed)
+        # What is stored and what x is rounded to are exact in float32, in torch's dtype rounded.
+        stored, round_x = packed.unpack(torch.float32), ACTIVATIONS[kernel.spec.activations]
         header = layout[: ops.HEADER_BYTES]
         ours = ops.linear(x, header, bias, operands, n, kernel.key)
         assert ours.dtype == dtype
         assert ours.shape == (*lead, n)
-        eager = apply_epilogue(F.linear(x, weight, bias), steps, operands)
+        eager = apply_epilogue(F.linear(round_x(x), weight, bias), steps, operands)
         wide = [t.double() for t in operands]
-        product = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
+        wide_x, wide_bias = round_x(x.float()).double(), None if bias is None else bias.double()
+        product = F.linear(wide_x, stored.double(), wide_bias)
         exact = apply_epilogue(product, steps, wide)
         # One rounding of a float32 sum, seen through the epilogue.
         size = float(product.abs().max()) if product.numel() else 0.0

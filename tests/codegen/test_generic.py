@@ -8,12 +8,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
+from sparsecompile import ops
+from sparsecompile.activations import quantize_activation
 from sparsecompile.codegen.cpp.epilogues import EXPRESSIONS
 from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.epilogue import STEPS
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Format, Packed, Structure
+from sparsecompile.packed import Codec, Format, Packed, Structure
 from sparsecompile.registry import Registry, default_registry
 from sparsecompile.spec import KernelSpec, Target
 from sparsecompile.template import Fragment, Kernel
@@ -30,6 +33,8 @@ EPILOGUES = (
     ("tanh",),
 )
 STRUCTURES = tuple(s.name for s in default_registry().all(Structure))
+LOSSY = tuple(c.name for c in default_registry().all(Codec) if not c.lossless)
+READ_IN_TURN = ("dense", "n_m[2:4]", "csr", "block[1x16]", "bitmap")
 Build = Callable[..., Kernel]
 Pack = Callable[..., Packed]
 Check = Callable[..., None]
@@ -81,6 +86,70 @@ def test_structures_in_other_dtypes(
     check_linear: Check,
 ) -> None:
     check_shapes(build(name, dtype, *epilogue), pack, check_linear)
+
+
+def lossy_cases(rotation: int) -> list[tuple[str, torch.dtype]]:
+    """Every lossy codec once, with structures and dtypes in turn."""
+    return [
+        (f"{READ_IN_TURN[(i + rotation) % len(READ_IN_TURN)]}/{codec}", DTYPES[(i + rotation) % 3])
+        for i, codec in enumerate(LOSSY)
+    ]
+
+
+@pytest.mark.parametrize(("name", "dtype"), lossy_cases(0))
+def test_lossy_codecs(
+    name: str, dtype: torch.dtype, build: Build, pack: Pack, check_linear: Check
+) -> None:
+    check_shapes(build(name, dtype), pack, check_linear)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "dtype"), [case for i in range(1, len(READ_IN_TURN)) for case in lossy_cases(i)]
+)
+def test_lossy_codecs_in_other_structures(
+    name: str, dtype: torch.dtype, build: Build, pack: Pack, check_linear: Check
+) -> None:
+    check_shapes(build(name, dtype), pack, check_linear)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "epilogue"),
+    [
+        ("dense/int8", torch.float32, ()),
+        ("n_m[2:4]/int4[group=32]", torch.bfloat16, ("silu", "mul")),
+        ("csr", torch.float16, ("add",)),
+    ],
+)
+def test_activations_in_eight_bits(
+    name: str,
+    dtype: torch.dtype,
+    epilogue: tuple[str, ...],
+    build: Build,
+    pack: Pack,
+    check_linear: Check,
+) -> None:
+    kernel = build(name, dtype, *epilogue, activations="int8")
+    check_shapes(kernel, pack, check_linear)
+    # Several panels, each with the scales of its own rows.
+    check_linear(kernel, pack(kernel, 40, 136), (1100,), with_bias=True)
+
+
+def test_rows_that_cannot_be_rounded_are_nan_and_small_ones_are_zero(
+    build: Build, pack: Pack
+) -> None:
+    kernel = build("dense/int8", torch.float32, activations="int8")
+    packed = pack(kernel, 8, 40)
+    x = torch.randn(12, 40)
+    x[0, 3], x[1, 4], x[2], x[3], x[4] = float("nan"), float("inf"), 0, 1e-45, 1e30
+    header = kernel.prepack(packed)[: ops.HEADER_BYTES]
+    for rows in (x[:5], x):
+        y = ops.linear(rows, header, None, (), 8, kernel.key)
+        want = F.linear(quantize_activation(rows), packed.unpack())
+        assert torch.equal(y.isnan(), want.isnan())
+        assert bool(y[:2].isnan().all())
+        assert not y[2:4].any()
+        torch.testing.assert_close(y[4:], want[4:])
 
 
 @given(data=st.data())
@@ -139,6 +208,9 @@ def test_refuses_other_devices_and_missing_fragments(registry: Registry) -> None
         template.supports(spec, Target.host(), Registry())
     with pytest.raises(Reject, match="float64 activations have no C\\+\\+ type"):
         template.supports(KernelSpec(spec.format, torch.float64), Target.host(), registry)
+    strange = KernelSpec(spec.format, torch.float32, activations="int3")
+    with pytest.raises(Reject, match="no C\\+\\+ rounds activations to 'int3'"):
+        template.supports(strange, Target.host(), registry)
 
 
 def test_refuses_a_fragment_of_another_kind(registry: Registry) -> None:
@@ -170,7 +242,13 @@ def test_blocks_that_are_not_built_in(
 @pytest.mark.slow
 @pytest.mark.skipif(Target.host().arch != "x86_64", reason="instruction sets of x86_64")
 @pytest.mark.parametrize("isa", ["avx2", "portable"])
-@pytest.mark.parametrize("name", ["n_m[2:4]", "n_m[1:2]", "n_m[4:8]", "n_m[8:16]", "bitmap", "csr"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("n_m[2:4]", "n_m[1:2]", "n_m[4:8]", "n_m[8:16]", "bitmap", "csr"),
+        *("dense/int8", "n_m[2:4]/int4[group=32]", "bitmap/int4"),
+    ],
+)
 def test_older_instruction_sets(
     name: str, isa: str, build: Build, pack: Pack, check_linear: Check
 ) -> None:

@@ -14,7 +14,7 @@ from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Target
 
 GOLDENS = Path(__file__).parent / "goldens"
-SHARED = ("arguments.h", "prelude.h", "activations.h", "generic.h")
+SHARED = ("arguments.h", "prelude.h", "activations.h", "round.h", "generic.h")
 CASES = (
     ("dense", torch.float32, ()),
     ("n_m[2:4]", torch.bfloat16, ("silu", "mul")),
@@ -24,6 +24,8 @@ CASES = (
     ("block[16x16]", torch.bfloat16, ("gelu_tanh",)),
     ("bitmap", torch.bfloat16, ("add",)),
     ("csr", torch.float16, ("sigmoid",)),
+    ("dense/int8", torch.bfloat16, ()),
+    ("n_m[2:4]/int4[group=128]", torch.bfloat16, ()),
 )
 
 

@@ -34,6 +34,18 @@ def test_a_dense_weight_stays_with_torch(registry: Registry) -> None:
     assert isinstance(CppCodegen().lower(spec, Target.host(), registry), DenseLinear)
 
 
+def test_a_quantized_dense_weight_gets_a_template(registry: Registry) -> None:
+    spec = KernelSpec(registry.format("dense/int8"), torch.float32)
+    ((template, _),) = CppCodegen().candidates(spec, Target.host(), registry)
+    assert template.name == "generic"
+    rounded = KernelSpec(registry.format("n_m[2:4]"), torch.float32, activations="int8")
+    assert str(rounded) == "linear n_m[2:4]/float float32 activations=int8"
+    with pytest.raises(Reject, match="dense/int8 is lossy"):
+        DenseLinear().supports(spec, Target.host())
+    with pytest.raises(Reject, match="the dense linear does not round activations to int8"):
+        DenseLinear().supports(rounded, Target.host())
+
+
 def test_refuses_with_every_reason(registry: Registry) -> None:
     spec = KernelSpec(registry.format("csr"), torch.float64)
     with pytest.raises(

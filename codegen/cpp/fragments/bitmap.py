@@ -109,7 +109,8 @@ SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& vis
     const int64_t count = expand_bits(w, row, from, end, list);
     const auto step = [&](auto chain, int64_t at) SC_INLINED {
       visit_vector(chain, slot + at,
-                   [&](const float* x) SC_INLINED { return gather<width>(x + from, list + at); });
+                   [&](const float* x) SC_INLINED { return gather<width>(x + from, list + at); },
+                   [&](int i) SC_INLINED { return from + list[at + i]; });
     };
     int64_t i = 0;
     for (; i + 4 * width <= count; i += 4 * width) {

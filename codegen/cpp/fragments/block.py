@@ -67,7 +67,8 @@ SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& vis
     const int64_t column = static_cast<int64_t>(w.col[at]) * block_width + v * width;
     const int64_t slot = (at * block_height + row % block_height) * block_width + v * width;
     visit_vector(chain, slot,
-                 [&](const float* x) SC_INLINED { return load<Floats<width>>(x + column); });
+                 [&](const float* x) SC_INLINED { return load<Floats<width>>(x + column); },
+                 [&](int i) SC_INLINED { return column + i; });
   };
   for (; block + 4 <= end; block += 4) {
     for (int v = 0; v < vectors; ++v) {

@@ -40,7 +40,8 @@ SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& vis
   int64_t slot = w.crow[row];
   const auto step = [&](auto chain, int64_t at) SC_INLINED {
     visit_vector(chain, at,
-                 [&](const float* x) SC_INLINED { return gather<width>(x, w.col + at); });
+                 [&](const float* x) SC_INLINED { return gather<width>(x, w.col + at); },
+                 [&](int i) SC_INLINED { return int64_t{w.col[at + i]}; });
   };
   for (; slot + 4 * width <= end; slot += 4 * width) {
     step(lane<0>(), slot);

@@ -39,7 +39,8 @@ SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& vis
   int64_t column = 0;
   const auto step = [&](auto chain, int64_t at) SC_INLINED {
     visit_vector(chain, first + at,
-                 [&](const float* x) SC_INLINED { return load<Floats<width>>(x + at); });
+                 [&](const float* x) SC_INLINED { return load<Floats<width>>(x + at); },
+                 [&](int i) SC_INLINED { return at + i; });
   };
   for (; column + 4 * width <= w.k; column += 4 * width) {
     step(lane<0>(), column);

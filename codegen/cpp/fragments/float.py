@@ -15,8 +15,8 @@ SC_INLINE float decode(const Weight& w, int64_t, int64_t, int64_t slot) {
   return to_float(w.values[slot]);
 }
 
-template <int count>
-SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
+template <int count, class Column>
+SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Column&&) {
   prefetch(w.values + slot);
   return load_floats<count>(w.values + slot);
 }

@@ -174,9 +174,11 @@ SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& vis
   const int64_t first = first_slot(w, row), end = ceil_div(w.k, group);
   const auto step = [&](auto chain, int64_t g) SC_INLINED {
     const Ints<width> columns = columns_of<width>(codes, g);
-    visit_vector(chain, first + g * kept, [&](const float* x) SC_INLINED {
+    const auto activations = [&](const float* x) SC_INLINED {
       return select<groups * group, width>(x + g * group, columns);
-    });
+    };
+    visit_vector(chain, first + g * kept, activations,
+                 [&](int i) SC_INLINED { return g * group + columns[i]; });
   };
   int64_t g = 0;
   for (; g + 4 * groups <= end; g += 4 * groups) {

@@ -29,8 +29,9 @@ SC_INLINE void dot_row(const Weight& w, int64_t row, const float* x, int64_t str
   if constexpr (slots_per_vector > 1) {
     constexpr int width = slots_per_vector;
     Floats<width> sums[rows][chains] = {};
-    const auto visit_vector = [&](auto chain, int64_t slot, auto&& activations) SC_INLINED {
-      const Floats<width> values = decode_vector<width>(w, row, slot);
+    const auto visit_vector = [&](auto chain, int64_t slot, auto&& activations,
+                                  auto&& columns) SC_INLINED {
+      const Floats<width> values = decode_vector<width>(w, row, slot, columns);
 #pragma GCC unroll 8
       for (int i = 0; i < rows; ++i) sums[i][chain % chains] += values * activations(x + i * stride);
     };
@@ -69,15 +70,17 @@ inline void decode_tiles(const SCLinearArguments& a, const Weight& w, const floa
 // x as floats, `rows` rows `stride` apart, everything that x has not zero.
 inline void widen(const SCLinearArguments& a, int64_t k, int64_t rows, int64_t stride, float* out) {
   std::memset(out, 0, sizeof(float) * rows * stride);
-  for (int64_t i = 0; i < a.m; ++i)
-    for (int64_t c = 0; c < k; ++c)
-      out[i * stride + c] = to_float(static_cast<const Element*>(a.x)[i * k + c]);
+  for (int64_t i = 0; i < a.m; ++i) {
+    const Element* x = static_cast<const Element*>(a.x) + i * k;
+    const float scale = activation_scale(x, k);
+    for (int64_t c = 0; c < k; ++c) out[i * stride + c] = round_activation(to_float(x[c]), scale);
+  }
 }
 
 // Batch: columns of x, `lanes` rows of it from m0, transposed to [columns][width] floats.
 template <int width>
 inline void transpose(const SCLinearArguments& a, int64_t k, int64_t m0, int64_t lanes,
-                      Range columns, float* out) {
+                      Range columns, const float* scales, float* out) {
   constexpr int64_t step = 16;
   for (int64_t c0 = columns.begin; c0 < columns.end; c0 += step) {
     const int64_t end = c0 + step < columns.end ? c0 + step : columns.end;
@@ -85,7 +88,8 @@ inline void transpose(const SCLinearArguments& a, int64_t k, int64_t m0, int64_t
     std::memset(out + c0 * width, 0, sizeof(float) * (end - c0) * width);
     for (int64_t j = 0; j < lanes; ++j)
       for (int64_t c = c0; c < stop; ++c)
-        out[c * width + j] = to_float(static_cast<const Element*>(a.x)[(m0 + j) * k + c]);
+        out[c * width + j] = round_activation(
+            to_float(static_cast<const Element*>(a.x)[(m0 + j) * k + c]), scales[j]);
   }
 }
 
@@ -160,18 +164,26 @@ inline void multiply_panel(const SCLinearArguments& a, const Weight& w, Range pa
   const int64_t column_steps = ceil_div(columns, 64);
   const int64_t row_steps = ceil_div(w.n, row_tile);
   float* x = static_cast<float*>(a.workspace);
+  float* scales = x + tiles * batch_lanes * columns;  // one for every row of the panel
   const auto lanes_of = [&](int64_t tile) {
     const int64_t rest = panel.end - panel.begin - tile * batch_lanes;
     return rest < batch_lanes ? rest : batch_lanes;
   };
   parallel(threads, [&](int64_t thread, int64_t of) {
+    if constexpr (rounds_activations) {
+      const Range own = share(panel.end - panel.begin, thread, of);
+      for (int64_t i = own.begin; i < own.end; ++i)
+        scales[i] = activation_scale(
+            static_cast<const Element*>(a.x) + (panel.begin + i) * w.k, w.k);
+      wait_for_threads(of);
+    }
     const Range steps = share(tiles * column_steps, thread, of);
     for (int64_t step = steps.begin; step < steps.end; ++step) {
       const int64_t tile = step / column_steps, first = step % column_steps * 64;
       const Range part = {first, first + 64 < columns ? first + 64 : columns};
       with_width(lanes_of(tile), [&](auto width) {
         transpose<width>(a, w.k, panel.begin + tile * batch_lanes, lanes_of(tile), part,
-                         x + tile * batch_lanes * columns);
+                         scales + tile * batch_lanes, x + tile * batch_lanes * columns);
       });
     }
     wait_for_threads(of);
@@ -200,7 +212,7 @@ SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t) {
   const int64_t k = header_of(weight).k;
   if (m <= decode_rows) return sizeof(float) * decode_rows * decode_stride(k);
   const int64_t rows = ceil_div(m < panel_rows ? m : panel_rows, batch_lanes) * batch_lanes;
-  return sizeof(float) * rows * (k + slack);
+  return sizeof(float) * rows * (k + slack + 1);
 }
 
 SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {

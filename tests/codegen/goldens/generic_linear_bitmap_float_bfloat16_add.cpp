@@ -113,7 +113,8 @@ SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& vis
     const int64_t count = expand_bits(w, row, from, end, list);
     const auto step = [&](auto chain, int64_t at) SC_INLINED {
       visit_vector(chain, slot + at,
-                   [&](const float* x) SC_INLINED { return gather<width>(x + from, list + at); });
+                   [&](const float* x) SC_INLINED { return gather<width>(x + from, list + at); },
+                   [&](int i) SC_INLINED { return from + list[at + i]; });
     };
     int64_t i = 0;
     for (; i + 4 * width <= count; i += 4 * width) {
@@ -138,8 +139,8 @@ SC_INLINE float decode(const Weight& w, int64_t, int64_t, int64_t slot) {
   return to_float(w.values[slot]);
 }
 
-template <int count>
-SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
+template <int count, class Column>
+SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Column&&) {
   prefetch(w.values + slot);
   return load_floats<count>(w.values + slot);
 }
@@ -147,6 +148,14 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
 }  // namespace
 
 // ... activations.h ...
+
+namespace {
+
+constexpr bool rounds_activations = false;
+
+}  // namespace
+
+// ... round.h ...
 
 namespace {
 

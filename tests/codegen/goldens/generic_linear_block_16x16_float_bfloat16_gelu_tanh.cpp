@@ -95,7 +95,8 @@ SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& vis
     const int64_t column = static_cast<int64_t>(w.col[at]) * block_width + v * width;
     const int64_t slot = (at * block_height + row % block_height) * block_width + v * width;
     visit_vector(chain, slot,
-                 [&](const float* x) SC_INLINED { return load<Floats<width>>(x + column); });
+                 [&](const float* x) SC_INLINED { return load<Floats<width>>(x + column); },
+                 [&](int i) SC_INLINED { return column + i; });
   };
   for (; block + 4 <= end; block += 4) {
     for (int v = 0; v < vectors; ++v) {
@@ -119,8 +120,8 @@ SC_INLINE float decode(const Weight& w, int64_t, int64_t, int64_t slot) {
   return to_float(w.values[slot]);
 }
 
-template <int count>
-SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
+template <int count, class Column>
+SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Column&&) {
   prefetch(w.values + slot);
   return load_floats<count>(w.values + slot);
 }
@@ -128,6 +129,14 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
 }  // namespace
 
 // ... activations.h ...
+
+namespace {
+
+constexpr bool rounds_activations = false;
+
+}  // namespace
+
+// ... round.h ...
 
 namespace {
 

@@ -71,7 +71,8 @@ SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& vis
   int64_t slot = w.crow[row];
   const auto step = [&](auto chain, int64_t at) SC_INLINED {
     visit_vector(chain, at,
-                 [&](const float* x) SC_INLINED { return gather<width>(x, w.col + at); });
+                 [&](const float* x) SC_INLINED { return gather<width>(x, w.col + at); },
+                 [&](int i) SC_INLINED { return int64_t{w.col[at + i]}; });
   };
   for (; slot + 4 * width <= end; slot += 4 * width) {
     step(lane<0>(), slot);
@@ -93,8 +94,8 @@ SC_INLINE float decode(const Weight& w, int64_t, int64_t, int64_t slot) {
   return to_float(w.values[slot]);
 }
 
-template <int count>
-SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
+template <int count, class Column>
+SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Column&&) {
   prefetch(w.values + slot);
   return load_floats<count>(w.values + slot);
 }
@@ -102,6 +103,14 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
 }  // namespace
 
 // ... activations.h ...
+
+namespace {
+
+constexpr bool rounds_activations = false;
+
+}  // namespace
+
+// ... round.h ...
 
 namespace {
 

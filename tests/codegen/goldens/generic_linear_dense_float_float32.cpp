@@ -66,7 +66,8 @@ SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& vis
   int64_t column = 0;
   const auto step = [&](auto chain, int64_t at) SC_INLINED {
     visit_vector(chain, first + at,
-                 [&](const float* x) SC_INLINED { return load<Floats<width>>(x + at); });
+                 [&](const float* x) SC_INLINED { return load<Floats<width>>(x + at); },
+                 [&](int i) SC_INLINED { return at + i; });
   };
   for (; column + 4 * width <= w.k; column += 4 * width) {
     step(lane<0>(), column);
@@ -88,8 +89,8 @@ SC_INLINE float decode(const Weight& w, int64_t, int64_t, int64_t slot) {
   return to_float(w.values[slot]);
 }
 
-template <int count>
-SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
+template <int count, class Column>
+SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Column&&) {
   prefetch(w.values + slot);
   return load_floats<count>(w.values + slot);
 }
@@ -97,6 +98,14 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot) {
 }  // namespace
 
 // ... activations.h ...
+
+namespace {
+
+constexpr bool rounds_activations = false;
+
+}  // namespace
+
+// ... round.h ...
 
 namespace {
 

@@ -84,6 +84,8 @@ class ColumnsLinear(Template):
         """
         if spec.format.structure != Columns() or spec.format.codec.family != "float":
             raise Reject(f"made for columns/float, not for {spec.format}")
+        if spec.activations != "float":
+            raise Reject(f"activations stay as they are here, {spec.activations} is asked for")
         check_epilogue(spec.epilogue)
 
     def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:

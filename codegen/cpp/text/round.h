@@ -1,0 +1,26 @@
+// Rounding x to 8 bits, where the spec says so: every row of it times its own scale. Before it come
+// `Element` and `rounds_activations`.
+
+namespace {
+
+// max |x| / 127 of a row; 1 where x is not rounded, or where that is too small for a float. A NaN
+// stays one: read as integers, NaNs are above infinity and infinity above all other magnitudes.
+SC_INLINE float activation_scale(const Element* x, int64_t k) {
+  if constexpr (!rounds_activations) return 1.0f;
+  uint32_t largest = 0;
+  for (int64_t c = 0; c < k; ++c) {
+    const uint32_t magnitude = bit_cast<uint32_t>(to_float(x[c])) & 0x7fffffff;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  const float scale = bit_cast<float>(largest) / 127.0f;
+  return scale < 0x1p-126f ? 1.0f : scale;
+}
+
+// The multiple of the scale that is nearest. 1.5 * 2^23 leaves no bits behind the point, so that
+// adding it rounds to nearest, ties to even.
+SC_INLINE float round_activation(float value, float scale) {
+  if constexpr (!rounds_activations) return value;
+  return ((value / scale + 0x1.8p23f) - 0x1.8p23f) * scale;
+}
+
+}  // namespace

@@ -1,0 +1,166 @@
+"""`int8`, `int4`: integers with one scale a row, or one a group of columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from sparsecompile.errors import Reject
+from sparsecompile.packed import Codec
+from sparsecompile.places import Places
+from sparsecompile.structures.bits import pack_codes, unpack_codes
+
+if TYPE_CHECKING:
+    import sympy
+
+_TINY = torch.finfo(torch.bfloat16).tiny
+
+
+@dataclass(frozen=True, eq=False)
+class SymmetricInteger(Codec):
+    """Integers from `-largest` to `largest`, rounded to nearest: `weight = integer * scale`.
+
+    Value tensors: `values`, as the width says, and `scales` `[n, ceil(k / group)]` bfloat16
+    (`[n, 1]` without a group). A scale is the group's largest magnitude over `largest`, rounded to
+    bfloat16. That moves it by less than half a step in 256, so the largest value still rounds to
+    `largest`: nothing is cut off, every value is within half a scale of what it was, and encoding
+    the decoded values again gives the same bytes. A group without values above 1e-36 is stored as
+    zeros, with the scale 1. The product is exact in float32.
+
+    Attributes:
+        group: columns that share a scale, counted from the left of a row; None for whole rows.
+    """
+
+    group: int | None = None
+
+    lossless = False
+    largest: ClassVar[int]
+
+    def __post_init__(self) -> None:
+        """Check the group.
+
+        Raises:
+            ValueError: it has no columns.
+        """
+        if self.group is not None and self.group < 1:
+            raise ValueError(f"a group of {self.group} columns has no values")
+
+    @property
+    def name(self) -> str:
+        """`int8`, `int8[group=128]`."""
+        return self.family if self.group is None else f"{self.family}[group={self.group}]"
+
+    @classmethod
+    def parse(cls, parameters: str) -> SymmetricInteger:
+        """From `group=128`.
+
+        Raises:
+            ValueError: anything else.
+        """
+        key, _, columns = parameters.partition("=")
+        if key != "group" or not columns.isdecimal():
+            raise ValueError(f"{cls.family} takes group=<columns>, not {parameters!r}")
+        return cls(int(columns))
+
+    def check(self, weight: Tensor) -> None:
+        """Return if every value is finite and no scale overflows the weight's dtype.
+
+        Raises:
+            Reject: a value is NaN, infinite, or within 1% of the largest of its dtype.
+        """
+        limit = torch.finfo(weight.dtype).max / (1 + 2**-7)
+        fits = weight.abs() <= limit
+        if not bool(fits.all()):
+            row, column = (~fits).nonzero()[0].tolist()
+            raise Reject(
+                f"row {row}, column {column} holds {float(weight[row, column]):g}, "
+                f"{self.family} stores finite values up to {limit:.3g}"
+            )
+
+    def encode(self, values: Tensor, places: Places) -> dict[str, Tensor]:
+        """`values` and `scales`."""
+        groups, count = places.groups(self.group), places.count(self.group)
+        values = values.float()
+        largest = torch.zeros(places.shape[0] * count)
+        largest.scatter_reduce_(0, groups, values.abs(), "amax")
+        scales = (largest / self.largest).to(torch.bfloat16)
+        scales = torch.where(scales < _TINY, torch.ones_like(scales), scales)
+        integers = (values / scales.float()[groups]).round_().to(torch.int8)
+        return {"values": self._store(integers), "scales": scales.view(places.shape[0], count)}
+
+    def decode(self, tensors: Mapping[str, Tensor], places: Places, dtype: torch.dtype) -> Tensor:
+        """`values * scales`, exact in float32 and then rounded to `dtype`."""
+        scales = tensors["scales"].reshape(-1).float()[places.groups(self.group)]
+        integers = self._load(tensors["values"], scales.numel())
+        return (integers * scales).to(dtype)
+
+    def error_bound(self, tensors: Mapping[str, Tensor], places: Places) -> Tensor:
+        """Half a scale."""
+        return tensors["scales"].reshape(-1).float()[places.groups(self.group)] / 2
+
+    def scale_bits(self) -> sympy.Expr:
+        """16 bits a group."""
+        import sympy
+
+        from sparsecompile.costs import k, n
+
+        return 16 * n * (1 if self.group is None else sympy.ceiling(k / self.group))
+
+    def _store(self, integers: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _load(self, values: Tensor, slots: int) -> Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class Int8(SymmetricInteger):
+    """Integers of 8 bits, -127 to 127: `values` `[slots]` int8; scales a row or group."""
+
+    family = "int8"
+    largest = 127
+
+    def value_bits(self, dtype: torch.dtype) -> sympy.Expr:
+        """8 bits a slot, 16 a scale."""
+        from sparsecompile.costs import slots
+
+        return 8 * slots + self.scale_bits()
+
+    def _store(self, integers: Tensor) -> Tensor:
+        return integers
+
+    def _load(self, values: Tensor, slots: int) -> Tensor:
+        return values
+
+
+@dataclass(frozen=True, eq=False)
+class Int4(SymmetricInteger):
+    """Integers of 4 bits, -7 to 7: `values` `[ceil(slots / 2)]` uint8; scales a row or group.
+
+    A byte holds two slots, the first in its lower half, as `integer + 8`: 1 to 15. The code 0
+    stands only in the unused half of a last byte.
+    """
+
+    family = "int4"
+    largest = 7
+
+    def value_bits(self, dtype: torch.dtype) -> sympy.Expr:
+        """4 bits a slot, rounded up to bytes, 16 a scale."""
+        import sympy
+
+        from sparsecompile.costs import slots
+
+        return 8 * sympy.ceiling(slots / 2) + self.scale_bits()
+
+    def _store(self, integers: Tensor) -> Tensor:
+        return pack_codes((integers + 8).view(torch.uint8).unsqueeze(0), 4).squeeze(0)
+
+    def _load(self, values: Tensor, slots: int) -> Tensor:
+        return unpack_codes(values.unsqueeze(0), 4, slots).squeeze(0).view(torch.int8) - 8
+
+
+COMPONENTS = tuple(codec(group) for codec in (Int8, Int4) for group in (None, 32, 64, 128))

@@ -1,0 +1,25 @@
+"""A copy of a graph for passes to change."""
+
+from __future__ import annotations
+
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
+
+
+def copy_graph(module: GraphModule) -> GraphModule:
+    """A copy to edit: Dynamo reads its own graph again after the backend returns."""
+    graph = Graph(tracer_cls=module.graph._tracer_cls)
+    nodes: dict[Node, Node] = {}
+    graph.graph_copy(module.graph, nodes)
+    original = next(node for node in reversed(module.graph.nodes) if node.op == "output")
+    output = graph.output(map_arg(original.args[0], nodes.__getitem__), original.type)
+    output.meta.update(original.meta)
+    for old, new in nodes.items():
+        if hasattr(old, "_dynamo_source"):
+            new._dynamo_source = old._dynamo_source
+    copy = GraphModule(module, graph)
+    copy.meta = dict(module.meta)
+    for name in ("_param_name_to_source", "_source_to_user_stacks", "shape_env"):
+        if hasattr(module, name):
+            setattr(copy, name, getattr(module, name))
+    return copy

@@ -1,0 +1,137 @@
+// linear dense/int8 bfloat16
+// template: generic; schedule: batch_columns=64 batch_lanes=64 batch_rows=64 region_work=65536; target: cpu x86_64 avx512
+// y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
+
+// ... arguments.h ...
+
+// ... prelude.h ...
+
+namespace {
+
+using Element = bfloat16;  // of x, bias, operands and y
+constexpr int operand_count = 0;
+
+// Schedule.
+constexpr int64_t batch_columns = 64;
+constexpr int64_t batch_lanes = 64;
+constexpr int64_t batch_rows = 64;
+constexpr int64_t region_work = 65536;
+
+// The weight, as the pointers in its layout.
+struct Weight {
+  int64_t n, k, slots;
+  const int8_t* values;
+  const bfloat16* scales;
+
+  explicit Weight(const void* layout) {
+    const char* bytes = static_cast<const char*>(layout);
+    const SCLayoutHeader& header = *static_cast<const SCLayoutHeader*>(layout);
+    n = header.n;
+    k = header.k;
+    slots = header.slots;
+    values = reinterpret_cast<const int8_t*>(bytes + header.offsets[0]);
+    scales = reinterpret_cast<const bfloat16*>(bytes + header.offsets[1]);
+  }
+};
+
+}  // namespace
+
+// dense: the slot of a column is row * k + column.
+
+namespace {
+
+constexpr int column_padding = 0;
+constexpr int slots_per_vector = native_floats;
+constexpr bool vectors_are_cheap = true;
+
+SC_INLINE int64_t first_slot(const Weight& w, int64_t row) { return row * w.k; }
+
+template <class Visit>
+SC_INLINE void visit_row(const Weight& w, int64_t row, int64_t&, int64_t from, int64_t to,
+                         Visit&& visit) {
+  const int64_t first = row * w.k;
+  int64_t column = from;
+  for (; column + 4 <= to; column += 4) {
+    visit(lane<0>(), column, first + column);
+    visit(lane<1>(), column + 1, first + column + 1);
+    visit(lane<2>(), column + 2, first + column + 2);
+    visit(lane<3>(), column + 3, first + column + 3);
+  }
+  for (; column < to; ++column) visit(lane<0>(), column, first + column);
+}
+
+template <class VisitVector, class Visit>
+SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& visit_vector,
+                                 Visit&& visit) {
+  constexpr int width = slots_per_vector;
+  const int64_t first = row * w.k;
+  int64_t column = 0;
+  const auto step = [&](auto chain, int64_t at) SC_INLINED {
+    visit_vector(chain, first + at,
+                 [&](const float* x) SC_INLINED { return load<Floats<width>>(x + at); },
+                 [&](int i) SC_INLINED { return at + i; });
+  };
+  for (; column + 4 * width <= w.k; column += 4 * width) {
+    step(lane<0>(), column);
+    step(lane<1>(), column + width);
+    step(lane<2>(), column + 2 * width);
+    step(lane<3>(), column + 3 * width);
+  }
+  for (; column + width <= w.k; column += width) step(lane<0>(), column);
+  for (; column < w.k; ++column) visit(lane<0>(), column, first + column);
+}
+
+}  // namespace
+
+// int8: an integer of 8 bits times the scale of its row.
+
+namespace {
+
+SC_INLINE float scale_of(const Weight& w, int64_t row, int64_t) {
+  return to_float(w.scales[row]);
+}
+
+template <int count, class Column>
+SC_INLINE Floats<count> scales_of(const Weight& w, int64_t row, Column&&) {
+  return Floats<count>{} + scale_of(w, row, 0);
+}
+
+SC_INLINE int integer_at(const Weight& w, int64_t slot) { return w.values[slot]; }
+
+template <int count>
+SC_INLINE Floats<count> integers_at(const Weight& w, int64_t slot) {
+  prefetch(w.values + slot);
+  return __builtin_convertvector(load<Vector<int8_t, count>>(w.values + slot), Floats<count>);
+}
+
+SC_INLINE float decode(const Weight& w, int64_t row, int64_t column, int64_t slot) {
+  return static_cast<float>(integer_at(w, slot)) * scale_of(w, row, column);
+}
+
+template <int count, class Column>
+SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t row, int64_t slot, Column&& column) {
+  return integers_at<count>(w, slot) * scales_of<count>(w, row, column);
+}
+
+}  // namespace
+
+// ... activations.h ...
+
+namespace {
+
+constexpr bool rounds_activations = false;
+
+}  // namespace
+
+// ... round.h ...
+
+namespace {
+
+SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,
+                         [[maybe_unused]] float operand1) {
+  return value;
+}
+
+}  // namespace
+
+// ... generic.h ...
