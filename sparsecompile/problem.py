@@ -24,6 +24,8 @@ class Contents:
         self.shape = packed.shape
         self.nbytes = packed.nbytes
         self.stored = packed.slots
+        value_bytes = sum(t.numel() * t.element_size() for t in packed.values.values())
+        self.value_bits = 8 * value_bytes / packed.slots if packed.slots else 0.0
         self._tiles: dict[tuple[int, int], int] = {}
 
     @cached_property

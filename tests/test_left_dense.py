@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sparsecompile as sc
+from sparsecompile.template import Lowering
 
 
 def test_trainable_weights_are_left_dense_and_say_so() -> None:
@@ -161,7 +162,7 @@ def test_a_format_without_a_kernel_is_refused() -> None:
     assert "no C++ fragment reads 'n_m'" in node.findings[0].reason
 
 
-def test_a_library_call_that_is_chosen_leaves_the_node_dense() -> None:
+def test_a_codegen_that_prefers_the_dense_linear_leaves_the_node_dense() -> None:
     registry = sc.default_registry()
 
     class Chooses(sc.Codegen):
@@ -173,8 +174,8 @@ def test_a_library_call_that_is_chosen_leaves_the_node_dense() -> None:
         def candidates(self, *args: Any) -> Sequence[Any]:
             return registry.all(sc.Extern)
 
-        def lower(self, *args: Any) -> sc.Extern:
-            return registry.all(sc.Extern)[0]
+        def lower(self, problems: Any, *args: Any) -> dict[Any, Lowering]:
+            return {problem: Lowering(None, (), "it says so") for problem in problems}
 
     kinds = (sc.Structure, sc.Codec, sc.Pass, sc.Extern)
     compiler = sc.Compiler(sc.Registry(Chooses(), *(c for k in kinds for c in registry.all(k))))

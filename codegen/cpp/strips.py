@@ -12,6 +12,7 @@ from torch import Tensor
 from sparsecompile.codegen.cpp.epilogues import check_epilogue, render_epilogue
 from sparsecompile.codegen.cpp.fragment import ELEMENTS, fragment_of
 from sparsecompile.codegen.cpp.layout import concatenate
+from sparsecompile.codegen.cpp.rounding import check_rounding, render_rounding
 from sparsecompile.codegen.cpp.text import read
 from sparsecompile.codegen.cpp.weight import render_weight
 from sparsecompile.errors import Reject
@@ -26,22 +27,13 @@ if TYPE_CHECKING:
 
 DECODE_ROWS = 8
 STRIP_ROWS = 16
-CODES = {torch.float32: "uint32_t", torch.bfloat16: "uint16_t", torch.float16: "uint16_t"}
+TILE_COLUMNS = 32
 
 HEAD = """\
 // {spec}
 // template: strips; schedule: {schedule}; target: {target}
 // y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 """
-
-TEXTS = (
-    "strips.h",
-    "strips_prepack.h",
-    "strips_float.h",
-    "finish.h",
-    "strips_decode.h",
-    "strips_chunk.h",
-)
 
 
 @dataclass(frozen=True)
@@ -67,13 +59,18 @@ class StripsLinear(Template):
             raise Reject(f"needs AVX-512, the target is {target.isa}")
         if spec.dtype not in ELEMENTS:
             raise Reject(f"{spec.dtype} activations have no C++ type")
-        if spec.activations != "float":
-            raise Reject(f"does not round activations to {spec.activations}")
-        if spec.format.codec.family != "float":
-            raise Reject(f"reads float values, not {spec.format.codec}")
-        for part in (spec.format.structure, spec.format.codec):
-            fragment_of(registry, part)
+        fragment_of(registry, spec.format.structure)
+        codes = fragment_of(registry, spec.format.codec).codes(spec.format.codec, spec)
+        if codes is None:
+            raise Reject(f"the values of {spec.format.codec} are no codes of one width")
+        if codes.group is not None and not isa_at_least(target.isa, "avx512_bf16"):
+            raise Reject(f"integers need VNNI and VBMI2, the target is {target.isa}")
+        if codes.group and codes.group % TILE_COLUMNS:
+            raise Reject(f"groups of {codes.group} columns are not whole tiles of {TILE_COLUMNS}")
+        if codes.group is None and spec.activations != "float":
+            raise Reject(f"{spec.activations} activations need integer weights")
         check_epilogue(spec.epilogue)
+        check_rounding(spec.activations)
 
     def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
         """Masks for every tile, or whole tiles of which the empty ones are left out.
@@ -88,7 +85,7 @@ class StripsLinear(Template):
             "decode_streams": 4,
             "panel_bytes": 1 << 20,
             "region_work": 1 << 16,
-            "uses_amx": int(target.isa == "amx" and spec.dtype == torch.bfloat16),
+            "uses_amx": int(target.isa == "amx" and _multiplies_pairs(spec)),
         }
         if spec.format.structure.index_bits() == 0:
             kinds = [{"masked": 0, "skips": 0, "tile_columns": 32, "group_strips": 2}]
@@ -109,7 +106,9 @@ class StripsLinear(Template):
         if schedule["skips"]:
             places = weight.tiles(STRIP_ROWS, columns) * STRIP_ROWS * columns
         size = spec.dtype.itemsize
-        stream = places // 8 + weight.values * size if schedule["masked"] else places * size
+        value_bits = weight.value_bits
+        stored = weight.values if schedule["masked"] else places
+        stream = (places * schedule["masked"] + stored * value_bits) // 8
         kind = "bfloat16" if spec.dtype == torch.bfloat16 else "float32"
         return Cost(stream + m * (n + k) * size, 2 * m * places, kind)
 
@@ -128,9 +127,21 @@ class StripsLinear(Template):
         """Constants, the canonical weight and its fragments, then the loops."""
         structure = fragment_of(registry, spec.format.structure)
         codec = fragment_of(registry, spec.format.codec)
+        codes = codec.codes(spec.format.codec, spec)
+        if codes is None:
+            raise TypeError(f"{spec.format.codec} has no codes")
+        is_integer = codes.group is not None
+        values = "strips_integer.h" if is_integer else "strips_float.h"
+        decode = "strips_decode_integer.h" if is_integer else "strips_decode.h"
+        batch = "strips_amx.h" if schedule["uses_amx"] else "strips_vectors.h"
+        pairs = 2 if spec.dtype == torch.bfloat16 else 1
         constants = {
             **dict(schedule.choices),
-            "depth": 2 if spec.dtype == torch.bfloat16 else 1,
+            "value_bits": codes.bits,
+            "cut": codes.cut,
+            "has_scales": int(is_integer),
+            "group_columns": codes.group or 0,
+            "depth": 4 if is_integer else pairs,
             "decode_rows": DECODE_ROWS,
         }
         text = "\n".join(
@@ -139,19 +150,24 @@ class StripsLinear(Template):
                 read("arguments.h"),
                 read("prelude.h"),
                 render_weight(spec, constants, structure, codec),
-                f"using Code = {CODES[spec.dtype]};\n",
                 structure.render(spec.format.structure, spec),
                 codec.render(spec.format.codec, spec),
                 read("activations.h"),
                 render_epilogue(spec.epilogue),
-                *map(read, TEXTS),
-                read("strips_amx.h" if schedule["uses_amx"] else "strips_vectors.h"),
-                read("strips_batch.h"),
+                render_rounding(spec.activations),
+                *map(read, ("strips.h", "strips_values.h", values, "strips_prepack.h")),
+                *map(read, ("finish.h", decode, "strips_chunk.h", batch, "strips_batch.h")),
             )
         )
         name = f"strips_{spec.identifier}_{schedule.tag}"
         kernels = (("sc_linear_decode", DECODE_ROWS), ("sc_linear_batch", None))
         return Source(name, "cpp", text, kernels, prepacks=True)
+
+
+def _multiplies_pairs(spec: KernelSpec) -> bool:
+    """Whether what is multiplied is exact in bfloat16; `multiplies_pairs` of the C++ text."""
+    is_grouped = getattr(spec.format.codec, "group", None) is not None
+    return spec.dtype == torch.bfloat16 or (spec.activations == "int8" and not is_grouped)
 
 
 COMPONENTS = (StripsLinear(),)

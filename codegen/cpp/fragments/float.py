@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsecompile.codegen.cpp.fragment import ELEMENTS, CppFragment
+from sparsecompile.codegen.cpp.fragment import ELEMENTS, Codes, CppFragment
 from sparsecompile.packed import Codec, Structure
 from sparsecompile.spec import KernelSpec
 
@@ -21,9 +21,9 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Co
   return load_floats<count>(w.values + slot);
 }
 
-template <class Code>
-SC_INLINE Code code(const Weight& w, int64_t slot) {
-  return load<Code>(w.values + slot);
+SC_INLINE uint32_t code(const Weight& w, int64_t slot) {
+  if constexpr (sizeof(Element) == 4) return load<uint32_t>(w.values + slot);
+  return load<uint16_t>(w.values + slot);
 }
 
 }  // namespace
@@ -42,6 +42,10 @@ class CppFloat(CppFragment):
     def render(self, part: Structure | Codec, spec: KernelSpec) -> str:
         """`decode` and `decode_vector`."""
         return TEXT
+
+    def codes(self, part: Structure | Codec, spec: KernelSpec) -> Codes:
+        """The bits of the value."""
+        return Codes(8 * spec.dtype.itemsize)
 
 
 COMPONENTS = (CppFloat(),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from sparsecompile.codecs.integer import SymmetricInteger
-from sparsecompile.codegen.cpp.fragment import CppFragment
+from sparsecompile.codegen.cpp.fragment import Codes, CppFragment
 from sparsecompile.packed import Codec, Structure
 from sparsecompile.spec import KernelSpec
 
@@ -65,6 +65,10 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t row, int64_t slot
 BYTES = """
 SC_INLINE int integer_at(const Weight& w, int64_t slot) { return w.values[slot]; }
 
+SC_INLINE uint32_t code(const Weight& w, int64_t slot) {
+  return static_cast<uint8_t>(w.values[slot]) ^ 128u;
+}
+
 template <int count>
 SC_INLINE Floats<count> integers_at(const Weight& w, int64_t slot) {
   prefetch(w.values + slot);
@@ -76,6 +80,10 @@ NIBBLES = """
 // Two slots a byte, the first in the lower half, as integer + 8.
 SC_INLINE int integer_at(const Weight& w, int64_t slot) {
   return (w.values[slot / 2] >> (slot % 2 * 4) & 15) - 8;
+}
+
+SC_INLINE uint32_t code(const Weight& w, int64_t slot) {
+  return w.values[slot / 2] >> (slot % 2 * 4) & 15;
 }
 
 // Eight slots from `slot`, four bits each, the first lowest. An odd slot begins in half a byte.
@@ -124,6 +132,11 @@ class CppInteger(CppFragment):
         scales = ROW_SCALES if part.group is None else GROUP_SCALES
         head = scales.format(codec=part, bits=self.bits, group=part.group)
         return head + self.integers + DECODE
+
+    def codes(self, part: Structure | Codec, spec: KernelSpec) -> Codes | None:
+        """The integer, moved above zero."""
+        group = part.group if isinstance(part, SymmetricInteger) else None
+        return Codes(self.bits, 2 ** (self.bits - 1), group or 0)
 
 
 class CppInt8(CppInteger):

@@ -7,21 +7,38 @@
 // Where `masked`, a tile is the masks of its vectors (bit lane * depth + column), then the kept
 // values of each vector, close together. Elsewhere all of a tile's values are there. Where `skips`,
 // tiles without a kept value are missing and `tile_columns_of` lists the places of the others.
-// `Code` is a value as it is stored; a code of zero is a value that was cut.
+// A value is stored as its code of `value_bits` bits; `cut` is the code of zero. Codes of four bits
+// are two a byte, the first in the lower half; those of a vector begin at a whole byte. Where
+// values have scales, `scales` holds those of a strip's lanes for each group of columns.
 
 namespace {
 
 constexpr int64_t strip_rows = 16;
 constexpr int vectors = tile_columns / depth;
 constexpr int codes_per_vector = strip_rows * depth;
-constexpr int64_t vector_bytes = codes_per_vector * sizeof(Code);
 constexpr int64_t stream_slack = 128;  // a vector may be loaded whole where few values are left
 
-using Mask = std::conditional_t<codes_per_vector == 16, uint16_t, uint32_t>;
+using Code = std::conditional_t<value_bits == 32, uint32_t,
+                                std::conditional_t<value_bits == 16, uint16_t, uint8_t>>;
+using Mask = std::conditional_t<codes_per_vector == 16, uint16_t,
+                                std::conditional_t<codes_per_vector == 32, uint32_t, uint64_t>>;
 constexpr int64_t mask_bytes = masked ? vectors * sizeof(Mask) : 0;
+
+// Bytes that this many codes of a vector take in the stream.
+SC_INLINE constexpr int64_t bytes_of(int64_t codes) { return (codes * value_bits + 7) / 8; }
+constexpr int64_t vector_bytes = bytes_of(codes_per_vector);
 
 inline const SCLayoutHeader& header_of(const void* layout) {
   return *static_cast<const SCLayoutHeader*>(layout);
+}
+
+// Columns that share a scale: all of a row where `group_columns` is 0.
+constexpr int64_t group_step = group_columns > 0 ? group_columns : int64_t{1} << 40;
+
+// Groups of columns of a row that have a scale each; none where values have no scales.
+SC_INLINE int64_t scale_groups(int64_t k) {
+  if (!has_scales) return 0;
+  return k > group_step ? ceil_div(k, group_step) : 1;
 }
 
 struct Strips {
@@ -31,6 +48,7 @@ struct Strips {
   const int64_t* offsets;        // [strips]: where a strip's stream begins
   const int32_t* first_tiles;    // [strips + 1]: place of a strip's first tile in tile_places
   const int32_t* tile_places;    // which tile of its strip each present tile is; only if `skips`
+  const bfloat16* scales;        // [strips][groups][16]; only if there are scales
   const char* stream;
 
   explicit Strips(const void* layout) {
@@ -43,7 +61,13 @@ struct Strips {
     offsets = reinterpret_cast<const int64_t*>(bytes + header.offsets[0]);
     first_tiles = reinterpret_cast<const int32_t*>(bytes + header.offsets[1]);
     tile_places = reinterpret_cast<const int32_t*>(bytes + header.offsets[2]);
-    stream = bytes + header.offsets[3];
+    scales = reinterpret_cast<const bfloat16*>(bytes + header.offsets[3]);
+    stream = bytes + header.offsets[4];
+  }
+
+  int64_t groups() const { return scale_groups(k); }
+  const bfloat16* strip_scales(int64_t strip) const {
+    return scales + strip * groups() * strip_rows;
   }
 
   int64_t present_tiles(int64_t strip) const {

@@ -12,6 +12,7 @@ struct Panel {
   int64_t m0, rows;       // of x
   const Activation* x;    // packed
   int64_t x_stride;       // from one tile of rows to the next
+  float* x_scales;        // of its rows, where x is rounded
   int64_t x_tiles() const { return ceil_div(rows, x_rows); }
 };
 
@@ -21,12 +22,12 @@ inline void multiply_group(const SCLinearArguments& a, const Strips& w, int64_t 
   const int64_t tiles = w.present_tiles(strip);
   std::memset(sums, 0, sizeof(float) * panel.x_tiles() * group_strips * sums_tile);
   Reader readers[group_strips];
-  for (int s = 0; s < strips; ++s) readers[s] = Reader{w.stream + w.offsets[strip + s]};
+  for (int s = 0; s < strips; ++s) readers[s].open_strip(w, strip + s);
   for (int64_t t = 0; t < tiles; t += chunk_tiles) {
     const int64_t count = t + chunk_tiles < tiles ? chunk_tiles : tiles - t;
     Chunk chunk{{}, skips ? w.tile_places + w.first_tiles[strip] : nullptr, t, count};
     for (int s = 0; s < strips; ++s) chunk.strips[s] = scratch + s * scratch_tiles(w) * w_tile;
-    if constexpr (!masked && multiplies_pairs) {
+    if constexpr (stream_is_expanded) {
       for (int s = 0; s < strips; ++s) {
         chunk.strips[s] = reinterpret_cast<const Operand*>(readers[s].at);
         readers[s].at += count * vectors * vector_bytes;
@@ -34,8 +35,10 @@ inline void multiply_group(const SCLinearArguments& a, const Strips& w, int64_t 
     } else {
       // Strip by strip would be one stream at a time; memory answers several faster.
       for (int64_t i = 0; i < count; ++i)
-        for (int s = 0; s < strips; ++s)
+        for (int s = 0; s < strips; ++s) {
+          readers[s].open_tile(w, strip + s, w.place(strip + s, t + i));
           expand_tile(readers[s], scratch + (s * scratch_tiles(w) + i) * w_tile);
+        }
     }
     multiply_chunk(chunk, strips, panel.x, panel.x_stride, panel.x_tiles(), sums);
   }
@@ -43,8 +46,13 @@ inline void multiply_group(const SCLinearArguments& a, const Strips& w, int64_t 
     const int64_t rest = panel.rows - i * x_rows;
     for (int s = 0; s < strips; ++s) {
       const int64_t first = (strip + s) * strip_rows, last = first + strip_rows;
-      finish(a, w.n, {first, last < w.n ? last : w.n}, panel.m0 + i * x_rows,
-             rest < x_rows ? rest : x_rows, sums + (i * group_strips + s) * sums_tile);
+      const int64_t rows = rest < x_rows ? rest : x_rows;
+      float* part = sums + (i * group_strips + s) * sums_tile;
+      scale_sums(w, strip + s, rows, part);
+      if constexpr (rounds_activations)
+        for (int64_t r = 0; r < rows * strip_rows; ++r)
+          part[r] *= panel.x_scales[i * x_rows + r / strip_rows];
+      finish(a, w.n, {first, last < w.n ? last : w.n}, panel.m0 + i * x_rows, rows, part);
     }
   }
 }
@@ -64,11 +72,12 @@ inline void pack_x(const SCLinearArguments& a, int64_t k, const Panel& panel, Ra
         continue;
       }
       const Element* from = static_cast<const Element*>(a.x) + (panel.m0 + row) * k + c0;
+      const float scale = rounds_activations ? panel.x_scales[row] : 1.0f;
       if (columns == tile_columns) {
-        for (int64_t c = 0; c < tile_columns; ++c) to[c] = convert<Activation>(from[c]);
+        for (int64_t c = 0; c < tile_columns; ++c) to[c] = activation_of(from[c], scale);
       } else {
         for (int64_t c = 0; c < tile_columns; ++c)
-          to[c] = c < columns ? convert<Activation>(from[c]) : Activation{};
+          to[c] = c < columns ? activation_of(from[c], scale) : Activation{};
       }
     }
   }
@@ -92,7 +101,7 @@ SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const int64_t rows = panel_rows(m, w.k);
   const int64_t scratch = sizeof(Operand) * group_strips * scratch_tiles(w) * w_tile;
   const int64_t sums = sizeof(float) * rows * group_strips * strip_rows;
-  const int64_t batch = sizeof(Activation) * rows * w.tiles * tile_columns;
+  const int64_t batch = sizeof(Activation) * rows * w.tiles * tile_columns + sizeof(float) * rows;
   const int64_t needed = batch + threads * (scratch + sums);
   return needed > decode ? needed : decode;
 }
@@ -102,7 +111,8 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
   const Strips w(a.weight);
   const int64_t rows = panel_rows(a.m, w.k);
   Activation* x = static_cast<Activation*>(a.workspace);
-  char* own = reinterpret_cast<char*>(x + rows * w.tiles * tile_columns);
+  float* x_scales = reinterpret_cast<float*>(x + rows * w.tiles * tile_columns);
+  char* own = reinterpret_cast<char*>(x_scales + rows);
   const int64_t scratch_bytes = sizeof(Operand) * group_strips * scratch_tiles(w) * w_tile;
   const int64_t sums_bytes = sizeof(float) * rows * group_strips * strip_rows;
   const int64_t groups = ceil_div(w.strips, group_strips);
@@ -113,7 +123,13 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
     float* sums = reinterpret_cast<float*>(mine + scratch_bytes);
     const TileRegisters registers;
     for (int64_t m0 = 0; m0 < a.m; m0 += rows) {
-      const Panel panel{m0, m0 + rows < a.m ? rows : a.m - m0, x, w.tiles * x_tile};
+      const Panel panel{m0, m0 + rows < a.m ? rows : a.m - m0, x, w.tiles * x_tile, x_scales};
+      if constexpr (rounds_activations) {
+        const Range part = share(panel.rows, thread, of);
+        for (int64_t i = part.begin; i < part.end; ++i)
+          x_scales[i] = activation_scale(static_cast<const Element*>(a.x) + (m0 + i) * w.k, w.k);
+        wait_for_threads(of);
+      }
       pack_x(a, w.k, panel, share(panel.x_tiles() * w.tiles, thread, of), x);
       wait_for_threads(of);
       const Range part = share(groups, thread, of);

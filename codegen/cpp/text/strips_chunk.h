@@ -8,19 +8,16 @@ constexpr int64_t w_tile = strip_rows * tile_columns;
 constexpr int64_t sums_tile = x_rows * strip_rows;
 constexpr int64_t chunk_tiles = skips ? 1 << 30 : batch_columns / tile_columns;
 
+// Whether tiles stand in the stream as they are multiplied.
+constexpr bool stream_is_expanded = !masked && multiplies_pairs && value_bits == 16;
+
 // What W is multiplied as: the type of the activations.
 using Operand = Activation;
 
-SC_INLINE void store_expanded(__m512i codes, bfloat16* out) { _mm512_storeu_si512(out, codes); }
-
-SC_INLINE void store_expanded(__m512i codes, float* out) {
-  for (int c = 0; c < depth; ++c) _mm512_storeu_ps(out + c * strip_rows, floats_of(codes, c));
-}
-
 SC_INLINE void expand_tile(Reader& reader, Operand* out) {
-  reader.open_tile();
 #pragma GCC unroll 32
-  for (int v = 0; v < vectors; ++v) store_expanded(reader.next(v), out + v * codes_per_vector);
+  for (int v = 0; v < vectors; ++v)
+    store_expanded(reader, reader.next(v), out + v * codes_per_vector);
 }
 
 // Tiles of the scratch for one strip.

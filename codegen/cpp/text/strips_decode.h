@@ -15,7 +15,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x,
   for (int s = 0; s < strips; ++s) {
     for (auto& row : sums[s])
       for (auto& sum : row) sum = _mm512_setzero_ps();
-    readers[s] = Reader{w.stream + w.offsets[strip + s]};
+    readers[s].open_strip(w, strip + s);
     const int64_t present = w.present_tiles(strip + s);
     common = present < common ? present : common;
   }
@@ -32,7 +32,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x,
 #pragma GCC unroll 8
     for (int s = 0; s < strips; ++s) {
       parts[s] = x + w.place(strip + s, t) * tile_columns;
-      readers[s].open_tile();
+      readers[s].open_tile(w, strip + s, w.place(strip + s, t));
     }
 #pragma GCC unroll 32
     for (int v = 0; v < vectors; ++v)
@@ -43,7 +43,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x,
   for (int s = 0; s < strips; ++s) {
     // Where tiles are skipped, some strips have more of them than others.
     for (int64_t t = common; skips && t < w.present_tiles(strip + s); ++t) {
-      readers[s].open_tile();
+      readers[s].open_tile(w, strip + s, w.place(strip + s, t));
       for (int v = 0; v < vectors; ++v)
         add_vector(s, v, x + w.place(strip + s, t) * tile_columns);
     }
@@ -77,8 +77,6 @@ inline void decode_strips(const SCLinearArguments& a, const Strips& w, const Act
   part.begin = decode_groups<rows, strips>(a, w, x, stride, part);
   decode_groups<rows, 1>(a, w, x, stride, part);
 }
-
-inline int64_t padded_columns(int64_t k) { return ceil_div(k, tile_columns) * tile_columns; }
 
 inline int64_t decode_workspace(const Strips& w) {
   return sizeof(Activation) * decode_rows * padded_columns(w.k);

@@ -1,25 +1,6 @@
 // Vectors of float values of the layout `strips`, and products with activations.
-#include <immintrin.h>
 
 namespace {
-
-// How activations stand in the workspace: as they come where pairs of bfloat16 are multiplied by
-// one instruction, else as floats.
-#if defined(__AVX512BF16__)
-constexpr bool multiplies_pairs = std::is_same_v<Element, bfloat16>;
-#else
-constexpr bool multiplies_pairs = false;
-#endif
-using Activation = std::conditional_t<multiplies_pairs, bfloat16, float>;
-
-template <class To, class From>
-SC_INLINE To convert(From value) {
-  if constexpr (std::is_same_v<To, From>) {
-    return value;
-  } else {
-    return to_float(value);
-  }
-}
 
 #if defined(__AVX512VBMI2__)
 SC_INLINE __m512i expand_words(__mmask32 mask, __m512i words) {
@@ -43,29 +24,27 @@ SC_INLINE __m512i expand_words(__mmask32 mask, __m512i words) {
 
 // Reads the vectors of a strip one after the other.
 struct Reader {
-  const char* at;
+  const char* at = nullptr;
   const char* masks = nullptr;
 
-  SC_INLINE void open_tile() {
+  SC_INLINE void open_strip(const Strips& w, int64_t strip) { at = w.stream + w.offsets[strip]; }
+  SC_INLINE void open_tile(const Strips&, int64_t, int64_t) {
     masks = at;
     at += mask_bytes;
   }
   // The codes of the tile's next vector, `v`, zero where nothing was kept.
   SC_INLINE __m512i next(int v) {
+    const __m512i codes = load<__m512i>(at);
     if constexpr (!masked) {
-      const __m512i codes = whole(at);
       at += vector_bytes;
       return codes;
     } else {
       const Mask mask = load<Mask>(masks + v * sizeof(Mask));
-      const __m512i codes = whole(at);
       at += sizeof(Code) * __builtin_popcount(mask);
       if constexpr (sizeof(Code) == 4) return _mm512_maskz_expand_epi32(mask, codes);
       return expand_words(mask, codes);
     }
   }
-  // float16 has 16 codes a vector: the upper half of what is loaded is not used.
-  static SC_INLINE __m512i whole(const char* from) { return load<__m512i>(from); }
 };
 
 // Floats of one column of a vector: `column` counts inside it.
@@ -81,6 +60,23 @@ SC_INLINE __m512 floats_of(__m512i codes, int column) {
   }
 }
 
+inline Element element_of(const Strips&, Code value, int64_t, int64_t) {
+  return bit_cast<Element>(value);
+}
+
+inline void write_scales(const Weight&, int64_t, bfloat16*) {}
+
+// An expanded vector, as the loops over many rows of x multiply it.
+SC_INLINE void store_expanded(const Reader&, __m512i codes, bfloat16* out) {
+  _mm512_storeu_si512(out, codes);
+}
+SC_INLINE void store_expanded(const Reader&, __m512i codes, float* out) {
+  for (int c = 0; c < depth; ++c) _mm512_storeu_ps(out + c * strip_rows, floats_of(codes, c));
+}
+
+// Values have no scales that remain for the end.
+SC_INLINE void scale_sums(const Strips&, int64_t, int64_t, float*) {}
+
 // sum + vector times the activations x[0 .. depth).
 SC_INLINE __m512 multiply_add(__m512 sum, __m512i codes, const float* x) {
   for (int c = 0; c < depth; ++c)
@@ -88,19 +84,9 @@ SC_INLINE __m512 multiply_add(__m512 sum, __m512i codes, const float* x) {
   return sum;
 }
 
-// The same for an expanded vector, which holds one column, or a pair of them.
-SC_INLINE __m512 multiply_expanded(__m512 sum, __m512i w, const float* x) {
-  return _mm512_fmadd_ps(_mm512_castsi512_ps(w), _mm512_set1_ps(*x), sum);
-}
-
 #if defined(__AVX512BF16__)
 SC_INLINE __m512 multiply_add(__m512 sum, __m512i codes, const bfloat16* x) {
-  const __m512i pair = _mm512_set1_epi32(load<int32_t>(x));
-  return _mm512_dpbf16_ps(sum, (__m512bh)codes, (__m512bh)pair);
-}
-
-SC_INLINE __m512 multiply_expanded(__m512 sum, __m512i w, const bfloat16* x) {
-  return multiply_add(sum, w, x);
+  return multiply_expanded(sum, codes, x);
 }
 #endif
 

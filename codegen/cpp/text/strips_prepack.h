@@ -16,57 +16,79 @@ struct DenseStrip {
   Code& at(int64_t lane, int64_t column) { return codes[lane * columns + column]; }
 
   void read(const Weight& w, int64_t strip) {
-    std::memset(codes, 0, sizeof(Code) * strip_rows * columns);
+    for (int64_t i = 0; i < strip_rows * columns; ++i) codes[i] = cut;
     for (int64_t lane = 0; lane < strip_rows; ++lane) {
       const int64_t row = strip * strip_rows + lane;
       if (row >= w.n) break;
       int64_t cursor = first_slot(w, row);
       visit_row(w, row, cursor, 0, w.k, [&](auto, int64_t column, int64_t slot) SC_INLINED {
-        if (column < w.k) at(lane, column) = code<Code>(w, slot);
+        if (column < w.k) at(lane, column) = static_cast<Code>(code(w, slot));
       });
     }
   }
   bool is_empty(int64_t tile) {
     for (int64_t lane = 0; lane < strip_rows; ++lane)
       for (int64_t c = tile * tile_columns; c < (tile + 1) * tile_columns; ++c)
-        if (at(lane, c)) return false;
+        if (at(lane, c) != cut) return false;
     return true;
   }
 };
+
+inline void write_codes(const Code* codes, int count, char* out) {
+  if constexpr (value_bits >= 8) {
+    std::memcpy(out, codes, sizeof(Code) * count);
+  } else {
+    for (int i = 0; i < count; i += 2)
+      out[i / 2] = static_cast<char>(codes[i] | (i + 1 < count ? codes[i + 1] << 4 : 0));
+  }
+}
+
+// The i-th code from `at`.
+inline Code read_code(const char* at, int64_t i) {
+  if constexpr (value_bits >= 8) {
+    return load<Code>(at + i * sizeof(Code));
+  } else {
+    return static_cast<Code>(at[i / 2] >> (i % 2 * 4) & 15);
+  }
+}
+
+SC_INLINE Code code_at(DenseStrip& strip, int64_t tile, int v, int e) {
+  return strip.at(e / depth, tile * tile_columns + v * depth + e % depth);
+}
+
+// Write a tile, or with `out` null only count its bytes.
+inline int64_t write_tile(DenseStrip& strip, int64_t tile, char* out) {
+  int64_t bytes = mask_bytes;
+  for (int v = 0; v < vectors; ++v) {
+    Mask mask = 0;
+    Code kept[codes_per_vector];
+    int count = 0;
+    for (int e = 0; e < codes_per_vector; ++e) {
+      const Code value = code_at(strip, tile, v, e);
+      if (masked && value == cut) continue;
+      mask |= static_cast<Mask>(Mask{1} << e);
+      kept[count++] = value;
+    }
+    if (out && masked) store(out + v * sizeof(Mask), mask);
+    if (out) write_codes(kept, count, out + bytes);
+    bytes += bytes_of(count);
+  }
+  return bytes;
+}
 
 // Bytes of a strip's stream, and how many tiles are in it.
 struct StripSize {
   int64_t bytes = 0, tiles = 0;
 
-  StripSize(DenseStrip& strip) {
+  explicit StripSize(DenseStrip& strip) {
     for (int64_t tile = 0; tile < strip.columns / tile_columns; ++tile) {
       if (skips && strip.is_empty(tile)) continue;
       ++tiles;
-      bytes += masked ? mask_bytes : vectors * vector_bytes;
+      bytes += write_tile(strip, tile, nullptr);
     }
-    if (masked)
-      for (int64_t i = 0; i < strip_rows * strip.columns; ++i)
-        bytes += strip.codes[i] ? sizeof(Code) : 0;
     bytes = ceil_div(bytes, 64) * 64;
   }
 };
-
-inline char* write_tile(DenseStrip& strip, int64_t tile, char* out) {
-  char* masks = out;
-  out += mask_bytes;
-  for (int v = 0; v < vectors; ++v) {
-    Mask mask = 0;
-    for (int e = 0; e < codes_per_vector; ++e) {
-      const Code value = strip.at(e / depth, tile * tile_columns + v * depth + e % depth);
-      if (masked && !value) continue;
-      mask |= Mask(Mask{1} << e);
-      store(out, value);
-      out += sizeof(Code);
-    }
-    if (masked) store(masks + v * sizeof(Mask), mask);
-  }
-  return out;
-}
 
 template <class Visit>
 inline void for_each_strip(const Weight& w, int64_t threads, Visit&& visit) {
@@ -91,11 +113,12 @@ SC_EXPORT int64_t sc_prepack_size(const void* canonical, int64_t* sizes, int64_t
     sizes[2 * s + 1] = size.tiles;
   });
   const int64_t strips = ceil_div(w.n, strip_rows);
-  int64_t bytes = sizeof(SCLayoutHeader) + 3 * 64 + stream_slack, tiles = 0;
+  int64_t bytes = sizeof(SCLayoutHeader) + 4 * 64 + stream_slack, tiles = 0;
   for (int64_t s = 0; s < strips; ++s) {
     bytes += sizes[2 * s];
     tiles += sizes[2 * s + 1];
   }
+  bytes += sizeof(bfloat16) * strips * scale_groups(w.k) * strip_rows;
   return bytes + sizeof(int64_t) * strips + sizeof(int32_t) * (strips + 1 + (skips ? tiles : 0));
 }
 
@@ -111,7 +134,7 @@ SC_EXPORT void sc_prepack(const void* canonical, const int64_t* sizes, void* out
   header.k = w.k;
   header.slots = w.slots;
   header.total_bytes = total;
-  header.tensors = 4;
+  header.tensors = 5;
   int64_t tiles = 0;
   for (int64_t s = 0; s < strips; ++s) tiles += sizes[2 * s + 1];
   const auto aligned = [](int64_t bytes) { return ceil_div(bytes, 64) * 64; };
@@ -119,8 +142,10 @@ SC_EXPORT void sc_prepack(const void* canonical, const int64_t* sizes, void* out
   header.offsets[1] = aligned(header.offsets[0] + sizeof(int64_t) * strips);
   header.offsets[2] = header.offsets[1] + sizeof(int32_t) * (strips + 1);
   header.offsets[3] = aligned(header.offsets[2] + sizeof(int32_t) * (skips ? tiles : 0));
+  const int64_t scales = strips * scale_groups(w.k) * strip_rows;
+  header.offsets[4] = aligned(header.offsets[3] + sizeof(bfloat16) * scales);
 
-  std::memset(static_cast<char*>(out) + sizeof header, 0, header.offsets[3] - sizeof header);
+  std::memset(static_cast<char*>(out) + sizeof header, 0, header.offsets[4] - sizeof header);
   const Strips to(out);
   int64_t* offsets = const_cast<int64_t*>(to.offsets);
   int32_t* first_tiles = const_cast<int32_t*>(to.first_tiles);
@@ -132,7 +157,7 @@ SC_EXPORT void sc_prepack(const void* canonical, const int64_t* sizes, void* out
     count += sizes[2 * s + 1];
   }
   first_tiles[strips] = static_cast<int32_t>(count);
-  const int64_t behind = header.offsets[3] + bytes;
+  const int64_t behind = header.offsets[4] + bytes;
   std::memset(static_cast<char*>(out) + behind, 0, total - behind);
   for_each_strip(w, threads, [&](DenseStrip& strip, int64_t s) {
     char* stream = const_cast<char*>(to.stream) + offsets[s];
@@ -140,8 +165,9 @@ SC_EXPORT void sc_prepack(const void* canonical, const int64_t* sizes, void* out
     for (int64_t tile = 0; tile < to.tiles; ++tile) {
       if (skips && strip.is_empty(tile)) continue;
       if (skips) *places++ = static_cast<int32_t>(tile);
-      stream = write_tile(strip, tile, stream);
+      stream += write_tile(strip, tile, stream);
     }
+    write_scales(w, s, const_cast<bfloat16*>(to.strip_scales(s)));
     std::memset(stream, 0, to.stream + offsets[s] + sizes[2 * s] - stream);
   });
 }
@@ -149,8 +175,8 @@ SC_EXPORT void sc_prepack(const void* canonical, const int64_t* sizes, void* out
 // The dense weight [n, k], bit for bit.
 SC_EXPORT void sc_unpack(const void* layout, void* dense, int64_t threads) {
   const Strips w(layout);
-  Code* out = static_cast<Code*>(dense);
-  std::memset(dense, 0, sizeof(Code) * w.n * w.k);
+  Element* out = static_cast<Element*>(dense);
+  std::memset(dense, 0, sizeof(Element) * w.n * w.k);
   parallel(threads, [&](int64_t thread, int64_t of) {
     const Range part = share(w.strips, thread, of);
     for (int64_t s = part.begin; s < part.end; ++s) {
@@ -158,13 +184,18 @@ SC_EXPORT void sc_unpack(const void* layout, void* dense, int64_t threads) {
       for (int64_t t = 0; t < w.present_tiles(s); ++t) {
         const char* masks = at;
         at += mask_bytes;
-        for (int i = 0; i < vectors * codes_per_vector; ++i) {
-          const int v = i / codes_per_vector, e = i % codes_per_vector;
-          if (masked && !(load<Mask>(masks + v * sizeof(Mask)) >> e & 1)) continue;
-          const int64_t row = s * strip_rows + e / depth;
-          const int64_t column = w.place(s, t) * tile_columns + v * depth + e % depth;
-          if (row < w.n && column < w.k) out[row * w.k + column] = load<Code>(at);
-          at += sizeof(Code);
+        for (int v = 0; v < vectors; ++v) {
+          const Mask mask = masked ? load<Mask>(masks + v * sizeof(Mask)) : static_cast<Mask>(-1);
+          int64_t count = 0;
+          for (int e = 0; e < codes_per_vector; ++e) {
+            if (!(mask >> e & 1)) continue;
+            const Code value = read_code(at, count++);
+            const int64_t row = s * strip_rows + e / depth;
+            const int64_t column = w.place(s, t) * tile_columns + v * depth + e % depth;
+            if (row < w.n && column < w.k && value != cut)
+              out[row * w.k + column] = element_of(w, value, row, column);
+          }
+          at += bytes_of(count);
         }
       }
     }

@@ -1,5 +1,5 @@
-// linear n_m[4:8]/float float32 gelu
-// template: generic; schedule: batch_columns=64 batch_lanes=64 batch_rows=64 region_work=65536; target: cpu x86_64 avx512
+// linear n_m[2:16]/float float32 tanh add
+// template: generic; schedule: batch_columns=128 batch_lanes=64 batch_rows=32 region_work=65536; target: cpu x86_64 avx512
 // y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 
 // ... arguments.h ...
@@ -9,12 +9,12 @@
 namespace {
 
 using Element = float;  // of x, bias, operands and y
-constexpr int operand_count = 0;
+constexpr int operand_count = 1;
 
 // Schedule.
-constexpr int64_t batch_columns = 64;
+constexpr int64_t batch_columns = 128;
 constexpr int64_t batch_lanes = 64;
-constexpr int64_t batch_rows = 64;
+constexpr int64_t batch_rows = 32;
 constexpr int64_t region_work = 65536;
 
 // The weight, as the pointers in its layout.
@@ -36,11 +36,11 @@ struct Weight {
 
 }  // namespace
 
-// n_m[4:8]: a code of 8 bits for every group of 8 columns, the group's mask.
+// n_m[2:16]: a code of 8 bits for every group of 16 columns, the rank of the group's mask among all masks of 2 in 16 bits.
 
 namespace {
 
-constexpr int kept = 4, group = 8, code_bits = 8;
+constexpr int kept = 2, group = 16, code_bits = 8;
 constexpr int column_padding = group - 1;
 constexpr int slots_per_vector = native_floats % kept == 0 ? native_floats : 1;
 constexpr bool vectors_are_cheap =
@@ -58,7 +58,21 @@ SC_INLINE uint32_t code_at(const uint8_t* codes, int64_t g) {
   return load<uint8_t>(codes + g * 1);
 }
 
-SC_INLINE uint32_t mask_of(uint32_t code) { return code; }
+// All masks of `kept` in `group` bits, ascending: the next one moves the lowest run of bits.
+struct Masks {
+  uint32_t of[120];
+  Masks() {
+    uint64_t mask = (uint64_t{1} << kept) - 1;
+    for (uint32_t& entry : of) {
+      entry = static_cast<uint32_t>(mask);
+      const uint64_t lowest = mask & -mask, carried = mask + lowest;
+      mask = carried | ((mask ^ carried) / lowest >> 2);
+    }
+  }
+};
+const Masks masks;
+
+SC_INLINE uint32_t mask_of(uint32_t code) { return masks.of[code]; }
 
 template <class Visit>
 SC_INLINE void visit_group(uint32_t code, int64_t column, int64_t slot, Visit&& visit) {
@@ -66,10 +80,6 @@ SC_INLINE void visit_group(uint32_t code, int64_t column, int64_t slot, Visit&& 
   visit(lane<0>(), column + __builtin_ctz(mask), slot + 0);
   mask &= mask - 1;
   visit(lane<1>(), column + __builtin_ctz(mask), slot + 1);
-  mask &= mask - 1;
-  visit(lane<2>(), column + __builtin_ctz(mask), slot + 2);
-  mask &= mask - 1;
-  visit(lane<3>(), column + __builtin_ctz(mask), slot + 3);
 }
 
 // Positions of the set bits of every byte, from the lowest, one in each byte.
@@ -91,7 +101,7 @@ SC_INLINE Ints<width> columns_of(const uint8_t* codes, int64_t g) {
   using Bytes = Vector<uint8_t, width>;
   Bytes positions;
   if constexpr (kept <= 8 && group <= 16) {
-    using Positions = uint32_t;  // of one group
+    using Positions = uint16_t;  // of one group
     Vector<Positions, groups> all;
 #pragma GCC unroll 16
     for (int i = 0; i < groups; ++i) {
@@ -121,7 +131,7 @@ SC_INLINE Ints<width> columns_of(const uint8_t* codes, int64_t g) {
     }
     positions = load<Bytes>(list);
   }
-  return __builtin_convertvector(positions, Ints<width>) + iota<width>() / kept * group;
+  return __builtin_convertvector(positions, Ints<width>) + iota<int32_t, width>() / kept * group;
 }
 
 template <class Visit>
@@ -174,6 +184,11 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Co
   return load_floats<count>(w.values + slot);
 }
 
+SC_INLINE uint32_t code(const Weight& w, int64_t slot) {
+  if constexpr (sizeof(Element) == 4) return load<uint32_t>(w.values + slot);
+  return load<uint16_t>(w.values + slot);
+}
+
 }  // namespace
 
 // ... activations.h ...
@@ -190,10 +205,75 @@ namespace {
 
 SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,
                          [[maybe_unused]] float operand1) {
-  value = 0.5f * value * complementary_error(value * -0.70710678f);  // gelu
+  value = hyperbolic_tangent(value);  // tanh
+  value = value + operand0;  // add
   return value;
 }
 
 }  // namespace
+
+// The end of a linear: bias, epilogue and the one rounding.
+
+namespace {
+
+constexpr int64_t row_tile = 16;  // rows of W finished together
+
+// y[row0 .. row0 + rows) for `lanes` rows of x from m0. `sums` is [lanes][row_tile].
+SC_SHARED void finish(const SCLinearArguments& a, int64_t n, Range rows, int64_t m0,
+                      int64_t lanes, const float* sums) {
+  const int64_t count = rows.end - rows.begin;
+  float bias[row_tile] = {};
+  if (a.bias) {
+    for (int64_t r = 0; r < count; ++r)
+      bias[r] = to_float(static_cast<const Element*>(a.bias)[rows.begin + r]);
+  }
+  const auto run = [&](auto size) SC_INLINED {
+    for (int64_t j = 0; j < lanes; ++j) {
+      const int64_t at = (m0 + j) * n + rows.begin;
+      Element* y = static_cast<Element*>(a.y) + at;
+      float operands[2][row_tile] = {};
+      if constexpr (operand_count > 0)
+        for (int64_t r = 0; r < size; ++r)
+          operands[0][r] = to_float(static_cast<const Element*>(a.operand0)[at + r]);
+      if constexpr (operand_count > 1)
+        for (int64_t r = 0; r < size; ++r)
+          operands[1][r] = to_float(static_cast<const Element*>(a.operand1)[at + r]);
+      for (int64_t r = 0; r < size; ++r) {
+        const float value = sums[j * row_tile + r] + bias[r];
+        y[r] = from_float<Element>(epilogue(value, operands[0][r], operands[1][r]));
+      }
+    }
+  };
+  if (count == row_tile) {
+    run(std::integral_constant<int64_t, row_tile>());
+  } else {
+    run(count);
+  }
+}
+
+// Threads worth waking: a region costs some microseconds.
+inline int64_t useful_threads(const SCLinearArguments& a, int64_t work) {
+  return work < region_work ? 1 : a.threads;
+}
+
+}  // namespace
+
+// y = epilogue(y), in place: what torch's dense linear leaves to do.
+SC_EXPORT void sc_finish(const SCLinearArguments* arguments) {
+  const SCLinearArguments& a = *arguments;
+  const int64_t n = static_cast<const SCLayoutHeader*>(a.weight)->n, size = a.m * n;
+  const auto element = [](const void* tensor, int64_t i) SC_INLINED {
+    return to_float(static_cast<const Element*>(tensor)[i]);
+  };
+  Element* y = static_cast<Element*>(a.y);
+  parallel(useful_threads(a, size * 16), [&](int64_t thread, int64_t of) {
+    const Range part = share(size, thread, of);
+    for (int64_t i = part.begin; i < part.end; ++i) {
+      const float first = operand_count > 0 ? element(a.operand0, i) : 0.0f;
+      const float second = operand_count > 1 ? element(a.operand1, i) : 0.0f;
+      y[i] = from_float<Element>(epilogue(to_float(y[i]), first, second));
+    }
+  });
+}
 
 // ... generic.h ...

@@ -1,5 +1,5 @@
-// linear n_m[1:8]/float float16 relu
-// template: generic; schedule: batch_columns=64 batch_lanes=64 batch_rows=64 region_work=65536; target: cpu x86_64 avx512
+// linear n_m[2:4]/float bfloat16 silu mul
+// template: generic; schedule: batch_columns=128 batch_lanes=64 batch_rows=32 region_work=65536; target: cpu x86_64 avx512
 // y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 
 // ... arguments.h ...
@@ -8,20 +8,20 @@
 
 namespace {
 
-using Element = float16;  // of x, bias, operands and y
-constexpr int operand_count = 0;
+using Element = bfloat16;  // of x, bias, operands and y
+constexpr int operand_count = 1;
 
 // Schedule.
-constexpr int64_t batch_columns = 64;
+constexpr int64_t batch_columns = 128;
 constexpr int64_t batch_lanes = 64;
-constexpr int64_t batch_rows = 64;
+constexpr int64_t batch_rows = 32;
 constexpr int64_t region_work = 65536;
 
 // The weight, as the pointers in its layout.
 struct Weight {
   int64_t n, k, slots;
   const uint8_t* codes;
-  const float16* values;
+  const bfloat16* values;
 
   explicit Weight(const void* layout) {
     const char* bytes = static_cast<const char*>(layout);
@@ -30,17 +30,17 @@ struct Weight {
     k = header.k;
     slots = header.slots;
     codes = reinterpret_cast<const uint8_t*>(bytes + header.offsets[0]);
-    values = reinterpret_cast<const float16*>(bytes + header.offsets[1]);
+    values = reinterpret_cast<const bfloat16*>(bytes + header.offsets[1]);
   }
 };
 
 }  // namespace
 
-// n_m[1:8]: a code of 4 bits for every group of 8 columns, the rank of the group's mask among all masks of 1 in 8 bits.
+// n_m[2:4]: a code of 4 bits for every group of 4 columns, the positions of the kept values, two bits each.
 
 namespace {
 
-constexpr int kept = 1, group = 8, code_bits = 4;
+constexpr int kept = 2, group = 4, code_bits = 4;
 constexpr int column_padding = group - 1;
 constexpr int slots_per_vector = native_floats % kept == 0 ? native_floats : 1;
 constexpr bool vectors_are_cheap =
@@ -62,7 +62,8 @@ constexpr int position_bits = code_bits / kept;
 
 template <class Visit>
 SC_INLINE void visit_group(uint32_t code, int64_t column, int64_t slot, Visit&& visit) {
-  visit(lane<0>(), column + (code >> 0 & 15), slot + 0);
+  visit(lane<0>(), column + (code >> 0 & 3), slot + 0);
+  visit(lane<1>(), column + (code >> 2 & 3), slot + 1);
 }
 
 // Where each slot's column is, counted from the first column of group g.
@@ -70,7 +71,7 @@ template <int width>
 SC_INLINE Ints<width> columns_of(const uint8_t* codes, int64_t g) {
   constexpr int total = width * position_bits;
   constexpr int mask = (1 << position_bits) - 1;
-  const Ints<width> slot = iota<width>();
+  const Ints<width> slot = iota<int32_t, width>();
   Ints<width> word;
   if constexpr (total < 8) {
     word = Ints<width>{} + (codes[g * code_bits / 8] >> (g * code_bits % 8));
@@ -140,6 +141,11 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Co
   return load_floats<count>(w.values + slot);
 }
 
+SC_INLINE uint32_t code(const Weight& w, int64_t slot) {
+  if constexpr (sizeof(Element) == 4) return load<uint32_t>(w.values + slot);
+  return load<uint16_t>(w.values + slot);
+}
+
 }  // namespace
 
 // ... activations.h ...
@@ -156,10 +162,75 @@ namespace {
 
 SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,
                          [[maybe_unused]] float operand1) {
-  value = value < 0.0f ? 0.0f : value;  // relu
+  value = value * logistic(value);  // silu
+  value = value * operand0;  // mul
   return value;
 }
 
 }  // namespace
+
+// The end of a linear: bias, epilogue and the one rounding.
+
+namespace {
+
+constexpr int64_t row_tile = 16;  // rows of W finished together
+
+// y[row0 .. row0 + rows) for `lanes` rows of x from m0. `sums` is [lanes][row_tile].
+SC_SHARED void finish(const SCLinearArguments& a, int64_t n, Range rows, int64_t m0,
+                      int64_t lanes, const float* sums) {
+  const int64_t count = rows.end - rows.begin;
+  float bias[row_tile] = {};
+  if (a.bias) {
+    for (int64_t r = 0; r < count; ++r)
+      bias[r] = to_float(static_cast<const Element*>(a.bias)[rows.begin + r]);
+  }
+  const auto run = [&](auto size) SC_INLINED {
+    for (int64_t j = 0; j < lanes; ++j) {
+      const int64_t at = (m0 + j) * n + rows.begin;
+      Element* y = static_cast<Element*>(a.y) + at;
+      float operands[2][row_tile] = {};
+      if constexpr (operand_count > 0)
+        for (int64_t r = 0; r < size; ++r)
+          operands[0][r] = to_float(static_cast<const Element*>(a.operand0)[at + r]);
+      if constexpr (operand_count > 1)
+        for (int64_t r = 0; r < size; ++r)
+          operands[1][r] = to_float(static_cast<const Element*>(a.operand1)[at + r]);
+      for (int64_t r = 0; r < size; ++r) {
+        const float value = sums[j * row_tile + r] + bias[r];
+        y[r] = from_float<Element>(epilogue(value, operands[0][r], operands[1][r]));
+      }
+    }
+  };
+  if (count == row_tile) {
+    run(std::integral_constant<int64_t, row_tile>());
+  } else {
+    run(count);
+  }
+}
+
+// Threads worth waking: a region costs some microseconds.
+inline int64_t useful_threads(const SCLinearArguments& a, int64_t work) {
+  return work < region_work ? 1 : a.threads;
+}
+
+}  // namespace
+
+// y = epilogue(y), in place: what torch's dense linear leaves to do.
+SC_EXPORT void sc_finish(const SCLinearArguments* arguments) {
+  const SCLinearArguments& a = *arguments;
+  const int64_t n = static_cast<const SCLayoutHeader*>(a.weight)->n, size = a.m * n;
+  const auto element = [](const void* tensor, int64_t i) SC_INLINED {
+    return to_float(static_cast<const Element*>(tensor)[i]);
+  };
+  Element* y = static_cast<Element*>(a.y);
+  parallel(useful_threads(a, size * 16), [&](int64_t thread, int64_t of) {
+    const Range part = share(size, thread, of);
+    for (int64_t i = part.begin; i < part.end; ++i) {
+      const float first = operand_count > 0 ? element(a.operand0, i) : 0.0f;
+      const float second = operand_count > 1 ? element(a.operand1, i) : 0.0f;
+      y[i] = from_float<Element>(epilogue(to_float(y[i]), first, second));
+    }
+  });
+}
 
 // ... generic.h ...

@@ -1,0 +1,103 @@
+// Vectors of integer values of the layout `strips`: codes are integers above zero, `cut` stands for
+// zero; scales come in while a tile is expanded, or, where a row has one, at the end.
+
+namespace {
+
+inline Element element_of(const Strips& w, Code value, int64_t row, int64_t column) {
+  const bfloat16* scales = w.strip_scales(row / strip_rows) + column / group_step * strip_rows;
+  const float integer = static_cast<float>(static_cast<int>(value) - cut);
+  return from_float<Element>(integer * to_float(scales[row % strip_rows]));
+}
+
+// Scales of a strip, lanes side by side; lanes without a row have none.
+inline void write_scales(const Weight& w, int64_t strip, bfloat16* out) {
+  const int64_t groups = scale_groups(w.k);
+  for (int64_t group = 0; group < groups; ++group)
+    for (int64_t lane = 0; lane < strip_rows; ++lane) {
+      const int64_t row = strip * strip_rows + lane;
+      *out++ = row < w.n ? w.scales[row * groups + group] : bfloat16{};
+    }
+}
+
+SC_INLINE __m512 load_scales(const bfloat16* scales) {
+  return bit_cast<__m512>(load_floats<16>(scales));
+}
+
+// 64 codes a byte each, from two a byte.
+SC_INLINE __m512i unpack_halves(__m256i bytes) {
+  const __m512i words = _mm512_cvtepu8_epi16(bytes);
+  const __m512i both = _mm512_or_si512(words, _mm512_slli_epi16(words, 4));
+  return _mm512_and_si512(both, _mm512_set1_epi8(15));
+}
+
+// Reads the vectors of a strip one after the other.
+struct Reader {
+  const char* at = nullptr;
+  const char* masks = nullptr;
+  const bfloat16* scales = nullptr;  // of the tile's group of columns
+
+  SC_INLINE void open_strip(const Strips& w, int64_t strip) { at = w.stream + w.offsets[strip]; }
+  SC_INLINE void open_tile(const Strips& w, int64_t strip, int64_t place) {
+    masks = at;
+    at += mask_bytes;
+    scales = w.strip_scales(strip) + place * tile_columns / group_step * strip_rows;
+  }
+  // The codes of the tile's next vector, `v`, a byte each, `cut` where nothing was kept.
+  SC_INLINE __m512i next(int v) {
+    const __m512i stored =
+        value_bits == 4 ? unpack_halves(load<__m256i>(at)) : load<__m512i>(at);
+    if constexpr (!masked) {
+      at += vector_bytes;
+      return stored;
+    } else {
+      const Mask mask = load<Mask>(masks + v * sizeof(Mask));
+      at += bytes_of(__builtin_popcountll(mask));
+      return _mm512_mask_expand_epi8(_mm512_set1_epi8(cut), mask, stored);
+    }
+  }
+};
+
+// One column of a vector as floats, not scaled where a row has one scale.
+SC_INLINE __m512 floats_of(const Reader& reader, __m512i codes, int column) {
+  const __m512i bytes = _mm512_and_si512(_mm512_srli_epi32(codes, 8 * column),
+                                         _mm512_set1_epi32(255));
+  const __m512 floats = _mm512_cvtepi32_ps(_mm512_sub_epi32(bytes, _mm512_set1_epi32(cut)));
+  if constexpr (group_columns > 0) return _mm512_mul_ps(floats, load_scales(reader.scales));
+  return floats;
+}
+
+SC_INLINE void store_expanded(const Reader& reader, __m512i codes, float* out) {
+  for (int c = 0; c < depth; ++c)
+    _mm512_storeu_ps(out + c * strip_rows, floats_of(reader, codes, c));
+}
+
+#if defined(__AVX512BF16__)
+SC_INLINE void store_expanded(const Reader& reader, __m512i codes, bfloat16* out) {
+  for (int c = 0; c < depth; c += 2) {
+    const __m512 first = floats_of(reader, codes, c), second = floats_of(reader, codes, c + 1);
+    __m512i pairs;
+    if constexpr (group_columns > 0) {
+      // Rounded to nearest, then lane by lane side by side.
+      const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(first));
+      const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(second));
+      pairs = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+    } else {
+      // Integers of up to eight bits are exact: the lower halves of these floats are zero.
+      pairs = _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(first), 16),
+                              _mm512_castps_si512(second));
+    }
+    _mm512_storeu_si512(out + c * strip_rows, pairs);
+  }
+}
+#endif
+
+// Sums [rows][16] of a strip times the scales of its lanes, where a row has one.
+SC_INLINE void scale_sums(const Strips& w, int64_t strip, int64_t rows, float* sums) {
+  if constexpr (group_columns > 0) return;
+  const __m512 scales = load_scales(w.strip_scales(strip));
+  for (int64_t i = 0; i < rows; ++i)
+    _mm512_storeu_ps(sums + i * strip_rows,
+                     _mm512_mul_ps(scales, _mm512_loadu_ps(sums + i * strip_rows)));
+}
+
+}  // namespace
