@@ -81,11 +81,10 @@ class StripsLinear(Template):
         other thread is woken.
         """
         base = {
-            "batch_columns": 256,
+            "batch_columns": 512 if spec.activations == "int8" else 256,
             "decode_streams": 4,
             "panel_bytes": 1 << 20,
             "region_work": 1 << 16,
-            "uses_amx": int(target.isa == "amx" and _multiplies_pairs(spec)),
         }
         if spec.format.structure.index_bits() == 0:
             kinds = [{"masked": 0, "skips": 0, "tile_columns": 32, "group_strips": 2}]
@@ -95,6 +94,8 @@ class StripsLinear(Template):
                 {"masked": 0, "skips": 1, "tile_columns": 32, "group_strips": 1},
                 {"masked": 0, "skips": 1, "tile_columns": 16, "group_strips": 1},
             ]
+        for kind in kinds:
+            kind["uses_amx"] = int(target.isa == "amx" and _fits_tiles(spec, kind["skips"]))
         return tuple(Schedule.of({**base, **kind}) for kind in kinds)
 
     def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
@@ -164,10 +165,11 @@ class StripsLinear(Template):
         return Source(name, "cpp", text, kernels, prepacks=True)
 
 
-def _multiplies_pairs(spec: KernelSpec) -> bool:
-    """Whether what is multiplied is exact in bfloat16; `multiplies_pairs` of the C++ text."""
+def _fits_tiles(spec: KernelSpec, skips: int) -> bool:
+    """Whether pairs of bfloat16 or integers are multiplied, as `strips_values.h` decides it."""
     is_grouped = getattr(spec.format.codec, "group", None) is not None
-    return spec.dtype == torch.bfloat16 or (spec.activations == "int8" and not is_grouped)
+    integers = spec.activations == "int8" and not is_grouped and not skips
+    return integers or spec.dtype == torch.bfloat16
 
 
 COMPONENTS = (StripsLinear(),)

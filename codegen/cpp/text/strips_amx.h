@@ -11,6 +11,8 @@ inline bool amx_allowed() {
   return allowed;
 }
 
+constexpr int64_t x_row_bytes = pack_columns * sizeof(Activation);
+
 // Shapes of the tile registers while an object lives: 0..3 sums, 4 and 5 x, 6 and 7 W.
 struct TileRegisters {
   struct alignas(64) Shapes {
@@ -24,8 +26,8 @@ struct TileRegisters {
     if (!used) return;
     Shapes shapes;
     for (int i = 0; i < 8; ++i) {
-      shapes.rows[i] = i < 6 ? 16 : tile_columns / 2;
-      shapes.row_bytes[i] = i == 4 || i == 5 ? tile_columns * 2 : 64;
+      shapes.rows[i] = i < 6 ? 16 : x_row_bytes / 4;
+      shapes.row_bytes[i] = i == 4 || i == 5 ? x_row_bytes : 64;
     }
     // GCC 12 does not know that the instruction reads all of it.
     asm volatile("" ::"r"(&shapes) : "memory");
@@ -36,10 +38,17 @@ struct TileRegisters {
   }
 };
 
+// A macro, since the intrinsics write their arguments into the instruction's name.
+#define SC_MULTIPLY_TILES(sums, x, w)                          \
+  do {                                                         \
+    if constexpr (multiplies_integers) _tile_dpbsud(sums, x, w); \
+    if constexpr (multiplies_pairs) _tile_dpbf16ps(sums, x, w);  \
+  } while (false)
+
 // Registers are named by constants, hence the spelled-out pairs: sums[i][s] is register 2 i + s.
 template <int strips, int x_tiles>
 SC_INLINE void multiply_tile_block(const Chunk& chunk, int first, const Activation* x,
-                                   int64_t x_stride, float* sums) {
+                                   int64_t x_stride, Sum* sums) {
   constexpr int64_t next = sums_tile, below = group_strips * sums_tile;
   sums += first * next;
   _tile_loadd(0, sums, 64);
@@ -48,17 +57,17 @@ SC_INLINE void multiply_tile_block(const Chunk& chunk, int first, const Activati
   if constexpr (x_tiles > 1 && strips > 1) _tile_loadd(3, sums + below + next, 64);
   for (int64_t t = 0; t < chunk.count; ++t) {
     const Activation* at = x + chunk.place(t) * x_tile;
-    _tile_loadd(4, at, tile_columns * 2);
+    _tile_loadd(4, at, x_row_bytes);
     _tile_loadd(6, chunk.strips[first] + t * w_tile, 64);
-    _tile_dpbf16ps(0, 4, 6);
+    SC_MULTIPLY_TILES(0, 4, 6);
     if constexpr (strips > 1) {
       _tile_loadd(7, chunk.strips[first + 1] + t * w_tile, 64);
-      _tile_dpbf16ps(1, 4, 7);
+      SC_MULTIPLY_TILES(1, 4, 7);
     }
     if constexpr (x_tiles > 1) {
-      _tile_loadd(5, at + x_stride, tile_columns * 2);
-      _tile_dpbf16ps(2, 5, 6);
-      if constexpr (strips > 1) _tile_dpbf16ps(3, 5, 7);
+      _tile_loadd(5, at + x_stride, x_row_bytes);
+      SC_MULTIPLY_TILES(2, 5, 6);
+      if constexpr (strips > 1) SC_MULTIPLY_TILES(3, 5, 7);
     }
   }
   _tile_stored(0, sums, 64);
@@ -70,14 +79,15 @@ SC_INLINE void multiply_tile_block(const Chunk& chunk, int first, const Activati
 // Tiles i and, where `x_tiles` is two, i + 1 of x times all strips of the chunk.
 template <int x_tiles>
 SC_INLINE void multiply_tiles(const Chunk& chunk, int strips, const Activation* x,
-                              int64_t x_stride, float* sums) {
+                              int64_t x_stride, Sum* sums) {
   int first = 0;
   for (; first + 2 <= strips; first += 2)
     multiply_tile_block<2, x_tiles>(chunk, first, x, x_stride, sums);
   if (first < strips) multiply_tile_block<1, x_tiles>(chunk, first, x, x_stride, sums);
 }
+
 inline void multiply_chunk(const Chunk& chunk, int strips, const Activation* x, int64_t x_stride,
-                           int64_t x_tiles, float* sums) {
+                           int64_t x_tiles, Sum* sums) {
   if (!amx_allowed()) {
     multiply_chunk_by_vectors(chunk, strips, x, x_stride, x_tiles, sums);
     return;

@@ -2,9 +2,9 @@
 // multiplied there with packed tiles of x as if they were dense.
 //
 // Both are packed so that every multiplication runs along consecutive memory:
-//   x      [tile of 16 rows][tile of columns][16][tile_columns]
-//   W      [strip][tile][vectors][16][depth], which is [tile_columns][16] with pairs side by side
-//   sums   [tile of 16 rows][strip][16 rows of x][16 rows of W], float32
+//   x      [tile of 16 rows][pack of columns][16][pack_columns]
+//   W      [strip][pack][pack_columns / operand_depth][16][operand_depth]
+//   sums   [tile of 16 rows][strip][16 rows of x][16 rows of W]
 
 namespace {
 
@@ -13,20 +13,22 @@ struct Panel {
   const Activation* x;    // packed
   int64_t x_stride;       // from one tile of rows to the next
   float* x_scales;        // of its rows, where x is rounded
+  int32_t* x_totals;      // of its rows, where integers are multiplied
   int64_t x_tiles() const { return ceil_div(rows, x_rows); }
 };
 
 // Up to `group_strips` strips, which share the tiles of x while these are in the innermost cache.
 inline void multiply_group(const SCLinearArguments& a, const Strips& w, int64_t strip, int strips,
-                           const Panel& panel, Operand* scratch, float* sums) {
+                           const Panel& panel, Operand* scratch, Sum* sums) {
   const int64_t tiles = w.present_tiles(strip);
-  std::memset(sums, 0, sizeof(float) * panel.x_tiles() * group_strips * sums_tile);
+  std::memset(sums, 0, sizeof(Sum) * panel.x_tiles() * group_strips * sums_tile);
   Reader readers[group_strips];
   for (int s = 0; s < strips; ++s) readers[s].open_strip(w, strip + s);
   for (int64_t t = 0; t < tiles; t += chunk_tiles) {
     const int64_t count = t + chunk_tiles < tiles ? chunk_tiles : tiles - t;
-    Chunk chunk{{}, skips ? w.tile_places + w.first_tiles[strip] : nullptr, t, count};
-    for (int s = 0; s < strips; ++s) chunk.strips[s] = scratch + s * scratch_tiles(w) * w_tile;
+    Chunk chunk{{}, skips ? w.tile_places + w.first_tiles[strip] : nullptr, t / pack_tiles,
+                ceil_div(count, pack_tiles)};
+    for (int s = 0; s < strips; ++s) chunk.strips[s] = scratch + s * scratch_size(w);
     if constexpr (stream_is_expanded) {
       for (int s = 0; s < strips; ++s) {
         chunk.strips[s] = reinterpret_cast<const Operand*>(readers[s].at);
@@ -37,7 +39,7 @@ inline void multiply_group(const SCLinearArguments& a, const Strips& w, int64_t 
       for (int64_t i = 0; i < count; ++i)
         for (int s = 0; s < strips; ++s) {
           readers[s].open_tile(w, strip + s, w.place(strip + s, t + i));
-          expand_tile(readers[s], scratch + (s * scratch_tiles(w) + i) * w_tile);
+          expand_tile(readers[s], scratch + s * scratch_size(w) + i * tile_columns * strip_rows);
         }
     }
     multiply_chunk(chunk, strips, panel.x, panel.x_stride, panel.x_tiles(), sums);
@@ -47,11 +49,18 @@ inline void multiply_group(const SCLinearArguments& a, const Strips& w, int64_t 
     for (int s = 0; s < strips; ++s) {
       const int64_t first = (strip + s) * strip_rows, last = first + strip_rows;
       const int64_t rows = rest < x_rows ? rest : x_rows;
-      float* part = sums + (i * group_strips + s) * sums_tile;
+      Sum* sum = sums + (i * group_strips + s) * sums_tile;
+      float part[sums_tile];
+      for (int64_t r = 0; r < rows; ++r) {
+        const int64_t row = i * x_rows + r;
+        // Codes are `cut` above their values.
+        const Sum above = multiplies_integers ? static_cast<Sum>(cut) * panel.x_totals[row] : 0;
+        const float scale = rounds_activations ? panel.x_scales[row] : 1.0f;
+        for (int64_t lane = 0; lane < strip_rows; ++lane)
+          part[r * strip_rows + lane] =
+              static_cast<float>(sum[r * strip_rows + lane] - above) * scale;
+      }
       scale_sums(w, strip + s, rows, part);
-      if constexpr (rounds_activations)
-        for (int64_t r = 0; r < rows * strip_rows; ++r)
-          part[r] *= panel.x_scales[i * x_rows + r / strip_rows];
       finish(a, w.n, {first, last < w.n ? last : w.n}, panel.m0 + i * x_rows, rows, part);
     }
   }
@@ -60,32 +69,45 @@ inline void multiply_group(const SCLinearArguments& a, const Strips& w, int64_t 
 // Tiles [first, last) of columns of the panel's x, packed; what x has not is zero.
 inline void pack_x(const SCLinearArguments& a, int64_t k, const Panel& panel, Range steps,
                    Activation* out) {
-  const int64_t column_tiles = ceil_div(k, tile_columns);
+  const int64_t packs = ceil_div(k, pack_columns);
   for (int64_t step = steps.begin; step < steps.end; ++step) {
-    const int64_t tile = step / column_tiles, c0 = step % column_tiles * tile_columns;
+    const int64_t tile = step / packs, c0 = step % packs * pack_columns;
     Activation* to = out + step * x_tile;
-    const int64_t columns = c0 + tile_columns < k ? tile_columns : k - c0;
-    for (int64_t i = 0; i < x_rows; ++i, to += tile_columns) {
+    const int64_t columns = c0 + pack_columns < k ? pack_columns : k - c0;
+    for (int64_t i = 0; i < x_rows; ++i, to += pack_columns) {
       const int64_t row = tile * x_rows + i;
       if (row >= panel.rows) {
-        std::memset(to, 0, sizeof(Activation) * tile_columns);
+        std::memset(to, 0, sizeof(Activation) * pack_columns);
         continue;
       }
       const Element* from = static_cast<const Element*>(a.x) + (panel.m0 + row) * k + c0;
       const float scale = rounds_activations ? panel.x_scales[row] : 1.0f;
-      if (columns == tile_columns) {
-        for (int64_t c = 0; c < tile_columns; ++c) to[c] = activation_of(from[c], scale);
+      if (columns == pack_columns) {
+        for (int64_t c = 0; c < pack_columns; ++c) to[c] = activation_of(from[c], scale);
       } else {
-        for (int64_t c = 0; c < tile_columns; ++c)
+        for (int64_t c = 0; c < pack_columns; ++c)
           to[c] = c < columns ? activation_of(from[c], scale) : Activation{};
       }
     }
   }
 }
 
+// Scales of the rows of x, and the sums of what they are rounded to.
+inline void scale_x(const SCLinearArguments& a, int64_t k, const Panel& panel, Range rows) {
+  for (int64_t i = rows.begin; i < rows.end; ++i) {
+    const Element* x = static_cast<const Element*>(a.x) + (panel.m0 + i) * k;
+    const float scale = activation_scale(x, k);
+    int32_t total = 0;
+    for (int64_t c = 0; c < k; ++c) total += static_cast<int32_t>(integer_of(x[c], scale));
+    panel.x_scales[i] = scale;
+    panel.x_totals[i] = total;
+  }
+}
+
 // Rows of x packed at once: as many as stay in the cache beside the scratch.
 inline int64_t panel_rows(int64_t m, int64_t k) {
-  const int64_t fitting = panel_bytes / (sizeof(Activation) * ceil_div(k, tile_columns) * tile_columns);
+  const int64_t row_bytes = sizeof(Activation) * (k ? padded_columns(k) : tile_columns);
+  const int64_t fitting = panel_bytes / row_bytes;
   const int64_t rows = fitting < 2 * x_rows ? 2 * x_rows : fitting / x_rows * x_rows;
   const int64_t most = rows < 32 * x_rows ? rows : 32 * x_rows;
   const int64_t all = ceil_div(m, x_rows) * x_rows;
@@ -93,44 +115,53 @@ inline int64_t panel_rows(int64_t m, int64_t k) {
   return ceil_div(ceil_div(all, ceil_div(all, most)), x_rows) * x_rows;
 }
 
+// Where everything is in the workspace: what threads share, then what each has for itself.
+struct Workspace {
+  int64_t rows, x_bytes, row_bytes, scratch_bytes, sums_bytes;
+
+  Workspace(const Strips& w, int64_t m)
+      : rows(panel_rows(m, w.k)),
+        x_bytes(sizeof(Activation) * rows / x_rows * packs_of(w) * x_tile),
+        row_bytes(sizeof(float) * rows),
+        scratch_bytes(sizeof(Operand) * group_strips * scratch_size(w)),
+        sums_bytes(sizeof(Sum) * rows * group_strips * strip_rows) {}
+  int64_t shared() const { return x_bytes + 2 * row_bytes; }
+  int64_t own() const { return scratch_bytes + sums_bytes; }
+};
+
 }  // namespace
 
 SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const Strips w(weight);
+  const Workspace space(w, m);
   const int64_t decode = m <= decode_rows ? decode_workspace(w) : 0;
-  const int64_t rows = panel_rows(m, w.k);
-  const int64_t scratch = sizeof(Operand) * group_strips * scratch_tiles(w) * w_tile;
-  const int64_t sums = sizeof(float) * rows * group_strips * strip_rows;
-  const int64_t batch = sizeof(Activation) * rows * w.tiles * tile_columns + sizeof(float) * rows;
-  const int64_t needed = batch + threads * (scratch + sums);
-  return needed > decode ? needed : decode;
+  const int64_t batch = space.shared() + threads * space.own();
+  return batch > decode ? batch : decode;
 }
 
 SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
   const SCLinearArguments& a = *arguments;
   const Strips w(a.weight);
-  const int64_t rows = panel_rows(a.m, w.k);
-  Activation* x = static_cast<Activation*>(a.workspace);
-  float* x_scales = reinterpret_cast<float*>(x + rows * w.tiles * tile_columns);
-  char* own = reinterpret_cast<char*>(x_scales + rows);
-  const int64_t scratch_bytes = sizeof(Operand) * group_strips * scratch_tiles(w) * w_tile;
-  const int64_t sums_bytes = sizeof(float) * rows * group_strips * strip_rows;
+  const Workspace space(w, a.m);
+  char* memory = static_cast<char*>(a.workspace);
+  Activation* x = reinterpret_cast<Activation*>(memory);
+  float* x_scales = reinterpret_cast<float*>(memory + space.x_bytes);
+  int32_t* x_totals = reinterpret_cast<int32_t*>(memory + space.x_bytes + space.row_bytes);
   const int64_t groups = ceil_div(w.strips, group_strips);
   const int64_t threads = useful_threads(a, header_of(a.weight).slots * a.m);
   parallel(threads, [&](int64_t thread, int64_t of) {
-    char* mine = own + thread * (scratch_bytes + sums_bytes);
+    char* mine = memory + space.shared() + thread * space.own();
     Operand* scratch = reinterpret_cast<Operand*>(mine);
-    float* sums = reinterpret_cast<float*>(mine + scratch_bytes);
+    Sum* sums = reinterpret_cast<Sum*>(mine + space.scratch_bytes);
     const TileRegisters registers;
-    for (int64_t m0 = 0; m0 < a.m; m0 += rows) {
-      const Panel panel{m0, m0 + rows < a.m ? rows : a.m - m0, x, w.tiles * x_tile, x_scales};
+    for (int64_t m0 = 0; m0 < a.m; m0 += space.rows) {
+      const int64_t rows = m0 + space.rows < a.m ? space.rows : a.m - m0;
+      const Panel panel{m0, rows, x, packs_of(w) * x_tile, x_scales, x_totals};
       if constexpr (rounds_activations) {
-        const Range part = share(panel.rows, thread, of);
-        for (int64_t i = part.begin; i < part.end; ++i)
-          x_scales[i] = activation_scale(static_cast<const Element*>(a.x) + (m0 + i) * w.k, w.k);
+        scale_x(a, w.k, panel, share(rows, thread, of));
         wait_for_threads(of);
       }
-      pack_x(a, w.k, panel, share(panel.x_tiles() * w.tiles, thread, of), x);
+      pack_x(a, w.k, panel, share(panel.x_tiles() * packs_of(w), thread, of), x);
       wait_for_threads(of);
       const Range part = share(groups, thread, of);
       for (int64_t group = part.begin; group < part.end; ++group) {

@@ -3,16 +3,16 @@
 namespace {
 
 constexpr int64_t x_rows = 16;
-constexpr int64_t x_tile = x_rows * tile_columns;
-constexpr int64_t w_tile = strip_rows * tile_columns;
+// Columns that are multiplied together: a tile of the layout, two of them where 64 fit a vector.
+constexpr int64_t pack_columns = multiplies_integers ? 64 : tile_columns;
+constexpr int64_t pack_tiles = pack_columns / tile_columns;
+constexpr int64_t x_tile = x_rows * pack_columns;
+constexpr int64_t w_tile = strip_rows * pack_columns;
 constexpr int64_t sums_tile = x_rows * strip_rows;
 constexpr int64_t chunk_tiles = skips ? 1 << 30 : batch_columns / tile_columns;
 
 // Whether tiles stand in the stream as they are multiplied.
 constexpr bool stream_is_expanded = !masked && multiplies_pairs && value_bits == 16;
-
-// What W is multiplied as: the type of the activations.
-using Operand = Activation;
 
 SC_INLINE void expand_tile(Reader& reader, Operand* out) {
 #pragma GCC unroll 32
@@ -20,36 +20,40 @@ SC_INLINE void expand_tile(Reader& reader, Operand* out) {
     store_expanded(reader, reader.next(v), out + v * codes_per_vector);
 }
 
-// Tiles of the scratch for one strip.
-inline int64_t scratch_tiles(const Strips& w) {
-  return w.tiles < chunk_tiles ? w.tiles : chunk_tiles;
+// Packs of tiles in a row of W or x.
+inline int64_t packs_of(const Strips& w) { return ceil_div(w.tiles, pack_tiles); }
+
+// Elements of the scratch for one strip. Where tiles are missing from the last pack, x is zero.
+inline int64_t scratch_size(const Strips& w) {
+  const int64_t tiles = w.tiles < chunk_tiles ? w.tiles : chunk_tiles;
+  return ceil_div(tiles, pack_tiles) * w_tile;
 }
 
-// Tiles of W that are multiplied together: where each strip's lie and which columns they cover.
+// Packs of W that are multiplied together: where each strip's lie and which columns they cover.
 struct Chunk {
-  const Operand* strips[group_strips];  // expanded tiles, one after the other
+  const Operand* strips[group_strips];  // expanded packs, one after the other
   const int32_t* places;                // only if `skips`: the tile of x for each
-  int64_t first, count;                 // elsewhere tiles [first, first + count)
+  int64_t first, count;                 // elsewhere packs [first, first + count)
 
   SC_INLINE int64_t place(int64_t t) const { return skips ? places[t] : first + t; }
 };
 
 // Sums of a tile of x += x times one or two strips of the chunk from the `first`, with vectors.
 template <int strips>
-SC_INLINE void multiply_vectors(const Chunk& chunk, int first, const Activation* x, float* sums) {
-  constexpr int rows = 8, step = multiplies_pairs ? 2 : 1;
+SC_INLINE void multiply_vectors(const Chunk& chunk, int first, const Activation* x, Sum* sums) {
+  constexpr int rows = 8;
   for (int64_t half = 0; half < x_rows; half += rows) {
-    __m512 total[rows][strips];
-    float* at = sums + first * sums_tile + half * strip_rows;
+    Sums total[rows][strips];
+    Sum* at = sums + first * sums_tile + half * strip_rows;
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 2
       for (int s = 0; s < strips; ++s)
-        total[i][s] = _mm512_loadu_ps(at + s * sums_tile + i * strip_rows);
+        total[i][s] = load<Sums>(at + s * sums_tile + i * strip_rows);
     for (int64_t t = 0; t < chunk.count; ++t) {
-      const Activation* part = x + chunk.place(t) * x_tile + half * tile_columns;
+      const Activation* part = x + chunk.place(t) * x_tile + half * pack_columns;
 #pragma GCC unroll 2
-      for (int64_t c = 0; c < tile_columns; c += step) {
+      for (int64_t c = 0; c < pack_columns; c += operand_depth) {
         __m512i w[strips];
 #pragma GCC unroll 2
         for (int s = 0; s < strips; ++s)
@@ -58,20 +62,20 @@ SC_INLINE void multiply_vectors(const Chunk& chunk, int first, const Activation*
         for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 2
           for (int s = 0; s < strips; ++s)
-            total[i][s] = multiply_expanded(total[i][s], w[s], part + i * tile_columns + c);
+            total[i][s] = multiply_expanded(total[i][s], w[s], part + i * pack_columns + c);
       }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 2
       for (int s = 0; s < strips; ++s)
-        _mm512_storeu_ps(at + s * sums_tile + i * strip_rows, total[i][s]);
+        store(at + s * sums_tile + i * strip_rows, total[i][s]);
   }
 }
 
 // All tiles of x of a panel, `x_stride` apart, times the strips of the chunk.
 inline void multiply_chunk_by_vectors(const Chunk& chunk, int strips, const Activation* x,
-                                      int64_t x_stride, int64_t x_tiles, float* sums) {
+                                      int64_t x_stride, int64_t x_tiles, Sum* sums) {
   for (int64_t i = 0; i < x_tiles; ++i, x += x_stride, sums += group_strips * sums_tile) {
     int first = 0;
     for (; first + 2 <= strips; first += 2) multiply_vectors<2>(chunk, first, x, sums);

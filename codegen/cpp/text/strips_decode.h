@@ -8,13 +8,13 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x,
                             float* out) {
   // Products that wait for one another: enough of them to hide an instruction's latency.
   constexpr int chains = rows * strips >= 4 ? 1 : 4 / (rows * strips);
-  __m512 sums[strips][rows][chains];
+  Sums sums[strips][rows][chains];
   Reader readers[strips];
   int64_t common = w.tiles;
 #pragma GCC unroll 8
   for (int s = 0; s < strips; ++s) {
     for (auto& row : sums[s])
-      for (auto& sum : row) sum = _mm512_setzero_ps();
+      for (auto& sum : row) sum = Sums{};
     readers[s].open_strip(w, strip + s);
     const int64_t present = w.present_tiles(strip + s);
     common = present < common ? present : common;
@@ -23,7 +23,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x,
     const __m512i codes = readers[s].next(v);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
-      __m512& sum = sums[s][i][v % chains];
+      Sums& sum = sums[s][i][v % chains];
       sum = multiply_add(sum, codes, part + i * stride + v * depth);
     }
   };
@@ -49,8 +49,8 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x,
     }
     for (int i = 0; i < rows; ++i) {
       for (int c = 1; c < chains; ++c)
-        sums[s][i][0] = _mm512_add_ps(sums[s][i][0], sums[s][i][c]);
-      _mm512_storeu_ps(out + (s * rows + i) * strip_rows, sums[s][i][0]);
+        sums[s][i][0] += sums[s][i][c];
+      store(out + (s * rows + i) * strip_rows, sums[s][i][0]);
     }
   }
 }

@@ -66,6 +66,10 @@ SC_INLINE __m512 floats_of(const Reader& reader, __m512i codes, int column) {
   return floats;
 }
 
+SC_INLINE void store_expanded(const Reader&, __m512i codes, uint8_t* out) {
+  _mm512_storeu_si512(out, codes);
+}
+
 SC_INLINE void store_expanded(const Reader& reader, __m512i codes, float* out) {
   for (int c = 0; c < depth; ++c)
     _mm512_storeu_ps(out + c * strip_rows, floats_of(reader, codes, c));

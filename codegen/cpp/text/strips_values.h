@@ -3,43 +3,65 @@
 
 namespace {
 
-// Pairs of bfloat16 are multiplied by one instruction; everything else as floats. Integers of eight
-// bits are exact in bfloat16.
+// Integers by integers where both sides are and nothing but a row has scales; else pairs of
+// bfloat16, which one instruction multiplies; everything else as floats.
+#if defined(__AVX512VNNI__)
+constexpr bool multiplies_integers = rounds_activations && group_columns == 0 && !skips;
+#else
+constexpr bool multiplies_integers = false;
+#endif
 #if defined(__AVX512BF16__)
-constexpr bool multiplies_pairs =
-    std::is_same_v<Element, bfloat16> || (rounds_activations && group_columns == 0);
+constexpr bool multiplies_pairs = !multiplies_integers && std::is_same_v<Element, bfloat16>;
 #else
 constexpr bool multiplies_pairs = false;
 #endif
-using Activation = std::conditional_t<multiplies_pairs, bfloat16, float>;
+using Activation = std::conditional_t<multiplies_integers, int8_t,
+                                      std::conditional_t<multiplies_pairs, bfloat16, float>>;
+// What W is multiplied as, and what the products are summed in.
+using Operand = std::conditional_t<multiplies_integers, uint8_t, Activation>;
+using Sum = std::conditional_t<multiplies_integers, int32_t, float>;
+using Sums = Vector<Sum, 16>;
+constexpr int64_t operand_depth = multiplies_integers ? 4 : multiplies_pairs ? 2 : 1;
 
 template <class To, class From>
 SC_INLINE To convert(From value) {
   if constexpr (std::is_same_v<To, From>) {
     return value;
+  } else if constexpr (std::is_integral_v<To>) {
+    return static_cast<To>(to_float(value));
   } else {
     return from_float<To>(to_float(value));
   }
 }
 
-// What is multiplied for an element of x: where x is rounded, the integer times `scale`.
+// The integer that an element of x is rounded to, times `scale`.
+SC_INLINE float integer_of(Element value, float scale) {
+  return (to_float(value) / scale + 0x1.8p23f) - 0x1.8p23f;
+}
+
+// What is multiplied for an element of x.
 SC_INLINE Activation activation_of(Element value, float scale) {
   if constexpr (rounds_activations) {
-    return from_float<Activation>((to_float(value) / scale + 0x1.8p23f) - 0x1.8p23f);
+    return convert<Activation>(integer_of(value, scale));
   } else {
     return convert<Activation>(value);
   }
 }
 
-// sum + a vector of one column of W, or of a pair of columns, times their activations.
-SC_INLINE __m512 multiply_expanded(__m512 sum, __m512i w, const float* x) {
-  return _mm512_fmadd_ps(_mm512_castsi512_ps(w), _mm512_set1_ps(*x), sum);
+// sums + a vector of W, `operand_depth` columns of it, times their activations.
+SC_INLINE Sums multiply_expanded(Sums sums, __m512i w, const float* x) {
+  return (Sums)_mm512_fmadd_ps(_mm512_castsi512_ps(w), _mm512_set1_ps(*x), (__m512)sums);
 }
-
 #if defined(__AVX512BF16__)
-SC_INLINE __m512 multiply_expanded(__m512 sum, __m512i w, const bfloat16* x) {
+SC_INLINE Sums multiply_expanded(Sums sums, __m512i w, const bfloat16* x) {
   const __m512i pair = _mm512_set1_epi32(load<int32_t>(x));
-  return _mm512_dpbf16_ps(sum, (__m512bh)w, (__m512bh)pair);
+  return (Sums)_mm512_dpbf16_ps((__m512)sums, (__m512bh)w, (__m512bh)pair);
+}
+#endif
+#if defined(__AVX512VNNI__)
+SC_INLINE Sums multiply_expanded(Sums sums, __m512i w, const int8_t* x) {
+  const __m512i four = _mm512_set1_epi32(load<int32_t>(x));
+  return (Sums)_mm512_dpbusd_epi32((__m512i)sums, w, four);
 }
 #endif
 

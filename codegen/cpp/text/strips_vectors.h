@@ -7,7 +7,7 @@ struct TileRegisters {
 };
 
 inline void multiply_chunk(const Chunk& chunk, int strips, const Activation* x, int64_t x_stride,
-                           int64_t x_tiles, float* sums) {
+                           int64_t x_tiles, Sum* sums) {
   multiply_chunk_by_vectors(chunk, strips, x, x_stride, x_tiles, sums);
 }
 
