@@ -76,7 +76,8 @@ inline void pack_x(const SCLinearArguments& a, int64_t k, const Panel& panel, Ra
 
 // Rows of x packed at once: as many as stay in the cache beside the scratch.
 inline int64_t panel_rows(int64_t m, int64_t k) {
-  const int64_t fitting = panel_bytes / (sizeof(Activation) * ceil_div(k, tile_columns) * tile_columns);
+  const int64_t tiles = k ? ceil_div(k, tile_columns) : 1;
+  const int64_t fitting = panel_bytes / (sizeof(Activation) * tiles * tile_columns);
   const int64_t rows = fitting < 2 * x_rows ? 2 * x_rows : fitting / x_rows * x_rows;
   const int64_t most = rows < 32 * x_rows ? rows : 32 * x_rows;
   const int64_t all = ceil_div(m, x_rows) * x_rows;
