@@ -95,6 +95,6 @@ def test_random_trials(
             m, with_bias = draw.randint(0, trial.largest_m or 40), draw.random() < 0.5
             torch.manual_seed(trial.seed)
             try:
-                check_linear(kernel, packed, (m,), with_bias=with_bias)
+                check_linear(kernel, packed, (m,), with_bias, trial.case.ratio)
             except AssertionError as failure:
                 pytest.fail(f"m={m}, with_bias={with_bias}, {trial}: {failure}")

@@ -10,6 +10,7 @@ import torch
 from kernel_cases import (
     DTYPES,
     EPILOGUES,
+    INEXACT,
     LOSSY,
     STRUCTURES,
     TEMPLATES,
@@ -29,8 +30,6 @@ ROWS = (0, 1, 2, 3, 5, 8, 9, 17, 33, 70)
 SEVERAL_PANELS = 1100
 LARGE = (600, 300)
 CASES = cases_in_turn(0)
-# One sum a row of x and of W, however long it is: up to eight times eager's error.
-INEXACT = {"strips": "sums over all columns in one float32"}
 MORE_CASES = [case for case in cases_in_turn(1) if case not in CASES]
 Pack = Callable[..., Packed]
 Check = Callable[..., None]
@@ -70,11 +69,11 @@ def check_laws(
         for i, packed in enumerate(small):
             for j, m in enumerate(ROWS):
                 if largest is None or m <= largest:
-                    check(alone, packed, (m,), with_bias=(i + j) % 2 == 0)
-        check(alone, large, (largest or SEVERAL_PANELS,), with_bias=True)
+                    check(alone, packed, (m,), (i + j) % 2 == 0, case.ratio)
+        check(alone, large, (largest or SEVERAL_PANELS,), True, case.ratio)
     # All functions together, where one takes over from the next.
     for m in ROWS:
-        check(kernel, small[1], (m,), with_bias=m % 2 == 1)
+        check(kernel, small[1], (m,), m % 2 == 1, case.ratio)
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
@@ -134,10 +133,12 @@ def test_layouts_do_not_depend_on_threads(
 @pytest.mark.parametrize(
     "template",
     [
-        pytest.param(t, id=t.name, marks=[pytest.mark.xfail(reason=INEXACT[t.name], strict=True)])
-        if t.name in INEXACT
-        else pytest.param(t, id=t.name)
-        for t in TEMPLATES
+        pytest.param(
+            template,
+            id=template.name,
+            marks=pytest.mark.xfail(template.name in INEXACT, reason="see INEXACT", strict=True),
+        )
+        for template in TEMPLATES
     ],
 )
 def test_long_sums_are_as_exact_as_those_of_torch(
