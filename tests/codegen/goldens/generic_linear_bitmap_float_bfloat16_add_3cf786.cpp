@@ -1,5 +1,5 @@
 // linear bitmap/float bfloat16 add
-// template: generic; schedule: batch_columns=64 batch_lanes=64 batch_rows=64 region_work=65536; target: cpu x86_64 avx512
+// template: generic; schedule: batch_columns=128 batch_lanes=64 batch_rows=32 region_work=65536; target: cpu x86_64 avx512
 // y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 
 // ... arguments.h ...
@@ -12,9 +12,9 @@ using Element = bfloat16;  // of x, bias, operands and y
 constexpr int operand_count = 1;
 
 // Schedule.
-constexpr int64_t batch_columns = 64;
+constexpr int64_t batch_columns = 128;
 constexpr int64_t batch_lanes = 64;
-constexpr int64_t batch_rows = 64;
+constexpr int64_t batch_rows = 32;
 constexpr int64_t region_work = 65536;
 
 // The weight, as the pointers in its layout.
@@ -41,6 +41,9 @@ struct Weight {
 // bitmap: bit column % 8 of byte column / 8 of a row; slots follow in the order of the bits.
 // Bits become a list of columns first: the loops over values then run without a wrong guess at
 // every word.
+#if defined(__AVX512VBMI2__)
+#include <immintrin.h>
+#endif
 
 namespace {
 
@@ -49,6 +52,29 @@ constexpr int slots_per_vector = native_floats;
 constexpr bool vectors_are_cheap = false;
 constexpr int64_t list_columns = 4096;  // columns expanded at once
 
+#if defined(__AVX512VBMI2__)
+// Columns, counted from `from`, of the set bits in [from, to); how many they are.
+SC_INLINE int64_t expand_bits(const Weight& w, int64_t row, int64_t from, int64_t to,
+                              uint16_t* list) {
+  const uint8_t* bits = w.bits + row * ceil_div(w.k, 8) + from / 8;
+  const int64_t bytes = ceil_div(to - from, 8);
+  __m512i columns = bit_cast<__m512i>(iota<uint16_t, 32>());
+  const __m512i step = _mm512_set1_epi16(32);
+  int64_t count = 0;
+  for (int64_t i = 0; i < bytes; i += 4) {
+    uint32_t mask = 0;
+    if (i + 4 <= bytes) {
+      mask = load<uint32_t>(bits + i);
+    } else {
+      std::memcpy(&mask, bits + i, bytes - i);
+    }
+    _mm512_storeu_si512(list + count, _mm512_maskz_compress_epi16(mask, columns));
+    count += __builtin_popcount(mask);
+    columns = _mm512_add_epi16(columns, step);
+  }
+  return count;
+}
+#else
 // Positions of the set bits of every byte, from the lowest.
 struct BytePositions {
   alignas(16) uint16_t of[256][8] = {};
@@ -80,13 +106,14 @@ SC_INLINE int64_t expand_bits(const Weight& w, int64_t row, int64_t from, int64_
   for (; i < bytes; ++i) append(bits[i], i);
   return count;
 }
+#endif
 
 SC_INLINE int64_t first_slot(const Weight& w, int64_t row) { return w.row_offsets[row]; }
 
 template <class Visit>
 SC_INLINE void visit_row(const Weight& w, int64_t row, int64_t& cursor, int64_t from, int64_t to,
                          Visit&& visit) {
-  uint16_t list[list_columns + 8];
+  uint16_t list[list_columns + 32];
   for (; from < to; from += list_columns) {
     const int64_t end = from + list_columns < to ? from + list_columns : to;
     const int64_t count = expand_bits(w, row, from, end, list);
@@ -106,7 +133,7 @@ template <class VisitVector, class Visit>
 SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& visit_vector,
                                  Visit&& visit) {
   constexpr int width = slots_per_vector;
-  uint16_t list[list_columns + 8];
+  uint16_t list[list_columns + 32];
   int64_t slot = first_slot(w, row);
   for (int64_t from = 0; from < w.k; from += list_columns) {
     const int64_t end = from + list_columns < w.k ? from + list_columns : w.k;
@@ -145,6 +172,11 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Co
   return load_floats<count>(w.values + slot);
 }
 
+template <class Code>
+SC_INLINE Code code(const Weight& w, int64_t slot) {
+  return load<Code>(w.values + slot);
+}
+
 }  // namespace
 
 // ... activations.h ...
@@ -166,5 +198,7 @@ SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,
 }
 
 }  // namespace
+
+// ... finish.h ...
 
 // ... generic.h ...

@@ -1,5 +1,5 @@
-// linear n_m[2:4]/float bfloat16 silu mul
-// template: generic; schedule: batch_columns=64 batch_lanes=64 batch_rows=64 region_work=65536; target: cpu x86_64 avx512
+// linear n_m[2:16]/float float32 tanh add
+// template: generic; schedule: batch_columns=128 batch_lanes=64 batch_rows=32 region_work=65536; target: cpu x86_64 avx512
 // y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 
 // ... arguments.h ...
@@ -8,20 +8,20 @@
 
 namespace {
 
-using Element = bfloat16;  // of x, bias, operands and y
+using Element = float;  // of x, bias, operands and y
 constexpr int operand_count = 1;
 
 // Schedule.
-constexpr int64_t batch_columns = 64;
+constexpr int64_t batch_columns = 128;
 constexpr int64_t batch_lanes = 64;
-constexpr int64_t batch_rows = 64;
+constexpr int64_t batch_rows = 32;
 constexpr int64_t region_work = 65536;
 
 // The weight, as the pointers in its layout.
 struct Weight {
   int64_t n, k, slots;
   const uint8_t* codes;
-  const bfloat16* values;
+  const float* values;
 
   explicit Weight(const void* layout) {
     const char* bytes = static_cast<const char*>(layout);
@@ -30,17 +30,17 @@ struct Weight {
     k = header.k;
     slots = header.slots;
     codes = reinterpret_cast<const uint8_t*>(bytes + header.offsets[0]);
-    values = reinterpret_cast<const bfloat16*>(bytes + header.offsets[1]);
+    values = reinterpret_cast<const float*>(bytes + header.offsets[1]);
   }
 };
 
 }  // namespace
 
-// n_m[2:4]: a code of 4 bits for every group of 4 columns, the positions of the kept values, two bits each.
+// n_m[2:16]: a code of 8 bits for every group of 16 columns, the rank of the group's mask among all masks of 2 in 16 bits.
 
 namespace {
 
-constexpr int kept = 2, group = 4, code_bits = 4;
+constexpr int kept = 2, group = 16, code_bits = 8;
 constexpr int column_padding = group - 1;
 constexpr int slots_per_vector = native_floats % kept == 0 ? native_floats : 1;
 constexpr bool vectors_are_cheap =
@@ -55,40 +55,83 @@ SC_INLINE const uint8_t* codes_of(const Weight& w, int64_t row) {
 }
 
 SC_INLINE uint32_t code_at(const uint8_t* codes, int64_t g) {
-  return codes[g * 4 / 8] >> (g * 4 % 8) & 15;
+  return load<uint8_t>(codes + g * 1);
 }
 
-constexpr int position_bits = code_bits / kept;
+// All masks of `kept` in `group` bits, ascending: the next one moves the lowest run of bits.
+struct Masks {
+  uint32_t of[120];
+  Masks() {
+    uint64_t mask = (uint64_t{1} << kept) - 1;
+    for (uint32_t& entry : of) {
+      entry = static_cast<uint32_t>(mask);
+      const uint64_t lowest = mask & -mask, carried = mask + lowest;
+      mask = carried | ((mask ^ carried) / lowest >> 2);
+    }
+  }
+};
+const Masks masks;
+
+SC_INLINE uint32_t mask_of(uint32_t code) { return masks.of[code]; }
 
 template <class Visit>
 SC_INLINE void visit_group(uint32_t code, int64_t column, int64_t slot, Visit&& visit) {
-  visit(lane<0>(), column + (code >> 0 & 3), slot + 0);
-  visit(lane<1>(), column + (code >> 2 & 3), slot + 1);
+  uint32_t mask = mask_of(code);
+  visit(lane<0>(), column + __builtin_ctz(mask), slot + 0);
+  mask &= mask - 1;
+  visit(lane<1>(), column + __builtin_ctz(mask), slot + 1);
 }
+
+// Positions of the set bits of every byte, from the lowest, one in each byte.
+struct BytePositions {
+  uint64_t of[256] = {};
+  constexpr BytePositions() {
+    for (int byte = 0; byte < 256; ++byte)
+      for (int bit = 0, count = 0; bit < 8; ++bit)
+        if (byte >> bit & 1) of[byte] |= static_cast<uint64_t>(bit) << (8 * count++);
+  }
+};
+constexpr BytePositions byte_positions;
+constexpr uint64_t every_byte = 0x0101010101010101;
 
 // Where each slot's column is, counted from the first column of group g.
 template <int width>
 SC_INLINE Ints<width> columns_of(const uint8_t* codes, int64_t g) {
-  constexpr int total = width * position_bits;
-  constexpr int mask = (1 << position_bits) - 1;
-  const Ints<width> slot = iota<width>();
-  Ints<width> word;
-  if constexpr (total < 8) {
-    word = Ints<width>{} + (codes[g * code_bits / 8] >> (g * code_bits % 8));
-  } else if constexpr (total == 8) {
-    word = Ints<width>{} + codes[g * code_bits / 8];
-  } else if constexpr (total == 16) {
-    word = Ints<width>{} + load<uint16_t>(codes + g * code_bits / 8);
-  } else {
-    const uint8_t* at = codes + g * code_bits / 8;
-    word = Ints<width>{} + load<int32_t>(at);
-    if constexpr (total > 32) {
-      static_assert(total == 64, "two words");
-      word = slot < width / 2 ? word : Ints<width>{} + load<int32_t>(at + 4);
+  constexpr int groups = width / kept;
+  using Bytes = Vector<uint8_t, width>;
+  Bytes positions;
+  if constexpr (kept <= 8 && group <= 16) {
+    using Positions = uint16_t;  // of one group
+    Vector<Positions, groups> all;
+#pragma GCC unroll 16
+    for (int i = 0; i < groups; ++i) {
+      const uint32_t mask = mask_of(code_at(codes, g + i));
+      uint64_t found = byte_positions.of[mask & 0xff];
+      if constexpr (group > 8) {
+        // Without a bit in the upper byte nothing is added, whatever the shift.
+        const int below = __builtin_popcount(mask & 0xff);
+        const uint64_t upper = byte_positions.of[mask >> 8];
+        const int above = __builtin_popcount(mask >> 8);
+        const uint64_t used = above ? every_byte >> (64 - 8 * above) : 0;
+        found |= (upper + 8 * used) << (8 * below & 63);
+      }
+      all[i] = static_cast<Positions>(found);
     }
+    positions = (Bytes)all;
+  } else {
+    uint8_t list[width + 8];
+    int count = 0;
+    for (int i = 0; i < groups; ++i) {
+      const uint32_t mask = mask_of(code_at(codes, g + i));
+      for (int byte = 0; byte < group; byte += 8) {
+        const uint32_t bits = mask >> byte & 0xff;
+        store(list + count, byte_positions.of[bits] + byte * every_byte);
+        count += __builtin_popcount(bits);
+      }
+    }
+    positions = load<Bytes>(list);
   }
-  const Ints<width> position = (word >> (slot * position_bits % 32)) & mask;
-  return position + slot / kept * group;
+  return __builtin_convertvector(positions, Ints<width>) + iota<int32_t, width>() / kept * group;
 }
 
 template <class Visit>
@@ -141,6 +184,11 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Co
   return load_floats<count>(w.values + slot);
 }
 
+template <class Code>
+SC_INLINE Code code(const Weight& w, int64_t slot) {
+  return load<Code>(w.values + slot);
+}
+
 }  // namespace
 
 // ... activations.h ...
@@ -157,11 +205,13 @@ namespace {
 
 SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,
                          [[maybe_unused]] float operand1) {
-  value = value * logistic(value);  // silu
-  value = value * operand0;  // mul
+  value = hyperbolic_tangent(value);  // tanh
+  value = value + operand0;  // add
   return value;
 }
 
 }  // namespace
+
+// ... finish.h ...
 
 // ... generic.h ...

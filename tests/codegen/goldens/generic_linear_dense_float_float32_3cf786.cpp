@@ -1,5 +1,5 @@
-// linear dense/int8 bfloat16
-// template: generic; schedule: batch_columns=64 batch_lanes=64 batch_rows=64 region_work=65536; target: cpu x86_64 avx512
+// linear dense/float float32
+// template: generic; schedule: batch_columns=128 batch_lanes=64 batch_rows=32 region_work=65536; target: cpu x86_64 avx512
 // y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 
 // ... arguments.h ...
@@ -8,20 +8,19 @@
 
 namespace {
 
-using Element = bfloat16;  // of x, bias, operands and y
+using Element = float;  // of x, bias, operands and y
 constexpr int operand_count = 0;
 
 // Schedule.
-constexpr int64_t batch_columns = 64;
+constexpr int64_t batch_columns = 128;
 constexpr int64_t batch_lanes = 64;
-constexpr int64_t batch_rows = 64;
+constexpr int64_t batch_rows = 32;
 constexpr int64_t region_work = 65536;
 
 // The weight, as the pointers in its layout.
 struct Weight {
   int64_t n, k, slots;
-  const int8_t* values;
-  const bfloat16* scales;
+  const float* values;
 
   explicit Weight(const void* layout) {
     const char* bytes = static_cast<const char*>(layout);
@@ -29,8 +28,7 @@ struct Weight {
     n = header.n;
     k = header.k;
     slots = header.slots;
-    values = reinterpret_cast<const int8_t*>(bytes + header.offsets[0]);
-    scales = reinterpret_cast<const bfloat16*>(bytes + header.offsets[1]);
+    values = reinterpret_cast<const float*>(bytes + header.offsets[0]);
   }
 };
 
@@ -83,34 +81,23 @@ SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& vis
 
 }  // namespace
 
-// int8: an integer of 8 bits times the scale of its row.
+// float: values as they are.
 
 namespace {
 
-SC_INLINE float scale_of(const Weight& w, int64_t row, int64_t) {
-  return to_float(w.scales[row]);
+SC_INLINE float decode(const Weight& w, int64_t, int64_t, int64_t slot) {
+  return to_float(w.values[slot]);
 }
 
 template <int count, class Column>
-SC_INLINE Floats<count> scales_of(const Weight& w, int64_t row, Column&&) {
-  return Floats<count>{} + scale_of(w, row, 0);
-}
-
-SC_INLINE int integer_at(const Weight& w, int64_t slot) { return w.values[slot]; }
-
-template <int count>
-SC_INLINE Floats<count> integers_at(const Weight& w, int64_t slot) {
+SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Column&&) {
   prefetch(w.values + slot);
-  return __builtin_convertvector(load<Vector<int8_t, count>>(w.values + slot), Floats<count>);
+  return load_floats<count>(w.values + slot);
 }
 
-SC_INLINE float decode(const Weight& w, int64_t row, int64_t column, int64_t slot) {
-  return static_cast<float>(integer_at(w, slot)) * scale_of(w, row, column);
-}
-
-template <int count, class Column>
-SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t row, int64_t slot, Column&& column) {
-  return integers_at<count>(w, slot) * scales_of<count>(w, row, column);
+template <class Code>
+SC_INLINE Code code(const Weight& w, int64_t slot) {
+  return load<Code>(w.values + slot);
 }
 
 }  // namespace
@@ -133,5 +120,7 @@ SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,
 }
 
 }  // namespace
+
+// ... finish.h ...
 
 // ... generic.h ...

@@ -1,5 +1,5 @@
 // linear csr/float float16 sigmoid
-// template: generic; schedule: batch_columns=64 batch_lanes=64 batch_rows=64 region_work=65536; target: cpu x86_64 avx512
+// template: generic; schedule: batch_columns=128 batch_lanes=64 batch_rows=32 region_work=65536; target: cpu x86_64 avx512
 // y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 
 // ... arguments.h ...
@@ -12,9 +12,9 @@ using Element = float16;  // of x, bias, operands and y
 constexpr int operand_count = 0;
 
 // Schedule.
-constexpr int64_t batch_columns = 64;
+constexpr int64_t batch_columns = 128;
 constexpr int64_t batch_lanes = 64;
-constexpr int64_t batch_rows = 64;
+constexpr int64_t batch_rows = 32;
 constexpr int64_t region_work = 65536;
 
 // The weight, as the pointers in its layout.
@@ -100,6 +100,11 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Co
   return load_floats<count>(w.values + slot);
 }
 
+template <class Code>
+SC_INLINE Code code(const Weight& w, int64_t slot) {
+  return load<Code>(w.values + slot);
+}
+
 }  // namespace
 
 // ... activations.h ...
@@ -121,5 +126,7 @@ SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,
 }
 
 }  // namespace
+
+// ... finish.h ...
 
 // ... generic.h ...

@@ -1,5 +1,5 @@
-// linear n_m[2:4]/int4[group=128] bfloat16
-// template: generic; schedule: batch_columns=64 batch_lanes=64 batch_rows=64 region_work=65536; target: cpu x86_64 avx512
+// linear n_m[2:4]/float bfloat16
+// template: strips; schedule: batch_columns=256 decode_streams=4 group_strips=2 masked=1 panel_bytes=1048576 region_work=65536 skips=0 tile_columns=32 uses_amx=1; target: cpu x86_64 amx
 // y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 
 // ... arguments.h ...
@@ -12,17 +12,23 @@ using Element = bfloat16;  // of x, bias, operands and y
 constexpr int operand_count = 0;
 
 // Schedule.
-constexpr int64_t batch_columns = 64;
-constexpr int64_t batch_lanes = 64;
-constexpr int64_t batch_rows = 64;
+constexpr int64_t batch_columns = 256;
+constexpr int64_t decode_streams = 4;
+constexpr int64_t group_strips = 2;
+constexpr int64_t masked = 1;
+constexpr int64_t panel_bytes = 1048576;
 constexpr int64_t region_work = 65536;
+constexpr int64_t skips = 0;
+constexpr int64_t tile_columns = 32;
+constexpr int64_t uses_amx = 1;
+constexpr int64_t depth = 2;
+constexpr int64_t decode_rows = 8;
 
 // The weight, as the pointers in its layout.
 struct Weight {
   int64_t n, k, slots;
   const uint8_t* codes;
-  const uint8_t* values;
-  const bfloat16* scales;
+  const bfloat16* values;
 
   explicit Weight(const void* layout) {
     const char* bytes = static_cast<const char*>(layout);
@@ -31,12 +37,13 @@ struct Weight {
     k = header.k;
     slots = header.slots;
     codes = reinterpret_cast<const uint8_t*>(bytes + header.offsets[0]);
-    values = reinterpret_cast<const uint8_t*>(bytes + header.offsets[1]);
-    scales = reinterpret_cast<const bfloat16*>(bytes + header.offsets[2]);
+    values = reinterpret_cast<const bfloat16*>(bytes + header.offsets[1]);
   }
 };
 
 }  // namespace
+
+using Code = uint16_t;
 
 // n_m[2:4]: a code of 4 bits for every group of 4 columns, the positions of the kept values, two bits each.
 
@@ -73,7 +80,7 @@ template <int width>
 SC_INLINE Ints<width> columns_of(const uint8_t* codes, int64_t g) {
   constexpr int total = width * position_bits;
   constexpr int mask = (1 << position_bits) - 1;
-  const Ints<width> slot = iota<width>();
+  const Ints<width> slot = iota<int32_t, width>();
   Ints<width> word;
   if constexpr (total < 8) {
     word = Ints<width>{} + (codes[g * code_bits / 8] >> (g * code_bits % 8));
@@ -129,80 +136,28 @@ SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& vis
 
 }  // namespace
 
-// int4[group=128]: an integer of 4 bits times the scale of its group of 128 columns.
+// float: values as they are.
 
 namespace {
 
-constexpr int64_t scale_group = 128;
-
-// Columns of the padding have the last group's.
-SC_INLINE float scale_of(const Weight& w, int64_t row, int64_t column) {
-  const int64_t groups = ceil_div(w.k, scale_group), group = column / scale_group;
-  return to_float(w.scales[row * groups + (group < groups ? group : groups - 1)]);
-}
-
-// Columns ascend, so that where the ends share a group all of them do.
-template <int count, class Column>
-SC_INLINE Floats<count> scales_of(const Weight& w, int64_t row, Column&& column) {
-  const int64_t first = column(0), last = column(count - 1);
-  if (first / scale_group == last / scale_group)
-    return Floats<count>{} + scale_of(w, row, first);
-  Floats<count> scales{};
-  for (int i = 0; i < count; ++i) scales[i] = scale_of(w, row, column(i));
-  return scales;
-}
-
-// Two slots a byte, the first in the lower half, as integer + 8.
-SC_INLINE int integer_at(const Weight& w, int64_t slot) {
-  return (w.values[slot / 2] >> (slot % 2 * 4) & 15) - 8;
-}
-
-// Eight slots from `slot`, four bits each, the first lowest. An odd slot begins in half a byte.
-SC_INLINE int32_t eight_at(const Weight& w, int64_t slot) {
-  const uint8_t* from = w.values + slot / 2;
-  const uint32_t word = load<uint32_t>(from);
-  const uint32_t odd = word >> 4 | static_cast<uint32_t>(from[slot % 2 * 4]) << 28;
-  return static_cast<int32_t>(slot % 2 ? odd : word);
-}
-
-template <int count>
-SC_INLINE Floats<count> integers_at(const Weight& w, int64_t slot) {
-  prefetch(w.values + slot / 2);
-  const Ints<count> place = iota<count>();
-  Ints<count> word{};
-  if constexpr (count == 16) {
-    word = place < 8 ? word + eight_at(w, slot) : word + eight_at(w, slot + 8);
-  } else if constexpr (count == 8) {
-    word += eight_at(w, slot);
-  } else {
-    static_assert(count < 8, "at most sixteen slots");
-    Floats<count> few{};
-    for (int i = 0; i < count; ++i) few[i] = static_cast<float>(integer_at(w, slot + i));
-    return few;
-  }
-  return __builtin_convertvector((word >> (place % 8 * 4) & 15) - 8, Floats<count>);
-}
-
-SC_INLINE float decode(const Weight& w, int64_t row, int64_t column, int64_t slot) {
-  return static_cast<float>(integer_at(w, slot)) * scale_of(w, row, column);
+SC_INLINE float decode(const Weight& w, int64_t, int64_t, int64_t slot) {
+  return to_float(w.values[slot]);
 }
 
 template <int count, class Column>
-SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t row, int64_t slot, Column&& column) {
-  return integers_at<count>(w, slot) * scales_of<count>(w, row, column);
+SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Column&&) {
+  prefetch(w.values + slot);
+  return load_floats<count>(w.values + slot);
+}
+
+template <class Code>
+SC_INLINE Code code(const Weight& w, int64_t slot) {
+  return load<Code>(w.values + slot);
 }
 
 }  // namespace
 
 // ... activations.h ...
-
-namespace {
-
-constexpr bool rounds_activations = false;
-
-}  // namespace
-
-// ... round.h ...
 
 namespace {
 
@@ -213,4 +168,18 @@ SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,
 
 }  // namespace
 
-// ... generic.h ...
+// ... strips.h ...
+
+// ... strips_prepack.h ...
+
+// ... strips_float.h ...
+
+// ... finish.h ...
+
+// ... strips_decode.h ...
+
+// ... strips_chunk.h ...
+
+// ... strips_amx.h ...
+
+// ... strips_batch.h ...
