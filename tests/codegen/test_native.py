@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsecompile import ops
+from sparsecompile.epilogue import MAX_OPERANDS
 from sparsecompile.packed import Packed
 from sparsecompile.template import Kernel
 
 N, K = 24, 40
+ABSENT = (None,) * (1 + MAX_OPERANDS + ops.MAX_DENSE)
 
 
 @dataclass(frozen=True)
@@ -89,25 +91,25 @@ def test_refuses_other_kernels_and_layouts(
 ) -> None:
     x, linear = torch.randn(2, K), torch.ops.sparsecompile.linear
     with pytest.raises(RuntimeError, match=r"no kernel 12345 in this process: compile the model"):
-        linear(x, case.layout, None, None, None, N, 12345)
+        linear(x, case.layout, *ABSENT, N, 12345)
     with pytest.raises(RuntimeError, match=r"n is 23, the packed weight has 24 rows"):
-        linear(x, case.layout, None, None, None, N - 1, case.kernel.key)
+        linear(x, case.layout, *ABSENT, N - 1, case.kernel.key)
     other = build("csr", torch.float32)
     layout = other.prepack(pack(other, N, K))
     with pytest.raises(RuntimeError, match="prepack the weight with this kernel"):
-        linear(x, layout, None, None, None, N, case.kernel.key)
+        linear(x, layout, *ABSENT, N, case.kernel.key)
     with pytest.raises(RuntimeError, match="must be uint8 on the CPU, not Float"):
-        linear(x, case.weight, None, None, None, N, case.kernel.key)
+        linear(x, case.weight, *ABSENT, N, case.kernel.key)
     with pytest.raises(RuntimeError, match="hold a header of 128 bytes"):
-        linear(x, case.layout[:64], None, None, None, N, case.kernel.key)
+        linear(x, case.layout[:64], *ABSENT, N, case.kernel.key)
     with pytest.raises(RuntimeError, match="hold a header of 128 bytes"):
-        linear(x, case.layout[::2], None, None, None, N, case.kernel.key)
+        linear(x, case.layout[::2], *ABSENT, N, case.kernel.key)
     cut = case.layout[:-64].clone()
     with pytest.raises(RuntimeError, match=r"is cut off: \d+ of \d+ bytes are there"):
-        linear(x, cut, None, None, None, N, case.kernel.key)
+        linear(x, cut, *ABSENT, N, case.kernel.key)
     moved = torch.cat((torch.zeros(1, dtype=torch.uint8), case.layout))[1:]
     with pytest.raises(RuntimeError, match="begin at a multiple of 64 bytes"):
-        linear(x, moved, None, None, None, N, case.kernel.key)
+        linear(x, moved, *ABSENT, N, case.kernel.key)
 
 
 def test_refuses_to_unpack_to_another_shape_or_dtype(case: Case) -> None:
@@ -129,12 +131,13 @@ def test_torch_finds_nothing_wrong_with_linear(
 ) -> None:
     x = torch.randn(3, K, requires_grad=requires_grad)
     bias = torch.randn(N, requires_grad=requires_grad) if with_bias else None
-    args = (x, case.layout, bias, None, None, N, case.kernel.key)
+    args = (x, case.layout, bias, *ABSENT[1:], N, case.kernel.key)
     torch.library.opcheck(torch.ops.sparsecompile.linear.default, args)
 
 
 def test_torch_finds_nothing_wrong_with_an_epilogue_and_unpack(fused: Case) -> None:
-    args = (torch.randn(3, K), fused.layout, None, torch.randn(3, N), None, N, fused.kernel.key)
+    operand = torch.randn(3, N)
+    args = (torch.randn(3, K), fused.layout, None, operand, *ABSENT[2:], N, fused.kernel.key)
     torch.library.opcheck(torch.ops.sparsecompile.linear.default, args)
     unpack = (fused.layout, fused.weight, N, K, fused.kernel.key)
     torch.library.opcheck(torch.ops.sparsecompile.unpack.default, unpack)

@@ -40,7 +40,7 @@ float element(const void* tensor, int64_t i) {{
 
 }}  // namespace
 
-SC_EXPORT int64_t sc_workspace(const void* layout, int64_t) {{
+SC_EXPORT int64_t sc_workspace(const void* layout, int64_t, int64_t) {{
   return sizeof(float) * Weight(layout).count;
 }}
 
@@ -56,6 +56,14 @@ SC_EXPORT void sc_linear_columns(const SCLinearArguments* a) {{
       const float y = epilogue(sum, element(a->operand0, at), element(a->operand1, at));
       static_cast<Element*>(a->y)[at] = from_float<Element>(y);
     }}
+  }}
+}}
+
+SC_EXPORT void sc_finish(const SCLinearArguments* a) {{
+  Element* y = static_cast<Element*>(a->y);
+  for (int64_t i = 0; i < a->m * Weight(a->weight).n; ++i) {{
+    const float value = epilogue(to_float(y[i]), element(a->operand0, i), element(a->operand1, i));
+    y[i] = from_float<Element>(value);
   }}
 }}
 
