@@ -9,12 +9,21 @@ import pytest
 import torch
 
 from sparsecompile.codegen.cpp.generic import GenericLinear
+from sparsecompile.codegen.cpp.strips import TEXTS, StripsLinear
 from sparsecompile.codegen.cpp.text import read
 from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.template import Template
 
 GOLDENS = Path(__file__).parent / "goldens"
-SHARED = ("arguments.h", "prelude.h", "activations.h", "round.h", "generic.h")
+AMX = Target("cpu", "x86_64", "amx")
+SHARED = {
+    "generic": ("arguments.h", "prelude.h", "activations.h", "round.h", "finish.h", "generic.h"),
+    "strips": (
+        *("arguments.h", "prelude.h", "activations.h", *TEXTS),
+        *("strips_amx.h", "strips_batch.h"),
+    ),
+}
 CASES = (
     ("dense", torch.float32, ()),
     ("n_m[2:4]", torch.bfloat16, ("silu", "mul")),
@@ -33,12 +42,20 @@ CASES = (
 def test_golden(
     name: str, dtype: torch.dtype, epilogue: tuple[str, ...], registry: Registry
 ) -> None:
-    template = GenericLinear()
     spec = KernelSpec(registry.format(name), dtype, epilogue)
-    target = Target("cpu", "x86_64", "avx512")
+    check_golden(GenericLinear(), spec, Target("cpu", "x86_64", "avx512"), registry)
+
+
+def test_golden_of_masked_strips(registry: Registry) -> None:
+    spec, target = KernelSpec(registry.format("n_m[2:4]"), torch.bfloat16), AMX
+    assert StripsLinear().schedules(spec, target)[0]["masked"]
+    check_golden(StripsLinear(), spec, target, registry)
+
+
+def check_golden(template: Template, spec: KernelSpec, target: Target, registry: Registry) -> None:
     source = template.render(spec, template.schedules(spec, target)[0], target, registry)
     text = source.text
-    for shared in SHARED:
+    for shared in SHARED[template.name]:
         assert text.count(read(shared)) == 1
         text = text.replace(read(shared), f"// ... {shared} ...\n")
     path = GOLDENS / f"{source.name}.cpp"

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsecompile import ops
+from sparsecompile.epilogue import MAX_OPERANDS
 from sparsecompile.packed import Packed
 from sparsecompile.template import Kernel
 
 N, K = 24, 40
-ABSENT = (None,) * 6  # bias, operands and dense weights
+ABSENT = (None,) * (1 + MAX_OPERANDS + ops.MAX_DENSE)
 
 
 @dataclass(frozen=True)
@@ -130,13 +131,13 @@ def test_torch_finds_nothing_wrong_with_linear(
 ) -> None:
     x = torch.randn(3, K, requires_grad=requires_grad)
     bias = torch.randn(N, requires_grad=requires_grad) if with_bias else None
-    args = ops.arguments(x, case.layout, bias, (), (), N, case.kernel.key)
+    args = (x, case.layout, bias, *ABSENT[1:], N, case.kernel.key)
     torch.library.opcheck(torch.ops.sparsecompile.linear.default, args)
 
 
 def test_torch_finds_nothing_wrong_with_an_epilogue_and_unpack(fused: Case) -> None:
-    x, operand = torch.randn(3, K), torch.randn(3, N)
-    args = ops.arguments(x, fused.layout, None, (operand,), (), N, fused.kernel.key)
+    operand = torch.randn(3, N)
+    args = (torch.randn(3, K), fused.layout, None, operand, *ABSENT[2:], N, fused.kernel.key)
     torch.library.opcheck(torch.ops.sparsecompile.linear.default, args)
     unpack = (fused.layout, fused.weight, N, K, fused.kernel.key)
     torch.library.opcheck(torch.ops.sparsecompile.unpack.default, unpack)

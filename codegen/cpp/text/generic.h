@@ -210,9 +210,11 @@ inline int64_t decode_stride(int64_t k) { return ceil_div(k + slack, 16) * 16; }
 
 SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t) {
   const int64_t k = header_of(weight).k;
-  if (m <= decode_rows) return sizeof(float) * decode_rows * decode_stride(k);
+  const int64_t decode = m <= decode_rows ? decode_rows * decode_stride(k) : 0;
+  // Few rows may be asked of the batch function as well.
   const int64_t rows = ceil_div(m < panel_rows ? m : panel_rows, batch_lanes) * batch_lanes;
-  return sizeof(float) * rows * (k + slack + 1);
+  const int64_t batch = rows * (k + slack + 1);
+  return sizeof(float) * (batch > decode ? batch : decode);
 }
 
 SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {

@@ -122,6 +122,10 @@ bool given(const OptionalTensor& tensor) { return tensor.has_value() && tensor->
 // x @ dense.T + bias, where the dense weight stands in up to three parts, one above the other.
 Tensor linear_dense(const Tensor& x, const OptionalTensor& bias, const OptionalTensor* parts,
                     int64_t n) {
+  int64_t there = 0;
+  for (int i = 0; i < 3 && given(parts[i]); ++i) there += parts[i]->size(0);
+  TORCH_CHECK(there == n, "sparsecompile: the dense weight has ", there, " rows, the packed one ",
+              n);
   if (!given(parts[1])) return at::linear(x, *parts[0], bias);
   at::DimVector shape(x.sizes());
   shape.back() = n;
@@ -134,8 +138,6 @@ Tensor linear_dense(const Tensor& x, const OptionalTensor& bias, const OptionalT
     y.narrow(-1, first, rows).copy_(at::linear(x, *parts[i], part));
     first += rows;
   }
-  TORCH_CHECK(first == n, "sparsecompile: the dense weight has ", first, " rows, the packed one ",
-              n);
   return y;
 }
 

@@ -61,9 +61,10 @@ SC_EXPORT void sc_linear_columns(const SCLinearArguments* a) {{
 
 SC_EXPORT void sc_finish(const SCLinearArguments* a) {{
   Element* y = static_cast<Element*>(a->y);
-  for (int64_t i = 0; i < a->m * Weight(a->weight).n; ++i)
-    y[i] = from_float<Element>(
-        epilogue(to_float(y[i]), element(a->operand0, i), element(a->operand1, i)));
+  for (int64_t i = 0; i < a->m * Weight(a->weight).n; ++i) {{
+    const float value = epilogue(to_float(y[i]), element(a->operand0, i), element(a->operand1, i));
+    y[i] = from_float<Element>(value);
+  }}
 }}
 
 SC_EXPORT void sc_unpack(const void* layout, void* dense, int64_t) {{

@@ -1,0 +1,185 @@
+// linear n_m[2:4]/float bfloat16
+// template: strips; schedule: batch_columns=256 decode_streams=4 group_strips=2 masked=1 panel_bytes=1048576 region_work=65536 skips=0 tile_columns=32 uses_amx=1; target: cpu x86_64 amx
+// y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
+
+// ... arguments.h ...
+
+// ... prelude.h ...
+
+namespace {
+
+using Element = bfloat16;  // of x, bias, operands and y
+constexpr int operand_count = 0;
+
+// Schedule.
+constexpr int64_t batch_columns = 256;
+constexpr int64_t decode_streams = 4;
+constexpr int64_t group_strips = 2;
+constexpr int64_t masked = 1;
+constexpr int64_t panel_bytes = 1048576;
+constexpr int64_t region_work = 65536;
+constexpr int64_t skips = 0;
+constexpr int64_t tile_columns = 32;
+constexpr int64_t uses_amx = 1;
+constexpr int64_t depth = 2;
+constexpr int64_t decode_rows = 8;
+
+// The weight, as the pointers in its layout.
+struct Weight {
+  int64_t n, k, slots;
+  const uint8_t* codes;
+  const bfloat16* values;
+
+  explicit Weight(const void* layout) {
+    const char* bytes = static_cast<const char*>(layout);
+    const SCLayoutHeader& header = *static_cast<const SCLayoutHeader*>(layout);
+    n = header.n;
+    k = header.k;
+    slots = header.slots;
+    codes = reinterpret_cast<const uint8_t*>(bytes + header.offsets[0]);
+    values = reinterpret_cast<const bfloat16*>(bytes + header.offsets[1]);
+  }
+};
+
+}  // namespace
+
+using Code = uint16_t;
+
+// n_m[2:4]: a code of 4 bits for every group of 4 columns, the positions of the kept values, two bits each.
+
+namespace {
+
+constexpr int kept = 2, group = 4, code_bits = 4;
+constexpr int column_padding = group - 1;
+constexpr int slots_per_vector = native_floats % kept == 0 ? native_floats : 1;
+constexpr bool vectors_are_cheap =
+    selects_in_registers<slots_per_vector * group / kept, slots_per_vector>();
+
+SC_INLINE int64_t first_slot(const Weight& w, int64_t row) {
+  return row * ceil_div(w.k, group) * kept;
+}
+
+SC_INLINE const uint8_t* codes_of(const Weight& w, int64_t row) {
+  return w.codes + row * ceil_div(ceil_div(w.k, group) * code_bits, 8);
+}
+
+SC_INLINE uint32_t code_at(const uint8_t* codes, int64_t g) {
+  return codes[g * 4 / 8] >> (g * 4 % 8) & 15;
+}
+
+constexpr int position_bits = code_bits / kept;
+
+template <class Visit>
+SC_INLINE void visit_group(uint32_t code, int64_t column, int64_t slot, Visit&& visit) {
+  visit(lane<0>(), column + (code >> 0 & 3), slot + 0);
+  visit(lane<1>(), column + (code >> 2 & 3), slot + 1);
+}
+
+// Where each slot's column is, counted from the first column of group g.
+template <int width>
+SC_INLINE Ints<width> columns_of(const uint8_t* codes, int64_t g) {
+  constexpr int total = width * position_bits;
+  constexpr int mask = (1 << position_bits) - 1;
+  const Ints<width> slot = iota<int32_t, width>();
+  Ints<width> word;
+  if constexpr (total < 8) {
+    word = Ints<width>{} + (codes[g * code_bits / 8] >> (g * code_bits % 8));
+  } else if constexpr (total == 8) {
+    word = Ints<width>{} + codes[g * code_bits / 8];
+  } else if constexpr (total == 16) {
+    word = Ints<width>{} + load<uint16_t>(codes + g * code_bits / 8);
+  } else {
+    const uint8_t* at = codes + g * code_bits / 8;
+    word = Ints<width>{} + load<int32_t>(at);
+    if constexpr (total > 32) {
+      static_assert(total == 64, "two words");
+      word = slot < width / 2 ? word : Ints<width>{} + load<int32_t>(at + 4);
+    }
+  }
+  const Ints<width> position = (word >> (slot * position_bits % 32)) & mask;
+  return position + slot / kept * group;
+}
+
+template <class Visit>
+SC_INLINE void visit_row(const Weight& w, int64_t row, int64_t&, int64_t from, int64_t to,
+                         Visit&& visit) {
+  const uint8_t* codes = codes_of(w, row);
+  const int64_t first = first_slot(w, row), end = ceil_div(to, group);
+  for (int64_t g = ceil_div(from, group); g < end; ++g)
+    visit_group(code_at(codes, g), g * group, first + g * kept, visit);
+}
+
+template <class VisitVector, class Visit>
+SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& visit_vector,
+                                 Visit&& visit) {
+  constexpr int width = slots_per_vector, groups = width / kept;
+  const uint8_t* codes = codes_of(w, row);
+  const int64_t first = first_slot(w, row), end = ceil_div(w.k, group);
+  const auto step = [&](auto chain, int64_t g) SC_INLINED {
+    const Ints<width> columns = columns_of<width>(codes, g);
+    const auto activations = [&](const float* x) SC_INLINED {
+      return select<groups * group, width>(x + g * group, columns);
+    };
+    visit_vector(chain, first + g * kept, activations,
+                 [&](int i) SC_INLINED { return g * group + columns[i]; });
+  };
+  int64_t g = 0;
+  for (; g + 4 * groups <= end; g += 4 * groups) {
+    step(lane<0>(), g);
+    step(lane<1>(), g + groups);
+    step(lane<2>(), g + 2 * groups);
+    step(lane<3>(), g + 3 * groups);
+  }
+  for (; g + groups <= end; g += groups) step(lane<0>(), g);
+  for (; g < end; ++g) visit_group(code_at(codes, g), g * group, first + g * kept, visit);
+}
+
+}  // namespace
+
+// float: values as they are.
+
+namespace {
+
+SC_INLINE float decode(const Weight& w, int64_t, int64_t, int64_t slot) {
+  return to_float(w.values[slot]);
+}
+
+template <int count, class Column>
+SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Column&&) {
+  prefetch(w.values + slot);
+  return load_floats<count>(w.values + slot);
+}
+
+template <class Code>
+SC_INLINE Code code(const Weight& w, int64_t slot) {
+  return load<Code>(w.values + slot);
+}
+
+}  // namespace
+
+// ... activations.h ...
+
+namespace {
+
+SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,
+                         [[maybe_unused]] float operand1) {
+  return value;
+}
+
+}  // namespace
+
+// ... strips.h ...
+
+// ... strips_prepack.h ...
+
+// ... strips_float.h ...
+
+// ... finish.h ...
+
+// ... strips_decode.h ...
+
+// ... strips_chunk.h ...
+
+// ... strips_amx.h ...
+
+// ... strips_batch.h ...

@@ -1,0 +1,94 @@
+"""Generated sources under the sanitizers: no access outside of what they are given."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from kernel_cases import KernelCase, cases_in_turn
+
+from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
+from sparsecompile.packed import Packed
+from sparsecompile.registry import Registry
+from sparsecompile.spec import Target
+from sparsecompile.template import Source
+
+DRIVER = Path(__file__).parent / "memory_driver.cpp"
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
+SHAPES = ((80, 192), (37, 101), (16, 16), (5, 7), (1, 1), (3, 0), (0, 3), (130, 300))
+INPUTS = (0.0, 1.0, -0.5, 3.0)
+
+
+def one_of_each_kind() -> list[KernelCase]:
+    """Of every template one case for each schedule, and for every family of structure or codec."""
+    chosen: dict[tuple[str, str], KernelCase] = {}
+    for case in [*cases_in_turn(0), *cases_in_turn(1)]:
+        parts = (case.spec.format.structure.family, case.spec.format.codec.family)
+        kinds = (*parts, case.schedule.tag)
+        if any((case.template.name, kind) not in chosen for kind in kinds):
+            chosen |= {(case.template.name, kind): case for kind in kinds}
+    return list(dict.fromkeys(chosen.values()))
+
+
+@pytest.fixture(scope="module")
+def compiler(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Compiler:
+    """A compiler with sanitizers that run here."""
+    folder = tmp_path_factory.mktemp("sanitizers")
+    found, source = find_compiler(), folder / "main.cpp"
+    source.write_text("int main() { return 0; }\n", encoding="utf-8")
+    built = folder / "main"
+    words = [*found.command, str(source), "-o", str(built), *SANITIZERS]
+    if subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("this compiler has no sanitizers")
+    if subprocess.run([built], capture_output=True, check=False).returncode:
+        pytest.skip("sanitizers do not run here")
+    return found
+
+
+def driver(source: Source, case: KernelCase) -> str:
+    """The source, what the driver has to know about it, and the driver."""
+    integer = {2: torch.int16, 4: torch.int32}[case.spec.dtype.itemsize]
+    numbers = torch.tensor((*INPUTS, float("inf"))).to(case.spec.dtype).view(integer).tolist()
+    bits = 8 * case.spec.dtype.itemsize
+    *inputs, infinity = (str(number % 2**bits) for number in numbers)
+    functions = (f"{{{symbol}, {largest or 0}}}" for symbol, largest in source.kernels)
+    macros = {
+        "SC_ELEMENT": f"uint{bits}_t",
+        "SC_INFINITY": infinity,
+        "SC_INPUTS": ", ".join(inputs),
+        "SC_FUNCTIONS": ", ".join(functions),
+        "SC_PREPACKS": int(source.prepacks),
+        "SC_OPERANDS": case.spec.operands,
+    }
+    defines = "\n".join(f"#define {name} {value}" for name, value in macros.items())
+    return "\n".join((source.text, defines, DRIVER.read_text(encoding="utf-8")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", one_of_each_kind(), ids=str)
+def test_nothing_is_read_or_written_outside(
+    case: KernelCase,
+    compiler: Compiler,
+    registry: Registry,
+    pack_spec: Callable[..., Packed],
+    tmp_path: Path,
+) -> None:
+    target = Target.host()
+    source = case.template.render(case.spec, case.schedule, target, registry)
+    text, program = tmp_path / "driver.cpp", tmp_path / "driver"
+    text.write_text(driver(source, case), encoding="utf-8")
+    shared = ("-shared", "-O2")
+    flags = [flag for flag in compiler.flags(target) if flag not in shared]
+    words = [*compiler.command, str(text), "-o", str(program), *flags, "-O1", *SANITIZERS]
+    built = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    layouts = []
+    for n, k in SHAPES:
+        layouts.append(tmp_path / f"{n}x{k}")
+        layout = case.template.prepack(pack_spec(case.spec, n, k), case.schedule)
+        layouts[-1].write_bytes(layout.numpy().tobytes())
+    ran = subprocess.run([program, *layouts], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr

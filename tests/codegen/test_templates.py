@@ -1,0 +1,159 @@
+"""Laws over the registry: every template, its schedules and functions, with any structure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import product
+
+import pytest
+import torch
+from kernel_cases import (
+    DTYPES,
+    EPILOGUES,
+    INEXACT,
+    LOSSY,
+    STRUCTURES,
+    TEMPLATES,
+    KernelCase,
+    cases_in_turn,
+    supports,
+)
+
+from sparsecompile.codegen.cpp.epilogues import EXPRESSIONS
+from sparsecompile.epilogue import STEPS
+from sparsecompile.packed import Format, Packed
+from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.template import Kernel, Template
+
+SHAPES = ((80, 192), (37, 101), (5, 7), (1, 1), (0, 9), (9, 0), (0, 0))
+ROWS = (0, 1, 2, 3, 5, 8, 9, 17, 33, 70)
+SEVERAL_PANELS = 1100
+LARGE = (600, 300)
+CASES = cases_in_turn(0)
+MORE_CASES = [case for case in cases_in_turn(1) if case not in CASES]
+Pack = Callable[..., Packed]
+Check = Callable[..., None]
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    """Threads whose shares of the work differ."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def functions(kernel: Kernel) -> list[tuple[str, int | None]]:
+    """Every function of the kernel's sources, and the last m that it serves."""
+    return [function for source in kernel.sources for function in source.kernels]
+
+
+def check_unpack(kernel: Kernel, packed: Packed) -> None:
+    n, k = packed.shape
+    like = torch.empty(0, dtype=packed.dtype)
+    dense = torch.ops.sparsecompile.unpack(kernel.prepack(packed), like, n, k, kernel.key)
+    assert torch.equal(dense.view(torch.uint8), packed.unpack().view(torch.uint8))
+
+
+def check_laws(
+    case: KernelCase, build_case: Callable[..., Kernel], pack: Pack, check: Check
+) -> None:
+    kernel = build_case(case)
+    small = [pack(kernel, n, k) for n, k in SHAPES]
+    large = pack(kernel, *LARGE)
+    for packed in (*small, large):
+        check_unpack(kernel, packed)
+    for symbol, largest in functions(kernel):
+        alone = build_case(case, symbol)
+        for i, packed in enumerate(small):
+            for j, m in enumerate(ROWS):
+                if largest is None or m <= largest:
+                    check(alone, packed, (m,), (i + j) % 2 == 0, case.ratio)
+        check(alone, large, (largest or SEVERAL_PANELS,), True, case.ratio)
+    # All functions together, where one takes over from the next.
+    for m in ROWS:
+        check(kernel, small[1], (m,), m % 2 == 1, case.ratio)
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
+def test_the_cases_leave_nothing_out(template: Template) -> None:
+    own = [case for case in CASES if case.template is template]
+    assert {case.spec.dtype for case in own} == set(DTYPES)
+    for structure, codec in product(STRUCTURES, LOSSY):
+        if supports(template, KernelSpec(Format(structure, codec), DTYPES[0]), Target.host()):
+            assert structure in [case.spec.format.structure for case in own]
+            assert codec in [case.spec.format.codec for case in own]
+    both = own + [case for case in MORE_CASES if case.template is template]
+    for case in both:
+        built = [other.schedule for other in both]
+        assert set(template.schedules(case.spec, Target.host())) <= set(built)
+
+
+def test_every_step_has_an_expression_and_a_case() -> None:
+    assert set(EXPRESSIONS) == set(STEPS)
+    assert {step for epilogue in EPILOGUES for step in epilogue} == set(STEPS)
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_templates(
+    case: KernelCase, build_case: Callable[..., Kernel], pack: Pack, check_linear: Check
+) -> None:
+    check_laws(case, build_case, pack, check_linear)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("case", MORE_CASES, ids=str)
+def test_templates_in_other_dtypes_codecs_and_schedules(
+    case: KernelCase, build_case: Callable[..., Kernel], pack: Pack, check_linear: Check
+) -> None:
+    check_laws(case, build_case, pack, check_linear)
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
+def test_layouts_do_not_depend_on_threads(
+    template: Template, build_case: Callable[..., Kernel], pack: Pack
+) -> None:
+    case = next(c for c in CASES if c.template is template)
+    kernel = build_case(case)
+    packed = pack(kernel, *LARGE)
+    before = torch.get_num_threads()
+    try:
+        layouts = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            layouts.append(kernel.prepack(packed))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(layouts[0], layout) for layout in layouts)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        pytest.param(
+            template,
+            id=template.name,
+            marks=pytest.mark.xfail(template.name in INEXACT, reason="see INEXACT", strict=True),
+        )
+        for template in TEMPLATES
+    ],
+)
+def test_long_sums_are_as_exact_as_those_of_torch(
+    template: Template, build_case: Callable[..., Kernel], pack: Pack, check_linear: Check
+) -> None:
+    case = next(
+        case
+        for case in CASES
+        if case.template is template
+        and case.spec.dtype == torch.float32
+        and case.spec.format.codec.lossless
+    )
+    for symbol, largest in functions(build_case(case)):
+        alone = build_case(case, symbol)
+        packed = pack(alone, 64, 4096)
+        for m in (1, 8, 64):
+            if largest is None or m <= largest:
+                check_linear(alone, packed, (m,), with_bias=False)

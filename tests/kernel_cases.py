@@ -1,0 +1,110 @@
+"""Every template of the registry with structures, codecs, dtypes, epilogues and schedules in turn.
+
+All combinations would be thousands of builds. A rotation has every structure once for each
+template, and what else a kernel depends on takes turns; a component that is registered takes part
+without being named here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import TypeVar
+
+import torch
+
+from sparsecompile.activations import ACTIVATIONS
+from sparsecompile.errors import Reject
+from sparsecompile.packed import Codec, Format, Structure
+from sparsecompile.registry import default_registry
+from sparsecompile.spec import KernelSpec, Schedule, Target
+from sparsecompile.template import Template
+
+T = TypeVar("T")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+EPILOGUES: tuple[tuple[str, ...], ...] = (
+    (),
+    ("relu",),
+    ("gelu", "mul"),
+    ("add",),
+    ("silu", "mul"),
+    ("gelu_tanh",),
+    ("sigmoid", "add", "mul"),
+    ("tanh",),
+)
+TEMPLATES = tuple(t for t in default_registry().all(Template) if t.language == "cpp")
+STRUCTURES = default_registry().all(Structure)
+LOSSLESS = tuple(c for c in default_registry().all(Codec) if c.lossless)
+LOSSY = tuple(c for c in default_registry().all(Codec) if not c.lossless)
+
+
+# Templates whose float32 sums are less exact than the law asks for: one running sum over all
+# columns. `test_long_sums_are_as_exact_as_those_of_torch` fails when this is no longer so.
+INEXACT = ("strips",)
+
+
+@dataclass(frozen=True)
+class KernelCase:
+    """One kernel to build: a template, one of its schedules, and a spec."""
+
+    template: Template
+    schedule: Schedule
+    spec: KernelSpec
+
+    def __str__(self) -> str:
+        return f"{self.template.name} {self.spec} {self.schedule.tag}"
+
+    @property
+    def ratio(self) -> float:
+        """How many times the error of eager torch its error may be."""
+        inexact = self.template.name in INEXACT and self.spec.dtype == torch.float32
+        return 8 if inexact else 2
+
+
+def cases_in_turn(rotation: int, target: Target | None = None) -> list[KernelCase]:
+    """Every template x structure that it supports, once; half of them with a lossy codec."""
+    where = target or Target.host()
+    found = (
+        _case(template, structure, i, rotation, where)
+        for template in TEMPLATES
+        for i, structure in enumerate(STRUCTURES)
+    )
+    return [case for case in found if case is not None]
+
+
+def _case(
+    template: Template, structure: Structure, i: int, rotation: int, target: Target
+) -> KernelCase | None:
+    turn = i // 2
+    lossy, lossless = _from(LOSSY, turn), _from(LOSSLESS, turn)
+    is_lossy = (i + rotation) % 2 == 1
+    codecs = (*lossy, *lossless) if is_lossy else (*lossless, *lossy)
+    choices = product(
+        codecs,
+        _from(DTYPES, turn + rotation),
+        _from(tuple(ACTIVATIONS), turn // 2 if is_lossy else 0),
+        (*_from(EPILOGUES, 5 * turn + i % 2 + 3 * rotation)[:1], ()),
+    )
+    for codec, dtype, activations, epilogue in choices:
+        spec = KernelSpec(Format(structure, codec), dtype, epilogue, activations)
+        if supports(template, spec, target):
+            schedules = template.schedules(spec, target)
+            # Not in step with the dtypes, of which there are as many as of some schedules.
+            at = turn + turn // len(DTYPES) + rotation
+            return KernelCase(template, schedules[at % len(schedules)], spec)
+    return None
+
+
+def supports(template: Template, spec: KernelSpec, target: Target) -> bool:
+    """Whether a template says that it can serve a spec."""
+    try:
+        template.supports(spec, target, default_registry())
+    except Reject:
+        return False
+    return True
+
+
+def _from(items: tuple[T, ...], start: int) -> tuple[T, ...]:
+    """All items, beginning with the one at `start`."""
+    first = start % len(items)
+    return (*items[first:], *items[:first])
