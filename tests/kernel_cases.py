@@ -38,11 +38,6 @@ LOSSLESS = tuple(c for c in default_registry().all(Codec) if c.lossless)
 LOSSY = tuple(c for c in default_registry().all(Codec) if not c.lossless)
 
 
-# Templates whose float32 sums are less exact than the law asks for: one running sum over all
-# columns. `test_long_sums_are_as_exact_as_those_of_torch` fails when this is no longer so.
-INEXACT = ("strips",)
-
-
 @dataclass(frozen=True)
 class KernelCase:
     """One kernel to build: a template, one of its schedules, and a spec."""
@@ -53,12 +48,6 @@ class KernelCase:
 
     def __str__(self) -> str:
         return f"{self.template.name} {self.spec} {self.schedule.tag}"
-
-    @property
-    def ratio(self) -> float:
-        """How many times the error of eager torch its error may be."""
-        inexact = self.template.name in INEXACT and self.spec.dtype == torch.float32
-        return 8 if inexact else 2
 
 
 def cases_in_turn(rotation: int, target: Target | None = None) -> list[KernelCase]:

@@ -26,7 +26,7 @@ inline void multiply_group(const SCLinearArguments& a, const Strips& w, int64_t 
   for (int s = 0; s < strips; ++s) readers[s].open_strip(w, strip + s);
   for (int64_t t = 0; t < tiles; t += chunk_tiles) {
     const int64_t count = t + chunk_tiles < tiles ? chunk_tiles : tiles - t;
-    Chunk chunk{{}, skips ? w.tile_places + w.first_tiles[strip] : nullptr, t / pack_tiles,
+    Chunk chunk{{}, skips ? w.tile_places + w.first_tiles[strip] + t : nullptr, t / pack_tiles,
                 ceil_div(count, pack_tiles)};
     for (int s = 0; s < strips; ++s) chunk.strips[s] = scratch + s * scratch_size(w);
     if constexpr (stream_is_expanded) {

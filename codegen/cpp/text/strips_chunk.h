@@ -9,7 +9,7 @@ constexpr int64_t pack_tiles = pack_columns / tile_columns;
 constexpr int64_t x_tile = x_rows * pack_columns;
 constexpr int64_t w_tile = strip_rows * pack_columns;
 constexpr int64_t sums_tile = x_rows * strip_rows;
-constexpr int64_t chunk_tiles = skips ? 1 << 30 : batch_columns / tile_columns;
+constexpr int64_t chunk_tiles = batch_columns / tile_columns;
 
 // Whether tiles stand in the stream as they are multiplied.
 constexpr bool stream_is_expanded = !masked && multiplies_pairs && value_bits == 16;
@@ -49,7 +49,7 @@ SC_INLINE void multiply_vectors(const Chunk& chunk, int first, const Activation*
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 2
       for (int s = 0; s < strips; ++s)
-        total[i][s] = load<Sums>(at + s * sums_tile + i * strip_rows);
+        total[i][s] = Sums{};
     for (int64_t t = 0; t < chunk.count; ++t) {
       const Activation* part = x + chunk.place(t) * x_tile + half * pack_columns;
 #pragma GCC unroll 2
@@ -68,8 +68,11 @@ SC_INLINE void multiply_vectors(const Chunk& chunk, int first, const Activation*
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 2
-      for (int s = 0; s < strips; ++s)
-        store(at + s * sums_tile + i * strip_rows, total[i][s]);
+      for (int s = 0; s < strips; ++s) {
+        // Chunk by chunk: sums of sums are more exact than one long sum.
+        Sum* to = at + s * sums_tile + i * strip_rows;
+        store(to, load<Sums>(to) + total[i][s]);
+      }
   }
 }
 

@@ -8,13 +8,16 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x,
                             float* out) {
   // Products that wait for one another: enough of them to hide an instruction's latency.
   constexpr int chains = rows * strips >= 4 ? 1 : 4 / (rows * strips);
-  Sums sums[strips][rows][chains];
+  // Sums of a span of tiles, and sums of these: more exact than one long sum.
+  constexpr int64_t span = 256 / tile_columns;
+  Sums sums[strips][rows][chains], totals[strips][rows];
   Reader readers[strips];
   int64_t common = w.tiles;
 #pragma GCC unroll 8
   for (int s = 0; s < strips; ++s) {
     for (auto& row : sums[s])
       for (auto& sum : row) sum = Sums{};
+    for (auto& total : totals[s]) total = Sums{};
     readers[s].open_strip(w, strip + s);
     const int64_t present = w.present_tiles(strip + s);
     common = present < common ? present : common;
@@ -27,6 +30,15 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x,
       sum = multiply_add(sum, codes, part + i * stride + v * depth);
     }
   };
+  const auto add_span = [&](int s) SC_INLINED {
+#pragma GCC unroll 8
+    for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 4
+      for (int c = 0; c < chains; ++c) {
+        totals[s][i] += sums[s][i][c];
+        sums[s][i][c] = Sums{};
+      }
+  };
   for (int64_t t = 0; t < common; ++t) {
     const Activation* parts[strips];
 #pragma GCC unroll 8
@@ -38,6 +50,9 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x,
     for (int v = 0; v < vectors; ++v)
 #pragma GCC unroll 8
       for (int s = 0; s < strips; ++s) add_vector(s, v, parts[s]);
+    if (t % span == span - 1)
+#pragma GCC unroll 8
+      for (int s = 0; s < strips; ++s) add_span(s);
   }
 #pragma GCC unroll 8
   for (int s = 0; s < strips; ++s) {
@@ -46,12 +61,10 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x,
       readers[s].open_tile(w, strip + s, w.place(strip + s, t));
       for (int v = 0; v < vectors; ++v)
         add_vector(s, v, x + w.place(strip + s, t) * tile_columns);
+      if (t % span == span - 1) add_span(s);
     }
-    for (int i = 0; i < rows; ++i) {
-      for (int c = 1; c < chains; ++c)
-        sums[s][i][0] += sums[s][i][c];
-      store(out + (s * rows + i) * strip_rows, sums[s][i][0]);
-    }
+    add_span(s);
+    for (int i = 0; i < rows; ++i) store(out + (s * rows + i) * strip_rows, totals[s][i]);
   }
 }
 
