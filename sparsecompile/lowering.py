@@ -80,7 +80,7 @@ def lower_packed(edit: Edit, tune: str) -> tuple[list[Slot], list[Lowered]]:
         kernel, names = lowering.kernel, origins(match.node)
         rows = edit.value(match["weight"]).shape[0]
         if kernel is None:
-            reason = dense_is_faster(lowering.trials)
+            reason = dense_is_faster(lowering.trials) if lowering.trials else lowering.reason
             edit.rejected("lower", match.node, reason)
             for name in names:
                 edit.considered[name].reason = reason

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sparsecompile as sc
+from sparsecompile.template import Lowering
 
 
 def test_trainable_weights_are_left_dense_and_say_so() -> None:
@@ -173,14 +174,15 @@ def test_a_library_call_that_is_chosen_leaves_the_node_dense() -> None:
         def candidates(self, *args: Any) -> Sequence[Any]:
             return registry.all(sc.Extern)
 
-        def lower(self, *args: Any) -> sc.Extern:
-            return registry.all(sc.Extern)[0]
+        def lower(self, problems: Any, *args: Any) -> dict[Any, Lowering]:
+            return dict.fromkeys(problems, Lowering(None, (), "the library is faster"))
 
     kinds = (sc.Structure, sc.Codec, sc.Pass, sc.Extern)
     compiler = sc.Compiler(sc.Registry(Chooses(), *(c for k in kinds for c in registry.all(k))))
     model = MLP()
     x = torch.randn(3, 32)
     report = compiler.explain(model, x)
+    assert [node.reason for node in report.nodes] == ["the library is faster"] * 2
     assert not any(node.packed for node in report.nodes)
     assert "gelu" in report.after
 

@@ -230,7 +230,7 @@ class Tuner:
         cold, chosen = rows <= COLD_ROWS, choices.get(rows)
         return [
             Trial(rows, name, t.seconds, t.noise, nbytes[name], chosen == name, cold)
-            for name, t in sorted(timings[rows].items(), key=lambda item: item[1].seconds)
+            for name, t in sorted(timings[rows].items(), key=_by_seconds)
             if name in nbytes
         ]
 
@@ -249,6 +249,11 @@ class Tuner:
 
     def _key(self, rows: int) -> str:
         return tuning_key(self._facts(rows))
+
+
+def _by_seconds(timed: tuple[str, Timing]) -> tuple[float, str]:
+    name, timing = timed
+    return timing.seconds, name
 
 
 def tuning_key(facts: Mapping[str, object]) -> str:

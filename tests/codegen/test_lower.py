@@ -8,30 +8,63 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.dense import DenseLinear
 from sparsecompile.errors import Reject
+from sparsecompile.problem import Problem
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Kernel
+from sparsecompile.spec import ISA_LEVELS, KernelSpec, Target
+from sparsecompile.template import Kernel, Lowering
 
 
-def test_a_sparse_weight_gets_the_first_template(shared_cache: Path, registry: Registry) -> None:
+def lower(codegen: CppCodegen, spec: KernelSpec, registry: Registry) -> Lowering:
+    """What becomes of a weight `[32, 64]` full of zeros, unmeasured."""
+    problem = Problem(spec, (32, 64), (1,), False, True, "off", 0.0)
+    weight = torch.zeros(32, 64, dtype=spec.dtype)
+    found = codegen.lower({problem: lambda: spec.format.pack(weight)}, Target.host(), registry)
+    return found[problem]
+
+
+def test_a_kernel_is_built_once(shared_cache: Path, registry: Registry) -> None:
     spec = KernelSpec(registry.format("n_m[2:4]"), torch.float32)
     codegen = CppCodegen()
     with ThreadPoolExecutor(4) as pool:
-        chosen = set(pool.map(lambda _: codegen.lower(spec, Target.host(), registry), range(8)))
-    (kernel,) = chosen
+        chosen = list(pool.map(lambda _: lower(codegen, spec, registry), range(8)))
+    (kernel,) = {lowering.kernel for lowering in chosen}
     assert isinstance(kernel, Kernel)
     assert 0 < kernel.key < 2**63
-    again = CppCodegen().lower(spec, Target.host(), registry)
-    assert isinstance(again, Kernel)
+    assert {lowering.reason for lowering in chosen} == {"not measured (tune is off)"}
+    again = lower(CppCodegen(), spec, registry).kernel
+    assert again is not None
     assert again.key == kernel.key
 
 
 def test_a_dense_weight_stays_with_torch(registry: Registry) -> None:
     spec = KernelSpec(registry.format("dense"), torch.float32)
-    assert isinstance(CppCodegen().lower(spec, Target.host(), registry), DenseLinear)
+    first = CppCodegen().candidates(spec, Target.host(), registry)[0]
+    assert isinstance(first, DenseLinear)
+
+
+def test_a_full_search_begins_with_the_default(registry: Registry) -> None:
+    template = GenericLinear()
+    for isa in ISA_LEVELS:
+        target = Target("cpu", "x86_64", isa)
+        spec = KernelSpec(registry.format("bitmap"), torch.float32)
+        found = template.search(spec, target)
+        assert found[0] == template.schedules(spec, target)[0]
+        assert len(set(found)) == len(found) == 7
+        assert {s["batch_lanes"] * s["batch_columns"] for s in found} == {4096, 8192, 16384}
+
+
+def test_what_is_searched(registry: Registry) -> None:
+    spec = KernelSpec(registry.format("dense/int8"), torch.float32)
+    codegen, target = CppCodegen(), Target.host()
+    (default,) = codegen.variants(spec, target, registry)
+    searched = codegen.searched(spec, target, registry)
+    assert searched[0] == default
+    assert {variant.layout for variant in searched} == {"generic"}
+    assert len({variant.source.name for variant in searched}) == 7
 
 
 def test_a_quantized_dense_weight_gets_a_template(registry: Registry) -> None:
@@ -51,9 +84,9 @@ def test_refuses_with_every_reason(registry: Registry) -> None:
     with pytest.raises(
         Reject, match=r"no kernel for linear csr/float float64: .*generic: torch.float64"
     ):
-        CppCodegen().lower(spec, Target.host(), registry)
+        CppCodegen().candidates(spec, Target.host(), registry)
     with pytest.raises(Reject, match="nothing registered"):
-        CppCodegen().lower(spec, Target.host(), Registry())
+        CppCodegen().candidates(spec, Target.host(), Registry())
 
 
 def test_sources_digest_is_stable() -> None:
