@@ -104,6 +104,11 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """Its template and what the function is for: `strips decode`, `dense`."""
-        template, *choices = self.candidate.split()
-        return " ".join((template, *(c.removeprefix("sc_linear_") for c in choices[-1:])))
+        """Its short name: `strips decode`, `dense`."""
+        return short_name(self.candidate)
+
+
+def short_name(candidate: str) -> str:
+    """Template and what the function is for, without the schedule: `strips decode`."""
+    template, *choices = candidate.split() or [candidate]
+    return " ".join((template, *(c.removeprefix("sc_linear_") for c in choices[-1:])))

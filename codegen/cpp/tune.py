@@ -258,5 +258,5 @@ def _by_seconds(timed: tuple[str, Timing]) -> tuple[float, str]:
 
 def tuning_key(facts: Mapping[str, object]) -> str:
     """What timings are recorded under: the facts, this CPU and the sources that kernels are of."""
-    named = (f"{name}={value}" for name, value in facts.items())
+    named = (f"{name}={value}" for name, value in sorted(facts.items()))
     return digest(*named, host_cpu(), sources_digest())

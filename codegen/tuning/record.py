@@ -98,6 +98,19 @@ class TuningRecord:
         self._append(new)
         return len(new)
 
+    def export(self, path: Path) -> int:
+        """Write the lines that can be read to a file, which `merge` takes; how many.
+
+        Raises:
+            CacheError: the record cannot be read or the file not written.
+        """
+        lines = [_line(entry) for entry in self.entries()]
+        try:
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        except OSError as error:
+            raise CacheError(path, f"cannot write {path}: {error.strerror}") from error
+        return len(lines)
+
     def clear(self) -> None:
         """Forget everything.
 
