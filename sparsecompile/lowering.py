@@ -107,14 +107,18 @@ def lower_packed(edit: Edit, tune: str) -> tuple[list[Slot], list[Lowered]]:
 
 def dense_is_faster(trials: tuple[Trial, ...]) -> str:
     """Why a weight that could be packed was left dense, with the figures."""
-    parts = []
+    parts, is_slower = [], True
     for dense in (trial for trial in trials if trial.chosen):
         others = [t for t in trials if t.rows == dense.rows and not t.chosen]
         best = min(others, key=lambda t: t.seconds)
+        is_slower &= best.seconds >= dense.seconds
+        noise = f" +- {best.noise * 1e3:.3g}" if best.seconds < dense.seconds else ""
         parts.append(
-            f"m={dense.rows} {dense.seconds * 1e3:.3g} ms, {best.label} {best.seconds * 1e3:.3g} ms"
+            f"m={dense.rows} {dense.seconds * 1e3:.3g} ms, "
+            f"{best.label} {best.seconds * 1e3:.3g}{noise} ms"
         )
-    return f"dense is faster: {'; '.join(parts)}"
+    why = "dense is faster" if is_slower else "nothing beats dense by more than the noise"
+    return f"{why}: {'; '.join(parts)}"
 
 
 def _problem(match: Match, edit: Edit, tune: str) -> Problem:

@@ -64,7 +64,9 @@ def _race(trials: Sequence[Trial], report: Report) -> str:
     if rival is not None:
         parts.append(f"{one_line(rival.label)} {_ms(rival)}")
     if dense is not None and packed is not None:
-        parts.append(f"{dense.seconds / packed.seconds:.2g}x")
+        lead = f"{dense.seconds / packed.seconds:.2g}x"
+        doubtful = chosen is dense and packed.seconds < dense.seconds
+        parts.append(f"{lead} within the noise" if doubtful else lead)
     return ", ".join(parts)
 
 

@@ -161,6 +161,13 @@ def test_a_reason_names_only_the_m_that_a_graph_has(tuned: Tuned) -> None:
     assert {t.rows: t.candidate for t in node.trials if t.chosen} == {64: "dense"}
 
 
+def test_a_lead_within_the_noise_is_named(tuned: Tuned) -> None:
+    tuned.seconds = lambda name, rows: 1.0 if name == "dense" else 0.9995
+    (node,) = sc.explain(MODELS["linear"](), torch.randn(4, 64), tune="fast").nodes
+    assert node.reason.startswith("nothing beats dense by more than the noise: m=4 1e+03 ms, ")
+    assert node.reason.endswith(" 1e+03 +- 1 ms")
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_dense_wins_for_large_m(name: str, tuned: Tuned) -> None:
     tuned.dense_wins(lambda rows: rows > LARGE)

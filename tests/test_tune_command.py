@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -156,3 +158,12 @@ def test_the_cache_counts_the_record_and_clears_it(record: TuningRecord) -> None
 def test_help_lists_the_commands() -> None:
     assert "tune" in run("--help").stdout
     assert all(name in run("tune").output for name in ("show", "export", "import", "clear"))
+
+
+def test_help_needs_no_code_generation() -> None:
+    script = """
+import sys
+import sparsecompile.cli
+assert not {"sympy", "sparsecompile.codegen"} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
