@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import replace
-from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reports import Page, dense, kernel, packed, report
 from rich.cells import cell_len
 
 from sparsecompile.graph import Rewrite
@@ -35,65 +34,6 @@ SMOLLM2 = {
     "mlp.up_proj": (1536, 576, ("mul",)),
     "mlp.down_proj": (576, 1536, ()),
 }
-
-
-def kernel(template: str = "generic") -> KernelChoice:
-    return KernelChoice("linear n_m[2:4]/float bfloat16", template, "lanes=64", "linear_n_m")
-
-
-def dense(weight: str, reason: str, n: int = 8, k: int = 8) -> NodeReport:
-    nbytes = 2 * n * k
-    return NodeReport(
-        graph=0,
-        node="linear",
-        weight=weight,
-        shape=(n, k),
-        dtype="bfloat16",
-        zeros=0.0,
-        findings=(
-            Finding("bitmap/float", None, "the weight holds no zeros"),
-            Finding("csr/float", None, "the weight holds no zeros"),
-        ),
-        dense_bytes=nbytes,
-        packed_bytes=nbytes,
-        reason=reason,
-    )
-
-
-def packed(
-    weight: str,
-    n: int = 64,
-    k: int = 64,
-    epilogue: tuple[str, ...] = (),
-    merged: tuple[str, ...] = (),
-    lossy: str = "",
-    zeros: float = 0.5,
-) -> NodeReport:
-    nbytes = 2 * n * k
-    return NodeReport(
-        graph=0,
-        node="linear",
-        weight=weight,
-        shape=(n, k),
-        dtype="bfloat16",
-        zeros=zeros,
-        findings=(
-            Finding("csr/float", None, f"takes {2 * nbytes} bytes, dense {nbytes}"),
-            Finding("n_m[2:4]/float", nbytes * 9 // 16),
-        ),
-        format="n_m[2:4]/float",
-        kernel=kernel(),
-        epilogue=epilogue,
-        merged_with=merged,
-        lossy=lossy,
-        dense_bytes=nbytes,
-        packed_bytes=nbytes * 9 // 16,
-    )
-
-
-def report(nodes: Iterable[NodeReport], rewrites: tuple[Rewrite, ...] = ()) -> Report:
-    graph = GraphReport("before", "after", rewrites, tuple(nodes))
-    return Report("cpu x86_64 avx512", (graph,), {"linear_n_m": "int main() {}"})
 
 
 def smollm2() -> Report:
@@ -414,109 +354,6 @@ def test_json_schema() -> None:
     assert first["findings"][0].keys() >= {"format", "nbytes", "reason"}
 
 
-DECODE = "strips batch_columns=256 masked=1 sc_linear_decode"
-BATCH = "generic batch_rows=32 sc_linear_batch"
-
-
-def trials_at(rows: int, chosen: str, cold: bool, **milliseconds: float) -> tuple[Trial, ...]:
-    names = {"decode": DECODE, "batch": BATCH}
-    return tuple(
-        Trial(rows, names.get(what, what), ms / 1e3, 1e-6, 946_000, what == chosen, cold)
-        for what, ms in milliseconds.items()
-    )
-
-
-def measured(weight: str, reason: str = "", chosen_by: str = "measured") -> NodeReport:
-    """A linear measured at m = 1, 16 and, for its layout alone, 128."""
-    node = dense(weight, reason, 1536, 576) if reason else packed(weight, 1536, 576)
-    best = "dense" if reason else "decode"
-    found = (
-        *trials_at(1, best, True, decode=0.043, batch=0.2, dense=0.101),
-        *trials_at(16, "dense", False, batch=0.4, dense=0.2),
-        *trials_at(128, "", False, decode=2.0, dense=1.0),
-    )
-    problem = "n_m[2:4]/float bfloat16 1536x576"
-    return replace(node, trials=found, problem=problem, chosen_by=chosen_by)
-
-
-def test_choices_show_times_against_dense_once_for_all_layers() -> None:
-    nodes = [measured(f"layers.{i}.up.weight") for i in range(8)]
-    text = render(replace(report(nodes), read_bandwidth=27.1e9))
-    assert text.endswith(
-        """
-
-chosen: measured; this machine reads 27.1 GB/s
-  n_m[2:4] bf16 1536x576 m=1: strips decode 0.043 ms, 22 GB/s (81%), dense 0.101 ms, 2.3x
-  n_m[2:4] bf16 1536x576 m=16: dense 0.2 ms, generic batch 0.4 ms, 0.5x"""
-    )
-
-
-def test_choices_of_what_stays_dense_come_before_it() -> None:
-    text = render(report([measured("up.weight", "dense is faster: ...", "from the record")]))
-    assert "GB/s" not in text
-    line = (
-        "n_m[2:4] bf16 1536x576 m=1: dense 0.101 ms, strips decode 0.043 ms, 2.3x within the noise"
-    )
-    assert text.index(f"chosen: from the record\n  {line}") < text.index("dense is faster: ...")
-
-
-def test_choices_without_the_bandwidth_have_no_share() -> None:
-    assert "strips decode 0.043 ms, 22 GB/s, dense 0.101 ms" in render(report([measured("up")]))
-
-
-def test_choices_that_were_not_measured() -> None:
-    nodes = [replace(packed(name), chosen_by="not measured (tune is off)") for name in "ab"]
-    assert render(report(nodes)).endswith("\n\nchosen: not measured (tune is off)")
-
-
-def test_recompiles_for_other_m_are_one_linear_with_all_trials() -> None:
-    first, second = measured("up.weight"), measured("up.weight", chosen_by="from the record")
-    assert first.kernel is not None
-    other = replace(first.kernel, ranges=("any m: x of y",), schedule="lanes=32", source="other")
-    extra = trials_at(64, "batch", False, batch=0.1, dense=0.3)
-    second = replace(second, kernel=other, trials=(*second.trials, *extra))
-    graphs = tuple(GraphReport("", "", (), (node,)) for node in (first, second))
-    (node,) = Report("cpu", graphs).nodes
-    assert node.trials == (*first.trials, *extra)
-    assert node.chosen_by == "measured"
-    stays = replace(dense("up.weight", "dense is faster: m=512"), shape=(1536, 576))
-    graphs = (*graphs, GraphReport("", "", (), (stays,)))
-    assert [node.packed for node in Report("cpu", graphs).nodes] == [True, False]
-
-
-def test_trials_in_json() -> None:
-    whole = replace(report([measured("up.weight")]), read_bandwidth=27.1e9)
-    data = json.loads(whole.to_json())
-    assert data["read_bandwidth"] == 27.1e9
-    (node,) = data["nodes"]
-    assert (node["problem"], node["chosen_by"]) == ("n_m[2:4]/float bfloat16 1536x576", "measured")
-    assert node["trials"][0] == {
-        "rows": 1,
-        "candidate": DECODE,
-        "seconds": pytest.approx(43e-6),
-        "noise": 1e-6,
-        "nbytes": 946_000,
-        "chosen": True,
-        "cold": True,
-        "bandwidth": pytest.approx(22e9),
-        "share": pytest.approx(22 / 27.1),
-    }
-    assert {t["share"] is None for t in node["trials"] if not t["cold"]} == {True}
-    unknown = json.loads(report([measured("up.weight")]).to_json())
-    assert unknown["read_bandwidth"] is None
-    assert unknown["nodes"][0]["trials"][0]["share"] is None
-
-
-def test_html_shows_every_trial_with_its_full_name(tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    replace(report([measured("up.weight")]), read_bandwidth=27.1e9).to_html(path)
-    text = Page(path.read_text(encoding="utf-8")).text
-    share = "81% of the 27.1 GB/s that can be read"
-    assert f"m=1{DECODE}: 0.043 ms, 0.946 MB, 22 GB/s, {share} <- chosen" in text
-    assert text.count(DECODE) == 2
-    assert text.count(BATCH) == 2
-
-
 def test_long_formats_are_broken_between_structure_and_codec() -> None:
     nodes = [
         replace(
@@ -532,24 +369,6 @@ def test_long_formats_are_broken_between_structure_and_codec() -> None:
     assert "generic" in text
     nodes = [replace(node, format="dense/int4[group=32]", epilogue=()) for node in nodes]
     assert re.search(r"(  dense/  |  dense/int4\[group=32\]  )", render(report(nodes)))
-
-
-class Page(HTMLParser):
-    """Tags, links and visible text of a page."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.links: list[str] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [name for name, _ in attrs if name in ("src", "href")]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def test_html_is_one_page_that_loads_nothing(tmp_path: Path) -> None:
