@@ -20,13 +20,16 @@ from typer.core import TyperGroup
 from sparsecompile.bench.command import app as bench
 from sparsecompile.errors import BuildError, CacheError, SparseCompileError
 from sparsecompile.factory import EXAMPLE, FACTORY, fail, load_model
+from sparsecompile.tune_command import app as tune
 
 if TYPE_CHECKING:
     from sparsecompile.packed import Codec, Structure
     from sparsecompile.report import Report
     from sparsecompile.rule import Pass
 
-_OWN = re.compile(r"[^.].*-[0-9a-f]{20}\.(so|cpp|json|lock)(\.sha256)?")
+_OWN = re.compile(
+    r"[^.].*-[0-9a-f]{20}\.(so|cpp|json|lock)(\.sha256)?|tuning\.(jsonl|jsonl\.lock|lock)"
+)
 """Entries of the cache; the folder may be one that holds other things, such as a home."""
 
 
@@ -52,6 +55,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(bench, name="bench")
+app.add_typer(tune, name="tune")
 
 
 @app.command(epilog=f"{FACTORY}\n\n\b\n{EXAMPLE}")
@@ -63,6 +67,10 @@ def explain(
     ] = None,
     formats: Annotated[str | None, typer.Option(help="Only these: 'n_m[2:4],bitmap'.")] = None,
     device: Annotated[str | None, typer.Option("--target", help="Such as 'cpu[avx2]'.")] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option("--tune", metavar="MODE", help="How to choose: off, cached, fast, full."),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where zeros stay dense.")] = False,
     findings: Annotated[
         bool, typer.Option("--findings", help="Show what each format found.")
@@ -82,6 +90,7 @@ def explain(
     options: dict[str, Any] = {"strict": strict}
     options |= {"prune": prune} if prune is not None else {}
     options |= {"quantize": quantize} if quantize is not None else {}
+    options |= {"tune": mode} if mode is not None else {}
     options |= {"target": device} if device is not None else {}
     # A comma between brackets belongs to the format.
     options |= {"formats": re.split(r",(?![^\[]*\])", formats)} if formats is not None else {}
@@ -137,10 +146,12 @@ def passes() -> None:
 def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete what is in it.")] = False,
 ) -> None:
-    """Show the folder of built kernels and its size."""
+    """Show the folder of built kernels and of what was measured, and its size."""
     from sparsecompile.codegen.cpp.cache import Cache
+    from sparsecompile.codegen.tuning.record import TuningRecord
 
     folder = Cache().path("").resolve()
+    measured = len(TuningRecord().entries())
     try:
         files = [p for p in folder.iterdir() if _OWN.fullmatch(p.name)] if folder.is_dir() else []
         size = sum(file.stat().st_size for file in files)
@@ -149,7 +160,8 @@ def cache(
     except OSError as error:
         raise CacheError(folder, f"cannot use {error.filename}: {error.strerror}") from error
     done = "deleted " if clear else ""
-    typer.echo(f"{folder}: {done}{len(files)} files, {size / 1e6:.1f} MB")
+    known = f", {measured} measurement{'s' * (measured != 1)}" if measured else ""
+    typer.echo(f"{folder}: {done}{len(files)} files, {size / 1e6:.1f} MB{known}")
 
 
 @app.command()

@@ -196,12 +196,16 @@ class Compiler:
         """
         kernels = [low.kernel for low in lowered if low.kernel is not None]
         sources = {s.name: s.text for kernel in kernels for s in kernel.sources}
+        bandwidth = self._report.read_bandwidth
+        if bandwidth is None and any(low.lowering.trials for low in lowered):
+            bandwidth = self.device.codegen.read_bandwidth()
         with self._lock:
             graph = graph_report(self._report.graphs, edit, lowered, before, after, failure)
             self._report = replace(
                 self._report,
                 graph_reports=(*self._report.graph_reports, graph),
                 sources={**self._report.sources, **sources},
+                read_bandwidth=bandwidth,
             )
         dump.finish(self._report, sources)
         for node in graph.nodes:

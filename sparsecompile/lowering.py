@@ -34,12 +34,14 @@ class Lowered:
 
     Attributes:
         origins: names of the linears it does the work of.
+        problem: what a kernel was needed for.
         lowering: its kernel, if it has one, and why.
         rows: out features.
         nbytes: bytes of its layout; 0 where the dense linear serves it.
     """
 
     origins: tuple[str, ...]
+    problem: Problem
     lowering: Lowering
     rows: int
     nbytes: int
@@ -73,16 +75,17 @@ def lower_packed(edit: Edit, tune: str) -> tuple[list[Slot], list[Lowered]]:
     slots: dict[Hashable, tuple[Slot, Node, int]] = {}
     lowered = []
     for match in edit.packed_nodes():
-        lowering = lowerings[problems[match.node]]
+        problem = problems[match.node]
+        lowering = lowerings[problem]
         kernel, names = lowering.kernel, origins(match.node)
         rows = edit.value(match["weight"]).shape[0]
         if kernel is None:
-            reason = dense_is_faster(lowering.trials)
+            reason = dense_is_faster(lowering.trials) if lowering.trials else lowering.reason
             edit.rejected("lower", match.node, reason)
             for name in names:
                 edit.considered[name].reason = reason
             _restore_dense(match, edit)
-            lowered.append(Lowered(names, lowering, rows, 0))
+            lowered.append(Lowered(names, problem, lowering, rows, 0))
             continue
         key = (match["weight"], match["format"], kernel.layout)
         if key not in slots:
@@ -97,24 +100,25 @@ def lower_packed(edit: Edit, tune: str) -> tuple[list[Slot], list[Lowered]]:
         value = edit.value(match.node)
         new = edit.call(op, args, before=match.node, value=value, origins=names)
         edit.replace(match.node, new)
-        lowered.append(Lowered(names, lowering, rows, nbytes))
+        lowered.append(Lowered(names, problem, lowering, rows, nbytes))
     edit.check()
     return [slot for slot, _, _ in slots.values()], lowered
 
 
 def dense_is_faster(trials: tuple[Trial, ...]) -> str:
     """Why a weight that could be packed was left dense, with the figures."""
-    parts = []
-    for rows in dict.fromkeys(t.rows for t in trials if t.chosen):
-        of_rows = [t for t in trials if t.rows == rows]
-        dense = next(t for t in of_rows if t.chosen)
-        others = [t for t in of_rows if not t.chosen]
+    parts, is_slower = [], True
+    for dense in (trial for trial in trials if trial.chosen):
+        others = [t for t in trials if t.rows == dense.rows and not t.chosen]
         best = min(others, key=lambda t: t.seconds)
+        is_slower &= best.seconds >= dense.seconds
+        noise = f" +- {best.noise * 1e3:.3g}" if best.seconds < dense.seconds else ""
         parts.append(
-            f"m={rows} {dense.seconds * 1e3:.3g} ms, "
-            f"{best.candidate.split()[0]} {best.seconds * 1e3:.3g} ms"
+            f"m={dense.rows} {dense.seconds * 1e3:.3g} ms, "
+            f"{best.label} {best.seconds * 1e3:.3g}{noise} ms"
         )
-    return f"dense is faster: {'; '.join(parts)}"
+    why = "dense is faster" if is_slower else "nothing beats dense by more than the noise"
+    return f"{why}: {'; '.join(parts)}"
 
 
 def _problem(match: Match, edit: Edit, tune: str) -> Problem:
@@ -160,6 +164,7 @@ def _has_dense(match: Match, edit: Edit) -> bool:
     parts = _dense_parts(match)
     return (
         format_of(match["format"]).codec.lossless
+        and match["activations"] == "float"
         and not lossy(edit.binding(match["weight"]))
         and len(parts) <= MAX_DENSE
         and all(_is_view(part) for part in parts)
@@ -182,7 +187,7 @@ def _restore_dense(match: Match, edit: Edit) -> None:
             tuple(match["bias"].args[0]) if match["bias"] is not None else (None,) * len(weights)
         )
     linears = [
-        edit.call(F.linear, (x, weight, bias), before=node)
+        edit.call(F.linear, (x, weight, bias), before=node, origins=origins(node))
         for weight, bias in zip(weights, biases, strict=True)
     ]
     if len(linears) > 1 and _give_parts(node, linears, edit):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -71,6 +71,11 @@ class Problem:
     tune: str
     density: float
 
+    def __str__(self) -> str:
+        """`n_m[2:4]/float bfloat16 1536x576`: what measurements are of, without an epilogue."""
+        what = str(replace(self.spec, epilogue=())).removeprefix("linear ")
+        return f"{what} {'x'.join(map(str, self.shape))}"
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -83,6 +88,7 @@ class Trial:
         noise: seconds by which the median is uncertain.
         nbytes: bytes that a call has to move.
         chosen: whether it serves this m.
+        cold: whether the weight was read from memory; else it may have been in a cache.
     """
 
     rows: int
@@ -91,3 +97,20 @@ class Trial:
     noise: float
     nbytes: int
     chosen: bool = False
+    cold: bool = True
+
+    @property
+    def bandwidth(self) -> float:
+        """Bytes a second that it moves at least."""
+        return self.nbytes / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def label(self) -> str:
+        """Its short name: `strips decode`, `dense`."""
+        return short_name(self.candidate)
+
+
+def short_name(candidate: str) -> str:
+    """Template and what the function is for, without the schedule: `strips decode`."""
+    template, *choices = candidate.split() or [candidate]
+    return " ".join((template, *(c.removeprefix("sc_linear_") for c in choices[-1:])))

@@ -47,7 +47,8 @@ def graph_report(
     linear = Call(LINEAR, ("x", "weight", "bias"))
     for node in edit.nodes():
         match = linear.match(node)
-        if match is not None and node.name not in edit.considered:
+        restored = set(origins(node)) <= edit.considered.keys() if origins(node) else False
+        if match is not None and node.name not in edit.considered and not restored:
             nodes.append(_unseen(graph, node, edit.weights.names(match["weight"])))
     return GraphReport(before, after, tuple(edit.rewrites), tuple(nodes))
 
@@ -99,6 +100,8 @@ def _node_report(
         packed_bytes=nbytes,
         reason="" if kernel is not None else _why_dense(name, considered, edit),
         trials=low.lowering.trials if low is not None else (),
+        problem=str(low.problem) if low is not None else "",
+        chosen_by=low.lowering.reason if low is not None else "",
     )
 
 

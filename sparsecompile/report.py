@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from sparsecompile.graph import Rewrite
 from sparsecompile.problem import Trial
@@ -58,6 +59,9 @@ class NodeReport:
             Of merged linears, this one's share.
         reason: why it was left dense; empty when packed.
         trials: what was measured for it, at each m; empty when nothing was.
+        problem: what that was measured for, such as `n_m[2:4]/float bfloat16 960x576`, where n is
+            that of all merged linears; empty when no kernel was looked for.
+        chosen_by: what the choice of kernel or dense rests on, such as `measured`.
     """
 
     graph: int
@@ -76,11 +80,33 @@ class NodeReport:
     packed_bytes: int = 0
     reason: str = ""
     trials: tuple[Trial, ...] = ()
+    problem: str = ""
+    chosen_by: str = ""
 
     @property
     def packed(self) -> bool:
         """Whether it became a packed linear."""
         return self.kernel is not None
+
+
+def _outcome(node: NodeReport) -> NodeReport:
+    """What recompiles of one linear have in common: all but places and measurements."""
+    kernel = node.kernel
+    if kernel is not None:
+        kernel = KernelChoice(kernel.spec, kernel.template, "", "")
+    return replace(
+        node,
+        graph=0,
+        node="",
+        shape=None,
+        dtype="",
+        zeros=None,
+        findings=(),
+        kernel=kernel,
+        trials=(),
+        problem="",
+        chosen_by="",
+    )
 
 
 def _packed_last(node: NodeReport) -> bool:
@@ -112,11 +138,13 @@ class Report:
         target: `str(Target)`.
         graph_reports: one a graph, in the order of compilation.
         sources: generated source text by source name.
+        read_bandwidth: bytes a second that the device reads from memory, None unless measured.
     """
 
     target: str
     graph_reports: tuple[GraphReport, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
+    read_bandwidth: float | None = None
 
     @property
     def graphs(self) -> int:
@@ -125,12 +153,16 @@ class Report:
 
     @property
     def nodes(self) -> tuple[NodeReport, ...]:
-        """The linears of all graphs, each once: recompiles with the same outcome are left out."""
+        """The linears of all graphs, each once: of recompiles with one outcome the first.
+
+        It gets the trials of all of them, since each may be for other m.
+        """
         seen: dict[NodeReport, NodeReport] = {}
         for graph in self.graph_reports:
             for node in graph.nodes:
-                key = replace(node, graph=0, node="", shape=None, dtype="", zeros=None, findings=())
-                seen.setdefault(key, node)
+                first = seen.setdefault(_outcome(node), node)
+                trials = tuple(dict.fromkeys((*first.trials, *node.trials)))
+                seen[_outcome(node)] = replace(first, trials=trials)
         return tuple(seen.values())
 
     @property
@@ -160,8 +192,10 @@ class Report:
         """The report as JSON.
 
         An object with `schema` (an integer, this version's is `SCHEMA`), `target`, `graphs`,
-        `dense_bytes`, `packed_bytes`, `nodes` (a list of objects with the fields of `NodeReport`
-        and `packed`) and `rewrites` (a list of objects with `graph`, `pass`, `node`, `reason`).
+        `dense_bytes`, `packed_bytes`, `read_bandwidth` (a number or null), `nodes` (a list of
+        objects with the fields of `NodeReport` and `packed`) and `rewrites` (a list of objects
+        with `graph`, `pass`, `node`, `reason`). Trials also have `bandwidth` (bytes a second) and
+        `share` (of `read_bandwidth`; null where that is unknown or the weight was in a cache).
         Fields are only ever added within one schema version.
         """
         return json.dumps(
@@ -171,7 +205,8 @@ class Report:
                 "graphs": self.graphs,
                 "dense_bytes": self.dense_bytes,
                 "packed_bytes": self.packed_bytes,
-                "nodes": [{**asdict(node), "packed": node.packed} for node in self.nodes],
+                "read_bandwidth": self.read_bandwidth,
+                "nodes": [self._facts(node) for node in self.nodes],
                 "rewrites": [
                     {"graph": i, "pass": r.pass_name, "node": r.node, "reason": r.reason}
                     for i, graph in enumerate(self.graph_reports)
@@ -180,6 +215,18 @@ class Report:
             },
             indent=2,
         )
+
+    def _facts(self, node: NodeReport) -> dict[str, Any]:
+        trials = [
+            {**asdict(t), "bandwidth": t.bandwidth, "share": self.share(t)} for t in node.trials
+        ]
+        return {**asdict(node), "trials": trials, "packed": node.packed}
+
+    def share(self, trial: Trial) -> float | None:
+        """What a trial makes of the read bandwidth; None if unknown or the weight was cached."""
+        if not trial.cold or not self.read_bandwidth:
+            return None
+        return trial.bandwidth / self.read_bandwidth
 
     def to_html(self, path: str | Path) -> None:
         """Write the report as one HTML page that needs nothing else.

@@ -7,6 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparsecompile.report_choices import measured
 from sparsecompile.report_rows import (
     HEADS,
     Row,
@@ -57,7 +58,7 @@ def write_html(report: Report, path: str | Path) -> None:
     if rows:
         heads = "".join(f"<th>{escape(head)}" for head in ("linear", *HEADS, "why dense"))
         largest = max(row.dense_bytes for row in rows)
-        lines = [f"<tr>{heads}", *(_row(row, largest) for row in rows)]
+        lines = [f"<tr>{heads}", *(_row(row, largest, report) for row in rows)]
         body.append("\n".join(("<table>", *lines, "</table>")))
     for i, graph in enumerate(report.graph_reports):
         for what, text in (("before", graph.before), ("after", graph.after), _passes(graph)):
@@ -73,13 +74,16 @@ def write_html(report: Report, path: str | Path) -> None:
         draft.unlink(missing_ok=True)
 
 
-def _row(row: Row, largest: int) -> str:
+def _row(row: Row, largest: int, report: Report) -> str:
     node = row.node
     kernel = node.kernel
     facts = [("kernel", f"{kernel.spec}, {kernel.template} {kernel.schedule}")] if kernel else []
     facts += [("source", kernel.source)] if kernel else []
     facts += [("one kernel call for", linears) for linears in merged([row])]
     facts += [("lossy", node.lossy)] if node.lossy else []
+    facts += [("chosen", node.chosen_by)] if node.chosen_by else []
+    facts += [("serves", "; ".join(kernel.ranges))] if kernel and kernel.ranges else []
+    facts += [(f"m={t.rows}", measured(t, report)) for t in node.trials]
     facts += findings_of(node)
     inner = "".join(f"<tr><td>{escape(what)}<td>{escape(text)}" for what, text in facts)
     name = f"<details><summary>{escape(str(row))}</summary><table>{inner}</table></details>"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 HEADS = ("count", "n x k", "dtype", "zeros", "format", "kernel", "dense -> packed")
 """Heads of `Row.cells`."""
 
-_DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+DTYPES = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 _UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3))
 
 
@@ -58,7 +58,7 @@ class Row:
         return (
             str(len(self.nodes)),
             " x ".join(map(str, node.shape or ())),
-            _DTYPES.get(node.dtype, one_line(node.dtype)),
+            DTYPES.get(node.dtype, one_line(node.dtype)),
             _zeros([n.zeros for n in self.nodes if n.zeros is not None]),
             one_line(node.format or "").removesuffix("/float"),
             one_line(node.kernel.template + steps) if node.kernel else "",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING
 
+from sparsecompile.report_choices import choices
 from sparsecompile.report_rows import (
     HEADS,
     Row,
@@ -29,8 +31,9 @@ if TYPE_CHECKING:
 WIDTH = 100
 """Columns of the text."""
 
-_NAME = 24
-"""Columns that a long name has at least; formats and kernels wrap before it gets fewer."""
+_NAME, _SHORT_NAME = 24, 12
+"""Columns that a long name has at least before formats and kernels wrap between their parts, and
+before they wrap anywhere."""
 _LEFT = tuple(map(HEADS.index, ("dtype", "format", "kernel")))
 _WRAPPED = tuple(map(HEADS.index, ("format", "kernel")))
 _NO_ZEROS = 'options={"prune": "2:4"} makes zeros, and changes what the model computes.'
@@ -71,6 +74,10 @@ def render(report: Report, *, findings: bool = False, color: bool = False) -> st
         _say(console, "\nmerged, one kernel call for")
     for linears in calls:
         _say(console, linears, indent=2)
+    for title, lines in choices(report):
+        _say(console, f"\n{title}")
+        for line in lines:
+            _say(console, line, indent=2)
     for why, group in sorted(dense.items(), key=lambda item: -_count(item[1])):
         what = "left dense" if packed else "nothing was packed"
         _say(console, f"\n{what}, {_count(group)} of {len(nodes)}: {why}", "bold yellow")
@@ -108,9 +115,14 @@ class _Layout:
             for i in range(len(HEADS))
             if any(cell[i] for cell in cells)
         }
-        name = min(_NAME, max((_columns(str(row)) for row in rows), default=0))
-        while self._room < name:
-            self._widths[max(self._widths, key=self._can_wrap)] -= 1
+        parts = {
+            i: max((_columns(part) for cell in cells for part in _parts(cell[i])), default=0)
+            for i in _WRAPPED
+        }
+        name = max((_columns(str(row)) for row in rows), default=0)
+        self._narrow(min(_NAME, name), parts)
+        self._narrow(min(_SHORT_NAME, name), dict.fromkeys(_WRAPPED, 9))
+        self._narrow(min(_SHORT_NAME, name), dict.fromkeys(self._widths, 0))
         labels = [label for section in sections for label, _ in self._lines(section)]
         self._label = min(self._room, max(map(_columns, ("linear", *labels))))
         self._headed = False
@@ -120,9 +132,13 @@ class _Layout:
         """Columns left for names."""
         return WIDTH - sum(width + 2 for width in self._widths.values())
 
-    def _can_wrap(self, column: int) -> tuple[bool, int]:
-        width = self._widths[column]
-        return (column in _WRAPPED and width > 9, width)
+    def _narrow(self, name: int, least: Mapping[int, int]) -> None:
+        """Make the widest columns narrower until a name has room, each down to its least width."""
+        while self._room < name:
+            wide = [i for i in self._widths if i in least and self._widths[i] > least[i]]
+            if not wide:
+                break
+            self._widths[max(wide, key=self._widths.__getitem__)] -= 1
 
     def _lines(self, rows: Sequence[Row]) -> Iterator[tuple[str, Row | None]]:
         """Names and their rows; names that share a place stand below it, without it."""
@@ -152,7 +168,8 @@ class _Layout:
         grid.add_column(width=self._label)
         for i, width in self._widths.items():
             grid.add_column(width=width, justify="left" if i in _LEFT else "right", overflow="fold")
-        texts = (_shorten(label, self._label), *(cells[i] for i in self._widths))
+        wrapped = (_wrap(cells[i], width) for i, width in self._widths.items())
+        texts = (_shorten(label, self._label), *wrapped)
         grid.add_row(*(Text(text, style) for text in texts))
         return grid
 
@@ -161,6 +178,21 @@ def _columns(text: str) -> int:
     from rich.cells import cell_len
 
     return cell_len(text)
+
+
+def _parts(text: str) -> list[str]:
+    """Where it may be wrapped: `dense/`, `int4[group=32]`."""
+    return re.findall(r"[^/ ]+/?|[/ ]", text)
+
+
+def _wrap(text: str, columns: int) -> str:
+    """The text with line breaks between its parts, where it is too long."""
+    lines = [""]
+    for part in _parts(text):
+        if lines[-1] and _columns(lines[-1] + part.rstrip()) > columns:
+            lines.append("")
+        lines[-1] += part if lines[-1] or not part.isspace() else ""
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _shorten(text: str, columns: int) -> str:

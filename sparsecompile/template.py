@@ -82,6 +82,10 @@ class Template(ABC):
     def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
         """The schedules worth trying, best guess first."""
 
+    def search(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
+        """What `tune="full"` measures: more of them where there is time for it."""
+        return self.schedules(spec, target)
+
     def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
         """What a call has to move and compute at least, for a weight like this one.
 
@@ -238,6 +242,10 @@ class Codegen(ABC):
     @abstractmethod
     def sources_digest(self) -> str:
         """Stands for everything generated code depends on besides the spec."""
+
+    def read_bandwidth(self) -> float | None:
+        """Bytes a second that the device reads from memory, if known; nothing is measured now."""
+        return None
 
     @abstractmethod
     def candidates(self, spec: KernelSpec, target: Target, registry: Registry) -> Sequence[Any]:

@@ -153,6 +153,8 @@ def test_explain_hands_options_on(asked: dict[str, Any]) -> None:
         "n_m[2:4],bitmap",
         "--target",
         "cpu[portable]",
+        "--tune",
+        "cached",
     )
     result = run("explain", "shapes:arguments", *words, "--strict")
     assert result.exit_code == 0, result.stderr
@@ -161,6 +163,7 @@ def test_explain_hands_options_on(asked: dict[str, Any]) -> None:
     assert options.quantize == "int4"
     assert options.formats == ("n_m[2:4]", "bitmap")
     assert options.target == "cpu[portable]"
+    assert options.tune == "cached"
     assert options.strict is True
 
 
@@ -244,6 +247,7 @@ def test_errors_of_the_model_itself_are_not_hidden(folder: Path) -> None:
     [
         (("--formats", "n_m[5:4]"), "5:4 is not an n:m"),
         (("--target", "tpu"), "tpu"),
+        (("--tune", "slow"), "option 'tune' must be one of off, cached, fast, full, not 'slow'"),
         (("--strict", "--prune", "2:4"), "up.weight was left dense: "),
     ],
 )

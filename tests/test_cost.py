@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 import sparsecompile as sc
+from sparsecompile.problem import Problem
 from sparsecompile.runtime import Slot
 from sparsecompile.survey import survey
 from sparsecompile.weights import Leaf
@@ -34,8 +35,10 @@ def test_detection_and_packing_of_smollm2() -> None:
         weights.append(nn.Parameter(weight * structure.prune(weight), False))
     compiler = sc.Compiler()
     spec = sc.KernelSpec(compiler.registry.format("n_m[2:4]"), torch.bfloat16)
-    kernel = compiler.device.lower(spec)
-    assert isinstance(kernel, sc.Kernel)
+    problem = Problem(spec, (576, 576), (1,), False, False, "off", 0.5)
+    lowerings = compiler.device.lower({problem: lambda: spec.format.pack(weights[0])})
+    kernel = lowerings[problem].kernel
+    assert kernel is not None
 
     # Dynamo has imported sympy before it calls a backend.
     assert sympy

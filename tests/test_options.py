@@ -23,6 +23,8 @@ import sparsecompile as sc
         ({"prune": "most"}, sc.OptionError, "cannot prune to 'most'"),
         ({"passes": {"fuse": {}}}, sc.OptionError, "no pass is called 'fuse'"),
         ({"passes": {"merge_linears": {"many": 1}}}, sc.OptionError, "has no option many"),
+        ({"tune": "slow"}, sc.OptionError, "'tune' must be one of off, cached, fast, full, not"),
+        ({"tune": True}, sc.OptionError, "'tune' must be one of off, cached, fast, full, not True"),
         ({"strict": 1}, sc.OptionError, "'strict' must be True or False"),
         ({"target": "tpu"}, sc.OptionError, "no target 'tpu' on this machine"),
         ({"inductor": {"freezing": True}}, sc.OptionError, "never notices that they change"),

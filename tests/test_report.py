@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
-from html.parser import HTMLParser
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reports import Page, dense, kernel, packed, report
 from rich.cells import cell_len
 
 from sparsecompile.graph import Rewrite
+from sparsecompile.problem import Trial
 from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report
 from sparsecompile.report_rows import Row, fold, outcome
 from sparsecompile.report_text import WIDTH, render
@@ -33,65 +34,6 @@ SMOLLM2 = {
     "mlp.up_proj": (1536, 576, ("mul",)),
     "mlp.down_proj": (576, 1536, ()),
 }
-
-
-def kernel(template: str = "generic") -> KernelChoice:
-    return KernelChoice("linear n_m[2:4]/float bfloat16", template, "lanes=64", "linear_n_m")
-
-
-def dense(weight: str, reason: str, n: int = 8, k: int = 8) -> NodeReport:
-    nbytes = 2 * n * k
-    return NodeReport(
-        graph=0,
-        node="linear",
-        weight=weight,
-        shape=(n, k),
-        dtype="bfloat16",
-        zeros=0.0,
-        findings=(
-            Finding("bitmap/float", None, "the weight holds no zeros"),
-            Finding("csr/float", None, "the weight holds no zeros"),
-        ),
-        dense_bytes=nbytes,
-        packed_bytes=nbytes,
-        reason=reason,
-    )
-
-
-def packed(
-    weight: str,
-    n: int = 64,
-    k: int = 64,
-    epilogue: tuple[str, ...] = (),
-    merged: tuple[str, ...] = (),
-    lossy: str = "",
-    zeros: float = 0.5,
-) -> NodeReport:
-    nbytes = 2 * n * k
-    return NodeReport(
-        graph=0,
-        node="linear",
-        weight=weight,
-        shape=(n, k),
-        dtype="bfloat16",
-        zeros=zeros,
-        findings=(
-            Finding("csr/float", None, f"takes {2 * nbytes} bytes, dense {nbytes}"),
-            Finding("n_m[2:4]/float", nbytes * 9 // 16),
-        ),
-        format="n_m[2:4]/float",
-        kernel=kernel(),
-        epilogue=epilogue,
-        merged_with=merged,
-        lossy=lossy,
-        dense_bytes=nbytes,
-        packed_bytes=nbytes * 9 // 16,
-    )
-
-
-def report(nodes: Iterable[NodeReport], rewrites: tuple[Rewrite, ...] = ()) -> Report:
-    graph = GraphReport("before", "after", rewrites, tuple(nodes))
-    return Report("cpu x86_64 avx512", (graph,), {"linear_n_m": "int main() {}"})
 
 
 def smollm2() -> Report:
@@ -118,6 +60,18 @@ weight_names = st.lists(part, min_size=1, max_size=6).map(".".join)
 sizes = st.integers(0, 2**62)
 
 
+trials = st.builds(
+    Trial,
+    st.integers(1, 512),
+    st.sampled_from(["dense", "strips masked=1 sc_linear_decode"]) | printable,
+    st.floats(1e-9, 1e3),
+    st.floats(0, 1),
+    sizes,
+    st.booleans(),
+    st.booleans(),
+)
+
+
 @st.composite
 def any_node(draw: st.DrawFn) -> NodeReport:
     is_packed = draw(st.booleans())
@@ -139,6 +93,9 @@ def any_node(draw: st.DrawFn) -> NodeReport:
         dense_bytes=draw(sizes),
         packed_bytes=draw(sizes),
         reason="" if is_packed else draw(printable.filter(lambda text: "." not in text)),
+        trials=tuple(draw(st.lists(trials, max_size=4))),
+        problem=draw(st.just("n_m[2:4]/float bfloat16 64x64") | printable),
+        chosen_by=draw(st.sampled_from(["", "measured"]) | printable),
     )
 
 
@@ -364,6 +321,7 @@ def test_json_schema() -> None:
         "packed_bytes": int,
         "nodes": list,
         "rewrites": list,
+        "read_bandwidth": type(None),
     }
     assert {name: type(data[name]) for name in fields} == fields
     assert data["schema"] == 1
@@ -385,6 +343,9 @@ def test_json_schema() -> None:
         "packed_bytes": int,
         "reason": str,
         "packed": bool,
+        "trials": list,
+        "problem": str,
+        "chosen_by": str,
     }
     first, second = data["nodes"]
     assert {name: type(first[name]) for name in node_fields} == node_fields
@@ -393,22 +354,21 @@ def test_json_schema() -> None:
     assert first["findings"][0].keys() >= {"format", "nbytes", "reason"}
 
 
-class Page(HTMLParser):
-    """Tags, links and visible text of a page."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.links: list[str] = []
-        self.text = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.links += [name for name, _ in attrs if name in ("src", "href")]
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
+def test_long_formats_are_broken_between_structure_and_codec() -> None:
+    nodes = [
+        replace(
+            packed(f"language_model.layers.{i}.mlp.up_projection.weight", 49152, 16384, zeros=z),
+            format="n_m[2:4]/int4[group=128]",
+            epilogue=("gelu_tanh", "add"),
+        )
+        for i, z in enumerate((0.495, 0.503))
+    ]
+    text = render(report(nodes))
+    assert re.search(r"  n_m\[2:4\]/  ", text)
+    assert re.search(r"  int4\[group=128\](  |$)", text, re.MULTILINE)
+    assert "generic" in text
+    nodes = [replace(node, format="dense/int4[group=32]", epilogue=()) for node in nodes]
+    assert re.search(r"(  dense/  |  dense/int4\[group=32\]  )", render(report(nodes)))
 
 
 def test_html_is_one_page_that_loads_nothing(tmp_path: Path) -> None:

@@ -65,6 +65,21 @@ class GenericLinear(Template):
         }
         return (Schedule.of(choices),)
 
+    def search(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
+        """The default, and each of its choices halved or doubled; tiles of x keep their size."""
+        (default,) = self.schedules(spec, target)
+        lanes, columns, rows = (default[f"batch_{what}"] for what in ("lanes", "columns", "rows"))
+        changes = (
+            {"batch_columns": columns // 2},
+            {"batch_columns": columns * 2},
+            {"batch_rows": rows // 2},
+            {"batch_rows": rows * 2},
+            {"batch_lanes": lanes // 2, "batch_columns": columns * 2},
+            {"batch_lanes": lanes * 2, "batch_columns": columns // 2},
+        )
+        chosen = dict(default.choices)
+        return (default, *(Schedule.of({**chosen, **change}) for change in changes))
+
     def prepack(self, packed: Packed, schedule: Schedule) -> Tensor:
         """The tensors of the Packed, concatenated."""
         return concatenate(self.name, packed)

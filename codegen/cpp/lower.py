@@ -13,11 +13,12 @@ import torch
 
 from sparsecompile.codegen.cpp.built import load_source
 from sparsecompile.codegen.cpp.layout import layout_id
+from sparsecompile.codegen.cpp.machine import known_machine
 from sparsecompile.codegen.cpp.native import DTYPES, MAX_RANGES, NativeKernel, load_native
 from sparsecompile.codegen.cpp.tune import Decision, Tuner
 from sparsecompile.codegen.cpp.variant import Variant
 from sparsecompile.codegen.sources import sources_digest
-from sparsecompile.errors import Reject, SparseCompileError
+from sparsecompile.errors import BuildError, CacheError, Reject, SparseCompileError
 from sparsecompile.packed import Packed
 from sparsecompile.problem import Problem
 from sparsecompile.registry import Registry
@@ -94,6 +95,7 @@ class CppCodegen(Codegen):
         plain = {p: replace(p, spec=replace(p.spec, epilogue=())) for p in problems}
         samples = {plain[p]: sample for p, sample in problems.items()}
         variants = {p.spec: self.variants(p.spec, target, registry) for p in samples}
+        searched = {p.spec: self.searched(p.spec, target, registry) for p in samples}
         threads = max(1, torch.get_num_threads())
 
         def build(
@@ -109,7 +111,7 @@ class CppCodegen(Codegen):
             return Lowering(kernel, decision.trials, decision.reason)
 
         decisions = {
-            p: Tuner(p, variants[p.spec], sample, target, build).decide()
+            p: Tuner(p, variants[p.spec], searched[p.spec], sample, target, build).decide()
             for p, sample in samples.items()
         }
         with ThreadPoolExecutor(max_workers=threads) as pool:
@@ -123,6 +125,27 @@ class CppCodegen(Codegen):
         """
         found = (c for c in self.candidates(spec, target, registry) if not isinstance(c, Extern))
         return [Variant(t, s, t.render(spec, s, target, registry)) for t, s in found]
+
+    def searched(self, spec: KernelSpec, target: Target, registry: Registry) -> list[Variant]:
+        """Every template x schedule that a full search looks at, rendered.
+
+        Raises:
+            Reject: there are none.
+        """
+        found = (c for c in self.candidates(spec, target, registry) if not isinstance(c, Extern))
+        return [
+            Variant(t, s, t.render(spec, s, target, registry))
+            for t in dict.fromkeys(template for template, _ in found)
+            for s in t.search(spec, target)
+        ]
+
+    def read_bandwidth(self) -> float | None:
+        """What this machine reads with torch's number of threads, if it was ever measured."""
+        try:
+            machine = known_machine(max(1, torch.get_num_threads()))
+        except (BuildError, CacheError):
+            return None
+        return machine.read_bandwidth if machine is not None else None
 
     def _with_epilogue(
         self, spec: KernelSpec, decision: Decision, target: Target, registry: Registry

@@ -92,10 +92,27 @@ def measure_machine(threads: int, *, again: bool = False) -> Machine:
         return _known[threads]
 
 
+def known_machine(threads: int) -> Machine | None:
+    """The limits as far as they are known, from this process or the record on disk; else None.
+
+    Raises:
+        BuildError: no compiler.
+        CacheError: the cache folder cannot be used.
+    """
+    with _measuring:
+        return _known.get(threads) or _recorded(Cache().read(_entry(threads)), threads)
+
+
+def _entry(threads: int) -> str:
+    """Name of the record in the cache folder."""
+    compiler = find_compiler()
+    flags = compiler.flags(Target.host())
+    key = digest(_text(), host_cpu(), compiler.version, *flags, str(threads))
+    return f"machine-{key}.json"
+
+
 def _read_or_measure(threads: int, again: bool) -> Machine:
-    flags = find_compiler().flags(Target.host())
-    key = digest(_text(), host_cpu(), find_compiler().version, *flags, str(threads))
-    store, name = Cache(), f"machine-{key}.json"
+    store, name = Cache(), _entry(threads)
     known = None if again else _recorded(store.read(name), threads)
     if known is not None:
         return known

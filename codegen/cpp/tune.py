@@ -2,66 +2,37 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import pairwise
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from sparsecompile.codegen.cpp.build import host_cpu
 from sparsecompile.codegen.cpp.cache import Cache
-from sparsecompile.codegen.cpp.machine import Machine, measure_machine
-from sparsecompile.codegen.cpp.native import load_native
+from sparsecompile.codegen.cpp.contest import COLD_ROWS, Build, Contest
+from sparsecompile.codegen.cpp.function import CppFunction, functions_of, variants_of
+from sparsecompile.codegen.cpp.machine import Machine, known_machine, measure_machine
+from sparsecompile.codegen.cpp.promising import TYPICAL, promising
 from sparsecompile.codegen.cpp.variant import Variant
 from sparsecompile.codegen.sources import sources_digest
 from sparsecompile.codegen.tuning.choose import (
     DENSE,
     LAYOUT_ROWS,
-    Function,
     choose_function,
     choose_layout,
+    last_row,
 )
-from sparsecompile.codegen.tuning.measure import Contestant, measure
+from sparsecompile.codegen.tuning.measure import measure
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
-from sparsecompile.ops import linear
 from sparsecompile.packed import Packed
 from sparsecompile.problem import Contents, Problem, Trial
-from sparsecompile.spec import KernelSpec, Target, digest
-from sparsecompile.template import Kernel, Range
+from sparsecompile.spec import Target, digest
+from sparsecompile.template import Range
 
-logger = logging.getLogger("sparsecompile")
-
-COLD_ROWS = 8
-"""Up to this m a call reads far more weight than it computes, and finds it in memory."""
-CHEAPER = 1.05
-"""A candidate is left out where another of its template has to do this much less."""
 _measuring = threading.Lock()
-
-Build = Callable[[KernelSpec, tuple[Variant, ...], tuple[Range, ...]], Kernel]
-
-
-@dataclass(frozen=True)
-class CppFunction(Function):
-    """A function of a variant's source.
-
-    Attributes:
-        variant: where it is.
-        symbol: its name there.
-        largest_m: the last m it serves, or None.
-    """
-
-    variant: Variant
-    symbol: str
-    largest_m: int | None
-
-    def serves(self, rows: int) -> bool:
-        """Whether it can be called with this m."""
-        return self.largest_m is None or rows <= self.largest_m
 
 
 @dataclass(frozen=True)
@@ -86,7 +57,8 @@ class Tuner:
 
     Args:
         problem: with a spec that has no epilogue.
-        variants: every candidate, best guess first.
+        variants: the schedules that are measured by default, best guess first.
+        searched: those that `full` measures besides.
         sample: packs a weight of the problem.
         target: where it runs.
         build: makes a kernel of functions.
@@ -96,13 +68,15 @@ class Tuner:
         self,
         problem: Problem,
         variants: Sequence[Variant],
+        searched: Sequence[Variant],
         sample: Callable[[], Packed],
         target: Target,
         build: Build,
     ) -> None:
         self.problem, self.target = problem, target
         self._sample, self._build = sample, build
-        self._all = variants
+        self._variants = variants
+        self._functions = functions_of(dict.fromkeys((*variants, *searched)))
         self._threads = torch.get_num_threads()
         self.measured_now = 0
 
@@ -113,26 +87,28 @@ class Tuner:
             BuildError: the compiler is missing or failed.
             CacheError: the cache folder cannot be used.
         """
-        problem = self.problem
+        problem, functions = self.problem, self._functions
         if problem.tune == "off":
             return self._guess("not measured (tune is off)")
-        layout_rows = dict.fromkeys((*LAYOUT_ROWS, *problem.rows))
-        timings = {rows: self._timings(rows, self._functions) for rows in LAYOUT_ROWS}
-        layout = choose_layout(self._functions, timings)
+        timings = {rows: self._timings(rows, functions) for rows in LAYOUT_ROWS}
+        layout = choose_layout(functions, timings, dense=problem.dense)
         if layout is None:
             return self._guess("not in the tuning record (tune is cached)")
-        functions = [f for f in self._functions if f.layout == layout]
-        choices: dict[int, str | None] = {}
-        for rows in layout_rows:
+        functions = [f for f in functions if f.layout == layout]
+        choices: dict[int, str] = {}
+        for rows in problem.rows:
             if rows not in timings:
                 timings[rows] = self._timings(rows, functions)
-            choices[rows] = choose_function(functions, timings[rows], dense=problem.dense)
-        if any(choices[rows] is None for rows in problem.rows):
-            return self._guess("not in the tuning record (tune is cached)")
-        trials = [t for rows in sorted(timings) for t in self._trials(rows, timings, choices)]
+            choice = choose_function(functions, timings[rows], dense=problem.dense)
+            if choice is None:
+                return self._guess("not in the tuning record (tune is cached)")
+            choices[rows] = choice
+        refined = self._refined(functions, choices, timings)
+        chosen = {**choices, **refined}
+        trials = [t for rows in sorted(timings) for t in self._trials(rows, timings, chosen)]
         source = "measured" if self.measured_now else "from the tuning record, nothing measured"
-        ranges = self._ranges(functions, choices)
-        return Decision(_variants_of(functions, ranges), ranges, tuple(trials), source)
+        ranges = self._ranges(functions, refined)
+        return Decision(variants_of(functions, ranges), ranges, tuple(trials), source)
 
     @cached_property
     def contents(self) -> Contents:
@@ -140,129 +116,99 @@ class Tuner:
         return Contents(self._sample())
 
     @cached_property
-    def _dense(self) -> Tensor:
-        return self.contents.packed.unpack()
+    def _contest(self) -> Contest:
+        return Contest(self.problem.spec, self.contents.packed, self._build)
 
     @cached_property
-    def _functions(self) -> list[CppFunction]:
-        """Functions of the variants that may win, the most promising first."""
-        return [
-            CppFunction(f"{v.name} {symbol}", v.layout, v, symbol, largest)
-            for v in self._promising()
-            for symbol, largest in v.source.kernels
-        ]
-
     def _promising(self) -> list[Variant]:
-        """Variants without those whose own template has one that is nowhere more expensive."""
-        bounds = {v.name: self._bounds(v) for v in self._all}
+        return promising(self.problem.spec, self._variants, self.contents, self._machine)
 
-        def beats(rival: Variant, variant: Variant) -> bool:
-            pairs = list(zip(bounds[rival.name], bounds[variant.name], strict=True))
-            return (
-                rival.template is variant.template
-                and all(theirs <= own for theirs, own in pairs)
-                and any(theirs * CHEAPER < own for theirs, own in pairs)
-            )
-
-        kept = [v for v in self._all if not any(beats(rival, v) for rival in self._all)]
-        return sorted(kept, key=lambda v: sum(bounds[v.name]))
-
-    def _bounds(self, variant: Variant) -> list[float]:
-        cost = variant.template.cost(self.problem.spec, variant.schedule, self.contents)
-        machine = self._machine
-        rate = getattr(machine, f"{cost.kind}_rate")
-        return [cost.seconds(rows, machine.read_bandwidth, rate) for rows in LAYOUT_ROWS]
-
-    @cached_property
+    @property
     def _machine(self) -> Machine:
         if self.problem.tune in ("fast", "full"):
             return measure_machine(self._threads)
-        # Only ratios matter where nothing is measured.
-        return Machine("", 1, 1e10, 1e10, 0, 0, 1e11, 2e11, 4e11, "", "", "")
+        return known_machine(self._threads) or TYPICAL
 
     def _guess(self, reason: str) -> Decision:
         """The cost model's word: the most promising variant for every m."""
-        variant = self._promising()[0]
-        ranges = tuple(
-            Range(largest, variant.source.name, symbol, variant.schedule)
-            for symbol, largest in variant.source.kernels
-        )
+        variant = self._promising[0]
+        ranges = tuple(f.range(f.largest_m) for f in functions_of((variant,)))
         return Decision((variant,), ranges, (), reason)
+
+    def _wants(self, function: CppFunction) -> bool:
+        """Whether it has to be measured: everything in `full`, else what may win."""
+        return self.problem.tune == "full" or function.variant in self._promising
 
     def _timings(self, rows: int, functions: Sequence[CppFunction]) -> dict[str, Timing]:
         """Timings at one m, from the record and, where it lacks some, measured."""
         record, key = TuningRecord(), self._key(rows)
         known = record.timings(key)
-        wanted = [f for f in functions if f.serves(rows)]
-        missing = [f for f in wanted if f.name not in known]
-        if not missing or self.problem.tune == "cached":
+        if self.problem.tune == "cached":
+            return known
+        serving = [f for f in functions if f.serves(rows)]
+        if all(f.name in known for f in serving if self._wants(f)):
             return known
         with _measuring, Cache().lock("tuning"):
             known = record.timings(key)
-            missing = [f for f in wanted if f.name not in known]
-            if missing:
+            if any(f.name not in known for f in serving if self._wants(f)):
                 # All of them anew: timings of different moments cannot be compared.
-                timed = measure(self._contestants(rows, wanted), DENSE)
+                racing = [f for f in serving if f.name in known or self._wants(f)]
+                timed = measure(self._contest.contestants(rows, racing), DENSE)
                 record.add(key, self._facts(rows), timed)
                 self.measured_now += len(timed)
                 known |= timed
         return known
 
-    def _contestants(self, rows: int, functions: Iterable[CppFunction]) -> dict[str, Contestant]:
-        spec, (n, k) = self.problem.spec, self.problem.shape
-        x = torch.randn(rows, k).to(spec.dtype)
-        evict = load_native().evict
-        functions = list(functions)
-        with ThreadPoolExecutor(max_workers=max(1, self._threads)) as pool:
-            kernels = list(pool.map(self._trial_kernel, functions))
+    def _refined(
+        self,
+        functions: Sequence[CppFunction],
+        choices: Mapping[int, str],
+        timings: dict[int, dict[str, Timing]],
+    ) -> dict[int, str]:
+        """Choices, each at the last m at which it still beats the next one.
 
-        def contestant(run: Callable[[], object], weight: Tensor) -> Contestant:
-            cold = rows <= COLD_ROWS
-            return Contestant(run, (lambda: evict(weight)) if cold else _nothing)
+        Only `full` measures for it; the others take what was recorded.
+        """
+        by_name = {f.name: f for f in functions}
+        refined: dict[int, str] = {}
+        for low, high in pairwise(choices):
+            pair = choices[low], choices[high]
+            rivals = [by_name[name] for name in pair if name != DENSE]
+            wins = partial(self._wins, choices[low], rivals, DENSE in pair, timings)
+            refined[low if pair[0] == pair[1] else last_row(low, high, wins)] = choices[low]
+        last = max(choices)
+        return {**refined, last: choices[last]}
 
-        dense = self._dense
-        found = {DENSE: contestant(lambda: F.linear(x, dense), dense)}
-        for function, kernel in zip(functions, kernels, strict=True):
-            layout = self._layout(function.variant, kernel)
-            run = _caller(x, layout, n, kernel.key)
-            found[function.name] = contestant(run, layout)
-        return found
-
-    def _trial_kernel(self, function: CppFunction) -> Kernel:
-        variant = function.variant
-        whole = Range(None, variant.source.name, function.symbol, variant.schedule)
-        return self._build(self.problem.spec, (variant,), (whole,))
-
-    @cached_property
-    def _layouts(self) -> dict[str, Tensor]:
-        return {}
-
-    def _layout(self, variant: Variant, kernel: Kernel) -> Tensor:
-        if variant.layout not in self._layouts:
-            self._layouts[variant.layout] = kernel.prepack(self.contents.packed)
-        return self._layouts[variant.layout]
+    def _wins(
+        self,
+        name: str,
+        rivals: Sequence[CppFunction],
+        dense: bool,
+        timings: dict[int, dict[str, Timing]],
+        rows: int,
+    ) -> bool:
+        """Whether a choice beats its rival at one m; what was measured for it goes to timings."""
+        if not all(f.serves(rows) for f in rivals if f.name == name):
+            return False
+        full = self.problem.tune == "full"
+        timed = self._timings(rows, rivals) if full else TuningRecord().timings(self._key(rows))
+        if any(f.name not in timed for f in rivals if f.serves(rows)):
+            return False
+        timings[rows] = timed
+        return choose_function(rivals, timed, dense=dense) == name
 
     def _ranges(
-        self, functions: Sequence[CppFunction], choices: Mapping[int, str | None]
+        self, functions: Sequence[CppFunction], choices: Mapping[int, str]
     ) -> tuple[Range, ...]:
-        """Choices as ranges of m: up to the next smaller end of a bucket, equal ones joined."""
+        """Choices as ranges of m, each up to its own m, the last without an end; equal joined."""
         by_name = {f.name: f for f in functions}
-        fallback = functions[-1]
+        unlimited = next(f for f in functions if f.largest_m is None)
+        last = max(choices)
         ranges: list[Range] = []
-        rows = self.problem.rows
-        for i, m in enumerate(rows):
-            name = choices[m] or fallback.name
-            function = by_name.get(name)
-            if function is None:
-                function = next(f for f in functions if f.largest_m is None)
-            end = None if i + 1 == len(rows) else m
-            part = Range(
-                end,
-                function.variant.source.name,
-                function.symbol,
-                function.variant.schedule,
-                dense=name == DENSE,
-            )
+        for m, name in choices.items():
+            end = None if m == last else m
+            # Where the dense weight is not at hand after all, a function has to stand in.
+            part = by_name.get(name, unlimited).range(end, dense=name == DENSE)
             if ranges and replace(ranges[-1], largest_m=end) == part:
                 ranges.pop()
             ranges.append(part)
@@ -272,16 +218,20 @@ class Tuner:
         self,
         rows: int,
         timings: Mapping[int, Mapping[str, Timing]],
-        choices: Mapping[int, str | None],
+        choices: Mapping[int, str],
     ) -> list[Trial]:
+        """What was measured at one m, the fastest first."""
         spec, (n, k) = self.problem.spec, self.problem.shape
         nbytes = {DENSE: (n * k + rows * (n + k)) * spec.dtype.itemsize}
         for variant in dict.fromkeys(f.variant for f in self._functions):
             cost = variant.template.cost(spec, variant.schedule, self.contents)
-            nbytes |= {f.name: cost.moved(rows) for f in self._functions if f.variant == variant}
+            own = (f for f in self._functions if f.variant == variant)
+            nbytes |= {f.name: cost.moved(rows) for f in own}
+        cold, chosen = rows <= COLD_ROWS, choices.get(rows)
         return [
-            Trial(rows, name, t.seconds, t.noise, nbytes.get(name, 0), choices[rows] == name)
-            for name, t in sorted(timings[rows].items(), key=lambda item: item[1].seconds)
+            Trial(rows, name, t.seconds, t.noise, nbytes[name], chosen == name, cold)
+            for name, t in sorted(timings[rows].items(), key=_by_seconds)
+            if name in nbytes
         ]
 
     def _facts(self, rows: int) -> dict[str, object]:
@@ -298,22 +248,15 @@ class Tuner:
         }
 
     def _key(self, rows: int) -> str:
-        facts = (f"{name}={value}" for name, value in self._facts(rows).items())
-        return digest(*facts, host_cpu(), sources_digest())
+        return tuning_key(self._facts(rows))
 
 
-def _caller(x: Tensor, layout: Tensor, n: int, key: int) -> Callable[[], object]:
-    return lambda: linear(x, layout, None, (), n, key)
+def _by_seconds(timed: tuple[str, Timing]) -> tuple[float, str]:
+    name, timing = timed
+    return timing.seconds, name
 
 
-def _nothing() -> None:
-    """Leave the caches as they are."""
-
-
-def _variants_of(functions: Sequence[CppFunction], ranges: Sequence[Range]) -> tuple[Variant, ...]:
-    """The variants that ranges need; none where the dense linear serves all of them."""
-    if all(part.dense for part in ranges):
-        return ()
-    names = dict.fromkeys(part.source for part in ranges)
-    by_name = {f.variant.source.name: f.variant for f in functions}
-    return tuple(by_name[name] for name in names)
+def tuning_key(facts: Mapping[str, object]) -> str:
+    """What timings are recorded under: the facts, this CPU and the sources that kernels are of."""
+    named = (f"{name}={value}" for name, value in sorted(facts.items()))
+    return digest(*named, host_cpu(), sources_digest())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparsecompile.codegen.tuning.record import Timing
@@ -27,33 +27,33 @@ class Function:
 
 
 def choose_layout(
-    functions: Sequence[Function], timings: Mapping[int, Mapping[str, Timing]]
+    functions: Sequence[Function],
+    timings: Mapping[int, Mapping[str, Timing]],
+    *,
+    dense: bool,
 ) -> str | None:
     """The layout whose best functions, or the dense linear, lose least over all rows.
 
     Args:
         functions: all candidates.
         timings: by m, by name of candidate.
+        dense: whether the dense linear may be chosen where a layout's functions are slower.
 
     Returns:
-        Its name, or None where nothing was measured.
+        Its name, or None where no layout was measured at every m.
     """
     losses: dict[str, float] = {}
     for layout in dict.fromkeys(f.layout for f in functions):
-        loss = 0.0
-        for timed in timings.values():
-            own = [
-                timed[f.name].seconds for f in functions if f.layout == layout and f.name in timed
-            ]
-            dense = [timed[DENSE].seconds] if DENSE in timed else []
-            if not own:
-                loss = math.inf
-                break
-            best = min(t.seconds for t in timed.values())
-            loss += math.log(min(own + dense) / best)
-        losses[layout] = loss
-    finite = {layout: loss for layout, loss in losses.items() if math.isfinite(loss)}
-    return min(finite, key=finite.__getitem__) if timings and finite else None
+        names = [f.name for f in functions if f.layout == layout]
+        measured = [[timed[n].seconds for n in names if n in timed] for timed in timings.values()]
+        if not all(measured):
+            continue
+        others = [[t[DENSE].seconds] if dense and DENSE in t else [] for t in timings.values()]
+        # The sum of logarithms compares the products of times: every m counts alike.
+        losses[layout] = sum(
+            math.log(min(own + other)) for own, other in zip(measured, others, strict=True)
+        )
+    return min(losses, key=losses.__getitem__) if timings and losses else None
 
 
 def choose_function(
@@ -78,3 +78,23 @@ def choose_function(
         if lead <= timed[best].noise:
             return DENSE
     return best
+
+
+def last_row(low: int, high: int, wins: Callable[[int], bool], steps: int = 3) -> int:
+    """The largest m found, by bisection, at which a choice still wins.
+
+    Args:
+        low: an m at which it wins.
+        high: a larger one at which it does not.
+        wins: whether it wins at an m in between.
+        steps: how many m are looked at, at most.
+    """
+    for _ in range(steps):
+        middle = (low + high) // 2
+        if middle == low:
+            break
+        if wins(middle):
+            low = middle
+        else:
+            high = middle
+    return low

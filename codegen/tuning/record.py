@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from sparsecompile.codegen.cpp.cache import Cache
 from sparsecompile.errors import CacheError
@@ -76,22 +78,38 @@ class TuningRecord:
             CacheError: the file cannot be written.
         """
         measured = {name: asdict(timing) for name, timing in timings.items()}
-        self._append([{"key": key, "facts": dict(facts), "timings": measured}])
+        self._append([_line({"key": key, "facts": dict(facts), "timings": measured})])
 
     def merge(self, path: Path) -> int:
         """Append the lines of another record that are not here yet; how many.
 
         Raises:
-            CacheError: a file cannot be read or written.
+            CacheError: a file cannot be read or written, or holds something else.
         """
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise CacheError(path, f"cannot read the tuning record {path}: {error}") from error
-        known = [json.dumps(entry, sort_keys=True) for entry in self.entries()]
-        new = [e for e in _parse(text.splitlines()) if json.dumps(e, sort_keys=True) not in known]
+        theirs = [_line(entry) for entry in _parse(text.splitlines())]
+        if text.strip() and not theirs:
+            raise CacheError(path, f"{path} is no tuning record: no line of it can be read")
+        known = set(map(_line, self.entries()))
+        new = [line for line in dict.fromkeys(theirs) if line not in known]
         self._append(new)
         return len(new)
+
+    def export(self, path: Path) -> int:
+        """Write the lines that can be read to a file, which `merge` takes; how many.
+
+        Raises:
+            CacheError: the record cannot be read or the file not written.
+        """
+        lines = [_line(entry) for entry in self.entries()]
+        try:
+            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        except OSError as error:
+            raise CacheError(path, f"cannot write {path}: {error.strerror}") from error
+        return len(lines)
 
     def clear(self) -> None:
         """Forget everything.
@@ -112,28 +130,49 @@ class TuningRecord:
         except OSError as error:
             raise CacheError(self.path, f"cannot read {self.path}: {error.strerror}") from error
 
-    def _append(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        text = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in entries)
+    def _append(self, lines: Sequence[str]) -> None:
         with self._cache.lock(FILE):
             try:
-                with self.path.open("a", encoding="utf-8") as file:
-                    file.write(text)
+                with self.path.open("a+b") as file:
+                    # What a process that was killed left half written must not spoil the next line.
+                    if file.tell() and not _ends_a_line(file):
+                        file.write(b"\n")
+                    file.write("".join(f"{line}\n" for line in lines).encode())
                 self.path.chmod(0o600)
             except OSError as error:
                 message = f"cannot write {self.path}: {error.strerror}"
                 raise CacheError(self.path, message) from error
 
 
-def _parse(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
+def _ends_a_line(file: BinaryIO) -> bool:
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
+
+
+def _line(entry: Mapping[str, Any]) -> str:
+    return json.dumps(entry, sort_keys=True)
+
+
+def _parse(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
     for line in lines:
         try:
             entry = json.loads(line)
-            for timing in entry["timings"].values():
-                Timing(**timing)
-            known = isinstance(entry["key"], str) and isinstance(entry["facts"], dict)
-        except (ValueError, TypeError, KeyError, AttributeError):
+            timings = [Timing(**timing) for timing in entry["timings"].values()]
+            known = (
+                isinstance(entry["key"], str)
+                and isinstance(entry["facts"], dict)
+                and all(map(_is_plausible, timings))
+            )
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             known = False
         if known:
             yield entry
         elif line.strip():
             logger.info("passing over an unreadable line of the tuning record")
+
+
+def _is_plausible(timing: Timing) -> bool:
+    numbers = (timing.seconds, timing.noise)
+    return all(type(x) in (int, float) and math.isfinite(x) for x in numbers) and (
+        timing.seconds > 0 and timing.noise >= 0
+    )

@@ -8,44 +8,64 @@ from pathlib import Path
 import pytest
 import torch
 
+from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.dense import DenseLinear
 from sparsecompile.errors import Reject
 from sparsecompile.problem import Problem
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Kernel
+from sparsecompile.spec import ISA_LEVELS, KernelSpec, Target
+from sparsecompile.template import Kernel, Lowering
 
 
-def problem(spec: KernelSpec, n: int = 48, k: int = 64) -> Problem:
-    return Problem(spec, (n, k), (1,), is_dynamic=False, dense=False, tune="off", density=0.5)
-
-
-def lower(codegen: CppCodegen, registry: Registry, spec: KernelSpec) -> Kernel | None:
-    """The kernel of a spec for a random weight, unmeasured."""
-    asked = problem(spec)
-    weight = torch.randn(asked.shape).to(spec.dtype)
-    weight *= spec.format.structure.prune(weight)
-    samples = {asked: lambda: spec.format.pack(weight)}
-    return codegen.lower(samples, Target.host(), registry)[asked].kernel
+def lower(codegen: CppCodegen, spec: KernelSpec, registry: Registry) -> Lowering:
+    """What becomes of a weight `[32, 64]` full of zeros, unmeasured."""
+    problem = Problem(spec, (32, 64), (1,), False, True, "off", 0.0)
+    weight = torch.zeros(32, 64, dtype=spec.dtype)
+    found = codegen.lower({problem: lambda: spec.format.pack(weight)}, Target.host(), registry)
+    return found[problem]
 
 
 def test_a_kernel_is_built_once(shared_cache: Path, registry: Registry) -> None:
     spec = KernelSpec(registry.format("n_m[2:4]"), torch.float32)
     codegen = CppCodegen()
     with ThreadPoolExecutor(4) as pool:
-        chosen = set(pool.map(lambda _: lower(codegen, registry, spec), range(8)))
-    (kernel,) = chosen
+        chosen = list(pool.map(lambda _: lower(codegen, spec, registry), range(8)))
+    (kernel,) = {lowering.kernel for lowering in chosen}
     assert isinstance(kernel, Kernel)
     assert 0 < kernel.key < 2**63
-    again = lower(CppCodegen(), registry, spec)
+    assert {lowering.reason for lowering in chosen} == {"not measured (tune is off)"}
+    again = lower(CppCodegen(), spec, registry).kernel
     assert again is not None
     assert again.key == kernel.key
 
 
-def test_candidates_of_a_dense_weight_begin_with_torch(registry: Registry) -> None:
+def test_a_dense_weight_stays_with_torch(registry: Registry) -> None:
     spec = KernelSpec(registry.format("dense"), torch.float32)
-    assert isinstance(CppCodegen().candidates(spec, Target.host(), registry)[0], DenseLinear)
+    first = CppCodegen().candidates(spec, Target.host(), registry)[0]
+    assert isinstance(first, DenseLinear)
+
+
+def test_a_full_search_begins_with_the_default(registry: Registry) -> None:
+    template = GenericLinear()
+    for isa in ISA_LEVELS:
+        target = Target("cpu", "x86_64", isa)
+        spec = KernelSpec(registry.format("bitmap"), torch.float32)
+        found = template.search(spec, target)
+        assert found[0] == template.schedules(spec, target)[0]
+        assert len(set(found)) == len(found) == 7
+        assert {s["batch_lanes"] * s["batch_columns"] for s in found} == {4096, 8192, 16384}
+
+
+def test_what_is_searched(registry: Registry) -> None:
+    spec = KernelSpec(registry.format("dense/int8"), torch.float32)
+    codegen, target = CppCodegen(), Target.host()
+    defaults = codegen.variants(spec, target, registry)
+    searched = codegen.searched(spec, target, registry)
+    assert set(defaults) <= set(searched)
+    generic = [variant for variant in searched if variant.template.name == "generic"]
+    assert {variant.layout for variant in generic} == {"generic"}
+    assert len({variant.source.name for variant in generic}) == len(generic) == 7
 
 
 def test_a_quantized_dense_weight_gets_a_template(registry: Registry) -> None:
@@ -65,9 +85,9 @@ def test_refuses_with_every_reason(registry: Registry) -> None:
     with pytest.raises(
         Reject, match=r"no kernel for linear csr/float float64: .*generic: torch.float64"
     ):
-        CppCodegen().variants(spec, Target.host(), registry)
+        CppCodegen().candidates(spec, Target.host(), registry)
     with pytest.raises(Reject, match="nothing registered"):
-        CppCodegen().variants(spec, Target.host(), Registry())
+        CppCodegen().candidates(spec, Target.host(), Registry())
 
 
 def test_sources_digest_is_stable() -> None:

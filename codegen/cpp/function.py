@@ -1,0 +1,52 @@
+"""CppFunction: a candidate of the tuner, one function of a generated source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sparsecompile.codegen.cpp.variant import Variant
+from sparsecompile.codegen.tuning.choose import Function
+from sparsecompile.template import Range
+
+
+@dataclass(frozen=True)
+class CppFunction(Function):
+    """A function of a variant's source.
+
+    Attributes:
+        variant: where it is.
+        symbol: its name there.
+        largest_m: the last m it serves, or None.
+    """
+
+    variant: Variant
+    symbol: str
+    largest_m: int | None
+
+    def serves(self, rows: int) -> bool:
+        """Whether it can be called with this m."""
+        return self.largest_m is None or rows <= self.largest_m
+
+    def range(self, largest_m: int | None, *, dense: bool = False) -> Range:
+        """The range of m up to `largest_m`, or without an end, served by it."""
+        variant = self.variant
+        return Range(largest_m, variant.source.name, self.symbol, variant.schedule, dense)
+
+
+def functions_of(variants: Iterable[Variant]) -> list[CppFunction]:
+    """All functions of the variants, in their order."""
+    return [
+        CppFunction(f"{v.name} {symbol}", v.layout, v, symbol, largest)
+        for v in variants
+        for symbol, largest in v.source.kernels
+    ]
+
+
+def variants_of(functions: Sequence[CppFunction], ranges: Sequence[Range]) -> tuple[Variant, ...]:
+    """The variants that ranges need; none where the dense linear serves all of them."""
+    if all(part.dense for part in ranges):
+        return ()
+    names = dict.fromkeys(part.source for part in ranges)
+    by_name = {f.variant.source.name: f.variant for f in functions}
+    return tuple(by_name[name] for name in names)

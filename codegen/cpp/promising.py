@@ -1,0 +1,53 @@
+"""Which variants may win, by the cost model: the others are not worth a measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sparsecompile.codegen.cpp.machine import Machine
+from sparsecompile.codegen.cpp.variant import Variant
+from sparsecompile.codegen.tuning.choose import LAYOUT_ROWS
+from sparsecompile.problem import Contents
+from sparsecompile.spec import KernelSpec
+
+CHEAPER = 1.05
+"""A candidate is left out where another of its template has to do this much less."""
+TYPICAL = Machine("", 1, 1e10, 1e10, 0, 0, 1e11, 2e11, 4e11, "", "", "")
+"""Stands for a machine that was not measured: only its ratios matter."""
+
+
+def promising(
+    spec: KernelSpec, variants: Sequence[Variant], contents: Contents, machine: Machine
+) -> list[Variant]:
+    """Variants without those whose own template has one that is nowhere more expensive.
+
+    Args:
+        spec: what they compute.
+        variants: all of them.
+        contents: a weight.
+        machine: what memory and arithmetic take.
+
+    Returns:
+        The most promising first.
+    """
+    bounds = [_bounds(spec, variant, contents, machine) for variant in variants]
+
+    def beats(i: int, j: int) -> bool:
+        pairs = list(zip(bounds[i], bounds[j], strict=True))
+        return (
+            variants[i].template is variants[j].template
+            and all(theirs <= own for theirs, own in pairs)
+            and any(theirs * CHEAPER < own for theirs, own in pairs)
+        )
+
+    places = range(len(variants))
+    kept = [j for j in places if not any(beats(i, j) for i in places)]
+    return [variants[j] for j in sorted(kept, key=lambda j: sum(bounds[j]))]
+
+
+def _bounds(
+    spec: KernelSpec, variant: Variant, contents: Contents, machine: Machine
+) -> list[float]:
+    cost = variant.template.cost(spec, variant.schedule, contents)
+    rate = getattr(machine, f"{cost.kind}_rate")
+    return [cost.seconds(rows, machine.read_bandwidth, rate) for rows in LAYOUT_ROWS]

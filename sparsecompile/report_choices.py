@@ -1,0 +1,88 @@
+"""What was measured to choose kernels, as lines of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sparsecompile.report_rows import DTYPES, one_line
+
+if TYPE_CHECKING:
+    from sparsecompile.problem import Trial
+    from sparsecompile.report import NodeReport, Report
+
+DENSE = "dense"
+
+
+def choices(report: Report) -> list[tuple[str, list[str]]]:
+    """What choices of kernels rest on, and a line for every problem and m of it.
+
+    Linears of one problem, such as a model's layers, share their lines.
+    """
+    reasons = dict.fromkeys(node.chosen_by for node in report.nodes if node.chosen_by)
+    return [(f"chosen: {_title(why, report)}", _lines(why, report)) for why in reasons]
+
+
+def _title(why: str, report: Report) -> str:
+    measured = any(node.trials for node in report.nodes if node.chosen_by == why)
+    if not measured or report.read_bandwidth is None:
+        return one_line(why)
+    return f"{one_line(why)}; this machine reads {report.read_bandwidth / 1e9:.3g} GB/s"
+
+
+def _lines(why: str, report: Report) -> list[str]:
+    lines: dict[tuple[str, int], str] = {}
+    for node in report.nodes:
+        rows = dict.fromkeys(t.rows for t in node.trials if t.chosen)
+        for m in rows if node.chosen_by == why else ():
+            trials = [t for t in node.trials if t.rows == m]
+            lines.setdefault((node.problem, m), f"{_problem(node)} m={m}: {_race(trials, report)}")
+    return list(lines.values())
+
+
+def _problem(node: NodeReport) -> str:
+    """`n_m[2:4] bf16 1536x576`."""
+    words = (DTYPES.get(word, word.removesuffix("/float")) for word in node.problem.split())
+    return one_line(" ".join(words))
+
+
+def _race(trials: Sequence[Trial], report: Report) -> str:
+    """`strips decode 0.043 ms, 22 GB/s (81%), dense 0.101 ms, 2.3x`: the chosen one and a rival.
+
+    The rival of the dense linear is the fastest of the others. The last number says how much
+    faster than dense the packed one is.
+    """
+    chosen = next(t for t in trials if t.chosen)
+    dense = next((t for t in trials if t.candidate == DENSE), None)
+    others = sorted((t for t in trials if t.candidate != DENSE), key=lambda t: t.seconds)
+    rival = next(iter(others), None) if chosen is dense else dense
+    packed = rival if chosen is dense else chosen
+    parts = [f"{one_line(chosen.label)} {_ms(chosen)}"]
+    if chosen.cold and chosen is not dense:
+        share = report.share(chosen)
+        parts.append(_speed(chosen) + (f" ({share:.0%})" if share is not None else ""))
+    if rival is not None:
+        parts.append(f"{one_line(rival.label)} {_ms(rival)}")
+    if dense is not None and packed is not None:
+        lead = f"{dense.seconds / packed.seconds:.2g}x"
+        doubtful = chosen is dense and packed.seconds < dense.seconds
+        parts.append(f"{lead} within the noise" if doubtful else lead)
+    return ", ".join(parts)
+
+
+def measured(trial: Trial, report: Report) -> str:
+    """All of one trial: full name, time, bytes moved and how fast."""
+    share = report.share(trial)
+    reads = (report.read_bandwidth or 0) / 1e9
+    parts = [_ms(trial), f"{trial.nbytes / 1e6:.3g} MB", _speed(trial)]
+    parts += [f"{share:.0%} of the {reads:.3g} GB/s that can be read"] if share is not None else []
+    chosen = " <- chosen" if trial.chosen else ""
+    return f"{trial.candidate}: {', '.join(parts)}{chosen}"
+
+
+def _ms(trial: Trial) -> str:
+    return f"{trial.seconds * 1e3:.3g} ms"
+
+
+def _speed(trial: Trial) -> str:
+    return f"{trial.bandwidth / 1e9:.2g} GB/s"

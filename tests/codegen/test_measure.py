@@ -1,0 +1,117 @@
+"""Measuring candidates against each other, with a clock that tests wind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from sparsecompile.codegen.tuning import measure as measuring
+from sparsecompile.codegen.tuning.measure import FEWEST_ROUNDS, MOST_ROUNDS, Contestant, measure
+
+
+class Clock:
+    """Time that passes only when something runs; stands in for the module `time`."""
+
+    def __init__(self) -> None:
+        self.nanoseconds = 0
+        self.calls: list[str] = []
+
+    def perf_counter_ns(self) -> int:
+        return self.nanoseconds
+
+    def perf_counter(self) -> float:
+        return self.nanoseconds / 1e9
+
+    def contestant(self, name: str, times: Callable[[], float]) -> Contestant:
+        def run() -> None:
+            self.calls.append(name)
+            self.nanoseconds += round(times() * 1e9)
+
+        def evict() -> None:
+            self.calls.append(f"evict {name}")
+            self.nanoseconds += 10**9
+
+        return Contestant(run, evict)
+
+    def race(self, times: Mapping[str, Callable[[], float]]) -> Mapping[str, Contestant]:
+        return {name: self.contestant(name, own) for name, own in times.items()}
+
+    @property
+    def runs(self) -> list[str]:
+        """What was called, after the first call of each."""
+        names = [name for name in self.calls if not name.startswith("evict")]
+        return names[len(set(names)) :]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(measuring, "time", clock)
+    return clock
+
+
+def cycle(*times: float) -> Callable[[], float]:
+    """These times again and again, the first also for the call before all rounds."""
+
+    def all_times() -> Iterator[float]:
+        yield times[0]
+        while True:
+            yield from times
+
+    values = all_times()
+    return lambda: next(values)
+
+
+def test_medians(clock: Clock) -> None:
+    timings = measure(
+        clock.race({"dense": cycle(3.0), "a": cycle(1.0, 2.0, 9.0, 2.0, 1.5, 2.5, 2.0)}), "dense"
+    )
+    assert timings["dense"].seconds == 3.0
+    assert timings["dense"].noise == 0.0
+    assert timings["a"].seconds == 2.0
+    # The deviations from the median lead of 1 are 1, 0, 7, 0, 0.5, 0.5 and 0.
+    assert timings["a"].noise == pytest.approx(1.25 * 1.48 * 0.5 / 7**0.5)
+
+
+def test_caches_are_cold_and_evicting_takes_no_time(clock: Clock) -> None:
+    timings = measure(clock.race({"dense": cycle(0.5), "a": cycle(0.25)}), "dense")
+    assert (timings["dense"].seconds, timings["a"].seconds) == (0.5, 0.25)
+    timed = clock.calls[2:]
+    assert timed[::2] == [f"evict {name}" for name in timed[1::2]]
+
+
+def test_rounds_go_backwards_and_forwards(clock: Clock) -> None:
+    measure(clock.race(dict.fromkeys("abc", lambda: 1.0)), "a")
+    assert "".join(clock.runs[:12]) == "cbaabccbaabc"
+
+
+def test_few_rounds_of_what_takes_long_and_no_more_than_needed_of_what_does_not(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure(clock.race({"a": cycle(1.0)}), "a")
+    assert len(clock.runs) == FEWEST_ROUNDS
+    clock.calls.clear()
+    monkeypatch.setattr(measuring, "SECONDS", 1e9)
+    measure(clock.race({"a": cycle(0.0)}), "a")
+    assert len(clock.runs) == MOST_ROUNDS
+
+
+def test_what_is_hopeless_is_called_no_more(clock: Clock) -> None:
+    race = {"dense": cycle(9.0), "best": cycle(1.0), "near": cycle(1.9), "slow": cycle(2.1)}
+    timings = measure(clock.race(race), "dense")
+    rounds = {name: clock.runs.count(name) for name in race}
+    first = FEWEST_ROUNDS // 2
+    assert rounds == {
+        "dense": FEWEST_ROUNDS,
+        "best": FEWEST_ROUNDS,
+        "near": FEWEST_ROUNDS,
+        "slow": first,
+    }
+    assert timings["slow"].seconds == 2.1
+    assert timings.keys() == race.keys()
+
+
+def test_one_lucky_call_saves_a_candidate_from_being_hopeless(clock: Clock) -> None:
+    measure(clock.race({"dense": cycle(1.0), "a": cycle(5.0, 1.5, 5.0)}), "dense")
+    assert clock.runs.count("a") == FEWEST_ROUNDS

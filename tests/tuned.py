@@ -1,0 +1,59 @@
+"""A tuner whose measurements are made up, and a record of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from sparsecompile.codegen.cpp import tune
+from sparsecompile.codegen.cpp.cache import Cache
+from sparsecompile.codegen.cpp.contest import Contest
+from sparsecompile.codegen.cpp.machine import Machine
+from sparsecompile.codegen.tuning.record import Timing, TuningRecord
+
+MACHINE = Machine("a CPU", 1, 2e10, 1e10, 1 << 20, 1 << 25, 1e11, 2e11, 4e11, "fma", "amx", "vnni")
+
+
+class Tuned:
+    """Replaces measuring: what a candidate takes at an m is said by `seconds`.
+
+    Attributes:
+        seconds: time of a candidate, by its name and m; packed functions take half of dense.
+        measured: `(m, names)` of everything that was measured.
+    """
+
+    def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.seconds: Callable[[str, int], float] = lambda name, rows: 2.0 - (name != "dense")
+        self.measured: list[tuple[int, list[str]]] = []
+        self.folder = folder
+
+        def contestants(
+            contest: Contest, rows: int, functions: Sequence[tune.CppFunction]
+        ) -> dict[str, int]:
+            return dict.fromkeys(("dense", *(f.name for f in functions)), rows)
+
+        patch.setattr(Contest, "contestants", contestants)
+        patch.setattr(tune, "measure", self._measure)
+        patch.setattr(tune, "measure_machine", lambda threads: MACHINE)
+        patch.setattr(tune, "known_machine", lambda threads: None)
+        patch.setattr(tune, "TuningRecord", self.record)
+
+    def record(self) -> TuningRecord:
+        return TuningRecord(Cache(self.folder))
+
+    def _measure(self, contestants: Mapping[str, int], baseline: str) -> dict[str, Timing]:
+        assert baseline == "dense"
+        (rows,) = set(contestants.values())
+        self.measured.append((rows, list(contestants)))
+        return {name: Timing(self.seconds(name, rows), 0.001) for name in contestants}
+
+    @property
+    def rows(self) -> list[int]:
+        """The m at which something was measured."""
+        return [rows for rows, _ in self.measured]
+
+    def dense_wins(self, where: Callable[[int], bool] = lambda rows: True) -> None:
+        """Make the dense linear faster where m is such."""
+        self.seconds = lambda name, rows: 1.0 if (name == "dense") == where(rows) else 2.0
