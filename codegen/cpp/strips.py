@@ -81,7 +81,7 @@ class StripsLinear(Template):
         other thread is woken.
         """
         base = {
-            "batch_columns": 512 if spec.activations == "int8" else 256,
+            "batch_columns": 128,
             "decode_streams": 4,
             "panel_bytes": 1 << 20,
             "region_work": 1 << 16,
@@ -96,6 +96,8 @@ class StripsLinear(Template):
             ]
         for kind in kinds:
             kind["uses_amx"] = int(target.isa == "amx" and _fits_tiles(spec, kind["skips"]))
+            if kind["uses_amx"]:
+                kind["batch_columns"] = 512 if spec.activations == "int8" else 256
         return tuple(Schedule.of({**base, **kind}) for kind in kinds)
 
     def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
@@ -133,7 +135,8 @@ class StripsLinear(Template):
             raise TypeError(f"{spec.format.codec} has no codes")
         is_integer = codes.group is not None
         values = "strips_integer.h" if is_integer else "strips_float.h"
-        decode = "strips_decode_integer.h" if is_integer else "strips_decode.h"
+        by_bytes = is_integer and (spec.activations == "int8" or spec.dtype != torch.float32)
+        decode = "strips_decode_integer.h" if by_bytes else "strips_decode.h"
         batch = "strips_amx.h" if schedule["uses_amx"] else "strips_vectors.h"
         pairs = 2 if spec.dtype == torch.bfloat16 else 1
         constants = {

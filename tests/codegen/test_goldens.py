@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sparsecompile.codegen.cpp.generic import GenericLinear
-from sparsecompile.codegen.cpp.strips import TEXTS, StripsLinear
+from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.codegen.cpp.text import read
 from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Target
@@ -20,7 +20,8 @@ AMX = Target("cpu", "x86_64", "amx")
 SHARED = {
     "generic": ("arguments.h", "prelude.h", "activations.h", "round.h", "finish.h", "generic.h"),
     "strips": (
-        *("arguments.h", "prelude.h", "activations.h", *TEXTS),
+        *("arguments.h", "prelude.h", "activations.h", "round.h", "strips.h", "strips_values.h"),
+        *("strips_float.h", "strips_prepack.h", "finish.h", "strips_decode.h", "strips_chunk.h"),
         *("strips_amx.h", "strips_batch.h"),
     ),
 }

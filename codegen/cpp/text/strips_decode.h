@@ -8,16 +8,16 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x,
                             float* out) {
   // Products that wait for one another: enough of them to hide an instruction's latency.
   constexpr int chains = rows * strips >= 4 ? 1 : 4 / (rows * strips);
-  // Sums of a span of tiles, and sums of these: more exact than one long sum.
-  constexpr int64_t span = 256 / tile_columns;
-  Sums sums[strips][rows][chains], totals[strips][rows];
+  // Sums of a span of tiles, sums of eight of these, and of those: more exact than one long sum.
+  constexpr int64_t span = multiplies_pairs ? 4 : 1, spans = 8 * span;
+  Sums sums[strips][rows][chains], parts_of_total[strips][rows], totals[strips][rows];
   Reader readers[strips];
   int64_t common = w.tiles;
 #pragma GCC unroll 8
   for (int s = 0; s < strips; ++s) {
     for (auto& row : sums[s])
       for (auto& sum : row) sum = Sums{};
-    for (auto& total : totals[s]) total = Sums{};
+    for (int i = 0; i < rows; ++i) parts_of_total[s][i] = totals[s][i] = Sums{};
     readers[s].open_strip(w, strip + s);
     const int64_t present = w.present_tiles(strip + s);
     common = present < common ? present : common;
@@ -27,17 +27,21 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x,
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
       Sums& sum = sums[s][i][v % chains];
-      sum = multiply_add(sum, codes, part + i * stride + v * depth);
+      sum = multiply_add(readers[s], sum, codes, part + i * stride + v * depth);
     }
   };
-  const auto add_span = [&](int s) SC_INLINED {
+  const auto add_span = [&](int s, int64_t t, bool last) SC_INLINED {
 #pragma GCC unroll 8
-    for (int i = 0; i < rows; ++i)
+    for (int i = 0; i < rows; ++i) {
 #pragma GCC unroll 4
       for (int c = 0; c < chains; ++c) {
-        totals[s][i] += sums[s][i][c];
+        parts_of_total[s][i] += sums[s][i][c];
         sums[s][i][c] = Sums{};
       }
+      if (t % spans != spans - 1 && !last) continue;
+      totals[s][i] += parts_of_total[s][i];
+      parts_of_total[s][i] = Sums{};
+    }
   };
   for (int64_t t = 0; t < common; ++t) {
     const Activation* parts[strips];
@@ -52,7 +56,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x,
       for (int s = 0; s < strips; ++s) add_vector(s, v, parts[s]);
     if (t % span == span - 1)
 #pragma GCC unroll 8
-      for (int s = 0; s < strips; ++s) add_span(s);
+      for (int s = 0; s < strips; ++s) add_span(s, t, false);
   }
 #pragma GCC unroll 8
   for (int s = 0; s < strips; ++s) {
@@ -61,10 +65,11 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x,
       readers[s].open_tile(w, strip + s, w.place(strip + s, t));
       for (int v = 0; v < vectors; ++v)
         add_vector(s, v, x + w.place(strip + s, t) * tile_columns);
-      if (t % span == span - 1) add_span(s);
+      if (t % span == span - 1) add_span(s, t, false);
     }
-    add_span(s);
+    add_span(s, 0, true);
     for (int i = 0; i < rows; ++i) store(out + (s * rows + i) * strip_rows, totals[s][i]);
+    scale_sums(w, strip + s, rows, out + s * rows * strip_rows);
   }
 }
 

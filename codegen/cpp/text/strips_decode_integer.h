@@ -6,8 +6,8 @@
 
 namespace {
 
-// Two bytes round x to 16 bits, finer than bfloat16 and float16 are; float needs a third.
-constexpr int planes = rounds_activations ? 1 : std::is_same_v<Element, float> ? 3 : 2;
+// Two bytes round x to 16 bits, finer than bfloat16 and float16 are. float32 is not multiplied so.
+constexpr int planes = rounds_activations ? 1 : 2;
 // Columns after which sums are scaled; without groups, so that they do not overflow 32 bits.
 constexpr int64_t flush_columns = group_columns > 0 ? group_columns : 1 << 15;
 constexpr int64_t flush_tiles = flush_columns / tile_columns;
@@ -36,17 +36,9 @@ struct Integers {
     return sums[(p * rows + row) * tiles + tile];
   }
 
-  static SC_INLINE int32_t nearest(float value) {
-    // Adding 1.5 * 2^23 rounds, ties to even, and leaves the integer in the lowest bits; integers
-    // of three bytes do not fit there.
-    if constexpr (planes < 3) return bit_cast<int32_t>(value + 12582912.0f) - 0x4b400000;
-    return static_cast<int32_t>(value + (value < 0.0f ? -0.5f : 0.5f));
-  }
-
   // One row; beyond `k`, and where there is no row, zeros.
   void fill(int64_t row, const Element* x, int64_t k) {
-    // Integers whose planes all fit a signed byte, a rounding of the scale included.
-    constexpr int32_t largest = planes == 1 ? 127 : planes == 2 ? 32639 : 8355000;
+    constexpr int32_t largest = 32639;  // 127 in both planes
     float scale = 1.0f;
     if (x) {
       scale = rounds_activations ? activation_scale(x, k) : largest_magnitude(x, k) / largest;
@@ -56,7 +48,9 @@ struct Integers {
     const float inverse = 1.0f / scale;
     for (int64_t c = 0; c < columns; ++c) {
       const float value = x && c < k ? to_float(x[c]) : 0.0f;
-      int32_t integer = nearest(rounds_activations ? value / scale : value * inverse);
+      // Adding 1.5 * 2^23 rounds, ties to even, and leaves the integer in the lowest bits.
+      const float rounded = (rounds_activations ? value / scale : value * inverse) + 12582912.0f;
+      int32_t integer = bit_cast<int32_t>(rounded) - 0x4b400000;
       for (int p = 0; p < planes; ++p) {
         const int8_t low = static_cast<int8_t>(integer);
         values[(p * rows + row) * columns + c] = low;
@@ -136,7 +130,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Integers& x, f
       const __m512i codes = readers[s].next(v);
 #pragma GCC unroll 8
       for (int i = 0; i < rows; ++i)
-#pragma GCC unroll 3
+#pragma GCC unroll 2
         for (int p = 0; p < planes; ++p) {
           const int8_t* four = x.plane(p, i) + place * tile_columns + v * depth;
           __m512i& sum = sums.partial[s][i][p];

@@ -78,14 +78,14 @@ SC_INLINE void store_expanded(const Reader&, __m512i codes, float* out) {
 SC_INLINE void scale_sums(const Strips&, int64_t, int64_t, float*) {}
 
 // sum + vector times the activations x[0 .. depth).
-SC_INLINE Sums multiply_add(Sums sum, __m512i codes, const float* x) {
+SC_INLINE Sums multiply_add(const Reader&, Sums sum, __m512i codes, const float* x) {
   for (int c = 0; c < depth; ++c)
     sum = multiply_expanded(sum, _mm512_castps_si512(floats_of(codes, c)), x + c);
   return sum;
 }
 
 #if defined(__AVX512BF16__)
-SC_INLINE Sums multiply_add(Sums sum, __m512i codes, const bfloat16* x) {
+SC_INLINE Sums multiply_add(const Reader&, Sums sum, __m512i codes, const bfloat16* x) {
   return multiply_expanded(sum, codes, x);
 }
 #endif

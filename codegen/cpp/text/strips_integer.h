@@ -66,6 +66,13 @@ SC_INLINE __m512 floats_of(const Reader& reader, __m512i codes, int column) {
   return floats;
 }
 
+// sum + vector times the activations x[0 .. depth), exact in float32.
+SC_INLINE Sums multiply_add(const Reader& reader, Sums sum, __m512i codes, const float* x) {
+  for (int c = 0; c < depth; ++c)
+    sum = multiply_expanded(sum, _mm512_castps_si512(floats_of(reader, codes, c)), x + c);
+  return sum;
+}
+
 SC_INLINE void store_expanded(const Reader&, __m512i codes, uint8_t* out) {
   _mm512_storeu_si512(out, codes);
 }
