@@ -98,6 +98,10 @@ SC_INLINE Floats<count> scales_of(const Weight& w, int64_t row, Column&&) {
 
 SC_INLINE int integer_at(const Weight& w, int64_t slot) { return w.values[slot]; }
 
+SC_INLINE uint32_t code(const Weight& w, int64_t slot) {
+  return static_cast<uint8_t>(w.values[slot]) ^ 128u;
+}
+
 template <int count>
 SC_INLINE Floats<count> integers_at(const Weight& w, int64_t slot) {
   prefetch(w.values + slot);

@@ -157,6 +157,10 @@ SC_INLINE int integer_at(const Weight& w, int64_t slot) {
   return (w.values[slot / 2] >> (slot % 2 * 4) & 15) - 8;
 }
 
+SC_INLINE uint32_t code(const Weight& w, int64_t slot) {
+  return w.values[slot / 2] >> (slot % 2 * 4) & 15;
+}
+
 // Eight slots from `slot`, four bits each, the first lowest. An odd slot begins in half a byte.
 SC_INLINE int32_t eight_at(const Weight& w, int64_t slot) {
   const uint8_t* from = w.values + slot / 2;

@@ -174,9 +174,9 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Co
   return load_floats<count>(w.values + slot);
 }
 
-template <class Code>
-SC_INLINE Code code(const Weight& w, int64_t slot) {
-  return load<Code>(w.values + slot);
+SC_INLINE uint32_t code(const Weight& w, int64_t slot) {
+  if constexpr (sizeof(Element) == 4) return load<uint32_t>(w.values + slot);
+  return load<uint16_t>(w.values + slot);
 }
 
 }  // namespace

@@ -21,6 +21,10 @@ constexpr int64_t region_work = 65536;
 constexpr int64_t skips = 0;
 constexpr int64_t tile_columns = 32;
 constexpr int64_t uses_amx = 1;
+constexpr int64_t value_bits = 16;
+constexpr int64_t cut = 0;
+constexpr int64_t has_scales = 0;
+constexpr int64_t group_columns = 0;
 constexpr int64_t depth = 2;
 constexpr int64_t decode_rows = 8;
 
@@ -42,8 +46,6 @@ struct Weight {
 };
 
 }  // namespace
-
-using Code = uint16_t;
 
 // n_m[2:4]: a code of 4 bits for every group of 4 columns, the positions of the kept values, two bits each.
 
@@ -150,9 +152,9 @@ SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Co
   return load_floats<count>(w.values + slot);
 }
 
-template <class Code>
-SC_INLINE Code code(const Weight& w, int64_t slot) {
-  return load<Code>(w.values + slot);
+SC_INLINE uint32_t code(const Weight& w, int64_t slot) {
+  if constexpr (sizeof(Element) == 4) return load<uint32_t>(w.values + slot);
+  return load<uint16_t>(w.values + slot);
 }
 
 }  // namespace
@@ -168,11 +170,21 @@ SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,
 
 }  // namespace
 
+namespace {
+
+constexpr bool rounds_activations = false;
+
+}  // namespace
+
+// ... round.h ...
+
 // ... strips.h ...
 
-// ... strips_prepack.h ...
+// ... strips_values.h ...
 
 // ... strips_float.h ...
+
+// ... strips_prepack.h ...
 
 // ... finish.h ...
 
