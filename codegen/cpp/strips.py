@@ -82,6 +82,8 @@ class StripsLinear(Template):
         """
         base = {
             "batch_columns": 128,
+            # CPUs with AMX multiply two floats in less time than a vector of pairs of bfloat16.
+            "decode_pairs": int(target.isa != "amx"),
             "decode_streams": 4,
             "panel_bytes": 1 << 20,
             "region_work": 1 << 16,

@@ -2,9 +2,12 @@
 
 namespace {
 
+// Some CPUs multiply pairs of bfloat16 no faster than they multiply floats twice.
+using DecodeActivation = std::conditional_t<decode_pairs != 0, Activation, float>;
+
 // `strips` strips at once: several streams keep more reads of memory in flight than one.
 template <int rows, int strips>
-SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x, int64_t stride,
+SC_INLINE void decode_group(const Strips& w, int64_t strip, const DecodeActivation* x, int64_t stride,
                             float* out) {
   // Products that wait for one another: enough of them to hide an instruction's latency.
   constexpr int chains = rows * strips >= 4 ? 1 : 4 / (rows * strips);
@@ -22,7 +25,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x,
     const int64_t present = w.present_tiles(strip + s);
     common = present < common ? present : common;
   }
-  const auto add_vector = [&](int s, int v, const Activation* part) SC_INLINED {
+  const auto add_vector = [&](int s, int v, const DecodeActivation* part) SC_INLINED {
     const __m512i codes = readers[s].next(v);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
@@ -44,7 +47,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x,
     }
   };
   for (int64_t t = 0; t < common; ++t) {
-    const Activation* parts[strips];
+    const DecodeActivation* parts[strips];
 #pragma GCC unroll 8
     for (int s = 0; s < strips; ++s) {
       parts[s] = x + w.place(strip + s, t) * tile_columns;
@@ -74,7 +77,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Activation* x,
 }
 
 template <int rows, int strips>
-inline int64_t decode_groups(const SCLinearArguments& a, const Strips& w, const Activation* x,
+inline int64_t decode_groups(const SCLinearArguments& a, const Strips& w, const DecodeActivation* x,
                              int64_t stride, Range part) {
   int64_t strip = part.begin;
   for (; strip + strips <= part.end; strip += strips) {
@@ -89,7 +92,7 @@ inline int64_t decode_groups(const SCLinearArguments& a, const Strips& w, const 
 }
 
 template <int rows>
-inline void decode_strips(const SCLinearArguments& a, const Strips& w, const Activation* x,
+inline void decode_strips(const SCLinearArguments& a, const Strips& w, const DecodeActivation* x,
                           int64_t stride, Range part) {
   constexpr int strips = rows * decode_streams <= 16 ? decode_streams : 16 / rows;
   part.begin = decode_groups<rows, strips>(a, w, x, stride, part);
@@ -97,7 +100,7 @@ inline void decode_strips(const SCLinearArguments& a, const Strips& w, const Act
 }
 
 inline int64_t decode_workspace(const Strips& w) {
-  return sizeof(Activation) * decode_rows * padded_columns(w.k);
+  return sizeof(DecodeActivation) * decode_rows * padded_columns(w.k);
 }
 
 }  // namespace
@@ -107,12 +110,12 @@ SC_EXPORT void sc_linear_decode(const SCLinearArguments* arguments) {
   const Strips w(a.weight);
   const int64_t stride = padded_columns(w.k);
   const int64_t rows = a.m <= 2 ? a.m : a.m <= 4 ? 4 : 8;
-  Activation* x = static_cast<Activation*>(a.workspace);
+  DecodeActivation* x = static_cast<DecodeActivation*>(a.workspace);
   for (int64_t i = 0; i < rows; ++i)
     for (int64_t c = 0; c < stride; ++c)
       x[i * stride + c] = i < a.m && c < w.k
-                              ? convert<Activation>(static_cast<const Element*>(a.x)[i * w.k + c])
-                              : Activation{};
+                              ? convert<DecodeActivation>(static_cast<const Element*>(a.x)[i * w.k + c])
+                              : DecodeActivation{};
   parallel(useful_threads(a, header_of(a.weight).slots * rows), [&](int64_t thread, int64_t of) {
     const Range part = share(w.strips, thread, of);
     if (rows == 1) decode_strips<1>(a, w, x, stride, part);
