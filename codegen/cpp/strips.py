@@ -48,10 +48,11 @@ class StripsLinear(Template):
     language = "cpp"
 
     def supports(self, spec: KernelSpec, target: Target, registry: Registry) -> None:
-        """Return if the CPU has AVX-512 and the values are floats.
+        """Return if the CPU has AVX-512, and for integers VNNI, and the codec has codes.
 
         Raises:
-            Reject: another device or instruction set, no fragment, or an unknown epilogue step.
+            Reject: another device or instruction set, no fragment, values that are no codes, groups
+                that are no whole tiles, or an unknown epilogue step or rounding of x.
         """
         if target.device != "cpu":
             raise Reject(f"C++ is for CPUs, not for {target.device}")
@@ -101,6 +102,24 @@ class StripsLinear(Template):
             if kind["uses_amx"]:
                 kind["batch_columns"] = 512 if spec.activations == "int8" else 256
         return tuple(Schedule.of({**base, **kind}) for kind in kinds)
+
+    def search(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
+        """The defaults, and each with one choice changed; layouts stay as they are."""
+        found: dict[Schedule, None] = {}
+        for default in self.schedules(spec, target):
+            columns = default["batch_columns"]
+            changes: tuple[dict[str, int], ...] = (
+                {},
+                {"decode_streams": 1},
+                {"decode_streams": 2},
+                {"decode_pairs": 1 - default["decode_pairs"]},
+                {"batch_columns": columns // 2},
+                {"batch_columns": columns * 2},
+                {"panel_bytes": default["panel_bytes"] // 2},
+            )
+            chosen = dict(default.choices)
+            found |= {Schedule.of({**chosen, **change}): None for change in changes}
+        return tuple(found)
 
     def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
         """One bit a place and the values, or whole tiles; all that is there is multiplied."""

@@ -1,0 +1,91 @@
+"""The strips template: what it refuses, its schedules, and what its layouts take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from sparsecompile.codegen.cpp.fragments.float import CppFloat
+from sparsecompile.codegen.cpp.lower import CppCodegen
+from sparsecompile.codegen.cpp.strips import StripsLinear
+from sparsecompile.errors import Reject
+from sparsecompile.problem import Contents
+from sparsecompile.registry import Registry
+from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.template import Fragment
+
+AMX = Target("cpu", "x86_64", "amx")
+
+
+def refusal(spec: KernelSpec, target: Target, registry: Registry) -> str:
+    with pytest.raises(Reject) as caught:
+        StripsLinear().supports(spec, target, registry)
+    return caught.value.reason
+
+
+def test_refuses_other_devices_and_older_instruction_sets(registry: Registry) -> None:
+    spec = KernelSpec(registry.format("bitmap"), torch.float32)
+    assert "not for cuda" in refusal(spec, Target("cuda", "sm_90", "sm_90"), registry)
+    avx2 = Target("cpu", "x86_64", "avx2")
+    assert refusal(spec, avx2, registry) == "needs AVX-512, the target is avx2"
+    integers = KernelSpec(registry.format("bitmap/int8"), torch.float32)
+    older = Target("cpu", "x86_64", "avx512")
+    assert refusal(integers, older, registry) == (
+        "integers need VNNI and VBMI2, the target is avx512"
+    )
+    StripsLinear().supports(spec, older, registry)
+    StripsLinear().supports(integers, AMX, registry)
+
+
+def test_refuses_what_it_cannot_store(registry: Registry) -> None:
+    odd = KernelSpec(registry.format("bitmap/int8[group=48]"), torch.float32)
+    assert refusal(odd, AMX, registry) == "groups of 48 columns are not whole tiles of 32"
+    rounded = KernelSpec(registry.format("bitmap"), torch.float32, activations="int8")
+    assert refusal(rounded, AMX, registry) == "int8 activations need integer weights"
+    double = KernelSpec(registry.format("bitmap"), torch.float64)
+    assert refusal(double, AMX, registry) == "torch.float64 activations have no C++ type"
+    missing = KernelSpec(registry.format("bitmap"), torch.float32)
+    assert refusal(missing, AMX, Registry()) == "no C++ fragment reads 'bitmap'"
+
+
+def test_refuses_values_that_are_no_codes(registry: Registry) -> None:
+    class Opaque(CppFloat):
+        def codes(self, *args: Any) -> None:  # type: ignore[override]
+            return None
+
+    spec = KernelSpec(registry.format("bitmap"), torch.float32)
+    alone = Registry(Opaque(), registry.get(Fragment, "cpp/bitmap"))
+    assert refusal(spec, AMX, alone) == "the values of float are no codes of one width"
+
+
+def test_schedules_of_a_full_search_read_the_default_layouts(registry: Registry) -> None:
+    template = StripsLinear()
+    for name in ("dense/int8", "n_m[2:4]", "block[16x16]"):
+        spec = KernelSpec(registry.format(name), torch.bfloat16)
+        defaults, searched = template.schedules(spec, AMX), template.search(spec, AMX)
+        assert set(defaults) < set(searched)
+        assert len(set(searched)) == len(searched)
+        assert {*map(template.layout, searched)} == {*map(template.layout, defaults)}
+
+
+@pytest.mark.parametrize("name", ["dense/int4", "n_m[2:4]", "bitmap/int8", "block[16x16]"])
+@pytest.mark.usefixtures("shared_cache")
+def test_the_cost_is_what_the_layout_takes(name: str, registry: Registry) -> None:
+    """Within headers, the scales of lanes and what is rounded up to whole bytes."""
+    spec, target = KernelSpec(registry.format(name), torch.bfloat16), Target.host()
+    template = StripsLinear()
+    try:
+        template.supports(spec, target, registry)
+    except Reject as reject:
+        pytest.skip(reject.reason)
+    weight = torch.randn(256, 512).bfloat16()
+    structure = spec.format.structure
+    if structure.family != "dense":
+        weight *= structure.prune(weight, None if structure.family == "n_m" else 0.7)
+    packed = spec.format.pack(weight)
+    for schedule in template.schedules(spec, target):
+        kernel = CppCodegen().build(spec, template, schedule, target, registry)
+        expected = template.cost(spec, schedule, Contents(packed)).moved(0)
+        assert kernel.prepack(packed).numel() == pytest.approx(expected, rel=0.05)
