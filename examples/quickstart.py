@@ -54,8 +54,8 @@ def main() -> None:
 
     with timed(f"generate {TOKENS} tokens, dense"):
         dense_tokens, dense_logits = generate()
-    with timed("explain"):
-        report = sparsecompile.explain(model, inputs.input_ids)
+    with timed("explain a step of one token"):
+        report = sparsecompile.explain(model, inputs.input_ids[:, :1])
 
     model.compile(backend="sparse")
     with timed(f"compile, then generate {TOKENS} tokens"):
@@ -71,7 +71,8 @@ def main() -> None:
     print(f"The same tokens as before compiling: {same}; logits within {error:.0e} of the largest.")
     assert same
     assert error < 1e-4
-    assert any(node.packed for node in report.nodes)
+    # What is faster dense stays dense, and says so.
+    assert all(node.packed or node.reason for node in report.nodes)
 
 
 @contextmanager
