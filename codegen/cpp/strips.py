@@ -156,7 +156,8 @@ class StripsLinear(Template):
             raise TypeError(f"{spec.format.codec} has no codes")
         is_integer = codes.group is not None
         values = "strips_integer.h" if is_integer else "strips_float.h"
-        by_bytes = is_integer and (spec.activations == "int8" or spec.dtype != torch.float32)
+        # 16 bits for a row of x are coarser than float16's own where it is small.
+        by_bytes = is_integer and (spec.activations == "int8" or spec.dtype == torch.bfloat16)
         decode = "strips_decode_integer.h" if by_bytes else "strips_decode.h"
         batch = "strips_amx.h" if schedule["uses_amx"] else "strips_vectors.h"
         pairs = 2 if spec.dtype == torch.bfloat16 else 1

@@ -136,7 +136,11 @@ def check_linear() -> Callable[..., None]:
         eps = torch.finfo(torch.float32).eps * (1 + size)
         for operand in wide:
             eps *= 1 + (float(operand.abs().max()) if operand.numel() else 0.0)
-        ours_off, eager_off = _error(ours, exact), _error(eager, exact)
+        # So far off is the exact result once it is rounded: where there are few terms, eager torch
+        # may be closer by chance.
+        largest = float(exact.abs().max()) if exact.numel() else 0.0
+        rounding = torch.finfo(dtype).eps / 2 * largest
+        ours_off, eager_off = _error(ours, exact), max(_error(eager, exact), rounding)
         assert ours_off <= 2 * eager_off + eps
 
     return check

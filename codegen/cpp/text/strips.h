@@ -38,7 +38,7 @@ constexpr int64_t group_step = group_columns > 0 ? group_columns : int64_t{1} <<
 // Groups of columns of a row that have a scale each; none where values have no scales.
 SC_INLINE int64_t scale_groups(int64_t k) {
   if (!has_scales) return 0;
-  return k > group_step ? ceil_div(k, group_step) : 1;
+  return group_columns > 0 ? ceil_div(k, group_step) : 1;
 }
 
 struct Strips {

@@ -6,7 +6,7 @@
 
 namespace {
 
-// Two bytes round x to 16 bits, finer than bfloat16 and float16 are. float32 is not multiplied so.
+// Two bytes round x to 16 bits, finer than bfloat16 is. Other x is rounded to one, or not so at all.
 constexpr int planes = rounds_activations ? 1 : 2;
 // Columns after which sums are scaled; without groups, so that they do not overflow 32 bits.
 constexpr int64_t flush_columns = group_columns > 0 ? group_columns : 1 << 15;
