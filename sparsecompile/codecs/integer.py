@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -110,11 +111,13 @@ class SymmetricInteger(Codec):
 
         return 16 * n * (1 if self.group is None else sympy.ceiling(k / self.group))
 
+    @abstractmethod
     def _store(self, integers: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Integers `[slots]` int8 as `values`."""
 
+    @abstractmethod
     def _load(self, values: Tensor, slots: int) -> Tensor:
-        raise NotImplementedError
+        """`values` as integers `[slots]` int8."""
 
 
 @dataclass(frozen=True, eq=False)
