@@ -48,7 +48,7 @@ struct TileRegisters {
 // Registers are named by constants, hence the spelled-out pairs: sums[i][s] is register 2 i + s.
 template <int strips, int x_tiles>
 SC_INLINE void multiply_tile_block(const Chunk& chunk, int first, const Activation* x,
-                                   int64_t x_stride, Sum* sums) {
+                                   int64_t x_stride, Sum* sums, Expander& expander) {
   constexpr int64_t next = sums_tile, below = group_strips * sums_tile;
   sums += first * next;
   _tile_loadd(0, sums, 64);
@@ -58,10 +58,10 @@ SC_INLINE void multiply_tile_block(const Chunk& chunk, int first, const Activati
   for (int64_t t = 0; t < chunk.count; ++t) {
     const Activation* at = x + chunk.place(t) * x_tile;
     _tile_loadd(4, at, x_row_bytes);
-    _tile_loadd(6, chunk.strips[first] + t * w_tile, 64);
+    _tile_loadd(6, chunk.packs[first] + t * w_tile, 64);
     SC_MULTIPLY_TILES(0, 4, 6);
     if constexpr (strips > 1) {
-      _tile_loadd(7, chunk.strips[first + 1] + t * w_tile, 64);
+      _tile_loadd(7, chunk.packs[first + 1] + t * w_tile, 64);
       SC_MULTIPLY_TILES(1, 4, 7);
     }
     if constexpr (x_tiles > 1) {
@@ -69,6 +69,7 @@ SC_INLINE void multiply_tile_block(const Chunk& chunk, int first, const Activati
       SC_MULTIPLY_TILES(2, 5, 6);
       if constexpr (strips > 1) SC_MULTIPLY_TILES(3, 5, 7);
     }
+    expander.step();
   }
   _tile_stored(0, sums, 64);
   if constexpr (strips > 1) _tile_stored(1, sums + next, 64);
@@ -78,24 +79,26 @@ SC_INLINE void multiply_tile_block(const Chunk& chunk, int first, const Activati
 
 // Tiles i and, where `x_tiles` is two, i + 1 of x times all strips of the chunk.
 template <int x_tiles>
-SC_INLINE void multiply_tiles(const Chunk& chunk, int strips, const Activation* x,
-                              int64_t x_stride, Sum* sums) {
+SC_INLINE void multiply_tiles(const Chunk& chunk, const Activation* x, int64_t x_stride, Sum* sums,
+                              Expander& expander) {
   int first = 0;
-  for (; first + 2 <= strips; first += 2)
-    multiply_tile_block<2, x_tiles>(chunk, first, x, x_stride, sums);
-  if (first < strips) multiply_tile_block<1, x_tiles>(chunk, first, x, x_stride, sums);
+  for (; first + 2 <= chunk.strips; first += 2)
+    multiply_tile_block<2, x_tiles>(chunk, first, x, x_stride, sums, expander);
+  if (first < chunk.strips)
+    multiply_tile_block<1, x_tiles>(chunk, first, x, x_stride, sums, expander);
 }
 
-inline void multiply_chunk(const Chunk& chunk, int strips, const Activation* x, int64_t x_stride,
-                           int64_t x_tiles, Sum* sums) {
+inline void multiply_chunk(const Chunk& chunk, const Activation* x, int64_t x_stride,
+                           int64_t x_tiles, Sum* sums, Expander& expander) {
   if (!amx_allowed()) {
-    multiply_chunk_by_vectors(chunk, strips, x, x_stride, x_tiles, sums);
+    multiply_chunk_by_vectors(chunk, x, x_stride, x_tiles, sums);
     return;
   }
+  expander.spread(ceil_div(x_tiles, 2) * ceil_div(chunk.strips, 2) * chunk.count);
   int64_t i = 0;
   for (; i + 2 <= x_tiles; i += 2, x += 2 * x_stride, sums += 2 * group_strips * sums_tile)
-    multiply_tiles<2>(chunk, strips, x, x_stride, sums);
-  if (i < x_tiles) multiply_tiles<1>(chunk, strips, x, x_stride, sums);
+    multiply_tiles<2>(chunk, x, x_stride, sums, expander);
+  if (i < x_tiles) multiply_tiles<1>(chunk, x, x_stride, sums, expander);
 }
 
 }  // namespace

@@ -17,39 +17,16 @@ struct Panel {
   int64_t x_tiles() const { return ceil_div(rows, x_rows); }
 };
 
-// Up to `group_strips` strips, which share the tiles of x while these are in the innermost cache.
-inline void multiply_group(const SCLinearArguments& a, const Strips& w, int64_t strip, int strips,
-                           const Panel& panel, Operand* scratch, Sum* sums) {
-  const int64_t tiles = w.present_tiles(strip);
-  std::memset(sums, 0, sizeof(Sum) * panel.x_tiles() * group_strips * sums_tile);
-  Reader readers[group_strips];
-  for (int s = 0; s < strips; ++s) readers[s].open_strip(w, strip + s);
-  for (int64_t t = 0; t < tiles; t += chunk_tiles) {
-    const int64_t count = t + chunk_tiles < tiles ? chunk_tiles : tiles - t;
-    Chunk chunk{{}, skips ? w.tile_places + w.first_tiles[strip] + t : nullptr, t / pack_tiles,
-                ceil_div(count, pack_tiles)};
-    for (int s = 0; s < strips; ++s) chunk.strips[s] = scratch + s * scratch_size(w);
-    if constexpr (stream_is_expanded) {
-      for (int s = 0; s < strips; ++s) {
-        chunk.strips[s] = reinterpret_cast<const Operand*>(readers[s].at);
-        readers[s].at += count * vectors * vector_bytes;
-      }
-    } else {
-      // Strip by strip would be one stream at a time; memory answers several faster.
-      for (int64_t i = 0; i < count; ++i)
-        for (int s = 0; s < strips; ++s) {
-          readers[s].open_tile(w, strip + s, w.place(strip + s, t + i));
-          expand_tile(readers[s], scratch + s * scratch_size(w) + i * tile_columns * strip_rows);
-        }
-    }
-    multiply_chunk(chunk, strips, panel.x, panel.x_stride, panel.x_tiles(), sums);
-  }
+// What a group of strips is in the end, for the rows of the panel.
+inline void finish_group(const SCLinearArguments& a, const Strips& w, const Chunk& chunk,
+                         const Panel& panel, const Sum* sums) {
   for (int64_t i = 0; i < panel.x_tiles(); ++i) {
     const int64_t rest = panel.rows - i * x_rows;
-    for (int s = 0; s < strips; ++s) {
-      const int64_t first = (strip + s) * strip_rows, last = first + strip_rows;
+    for (int s = 0; s < chunk.strips; ++s) {
+      const int64_t strip = chunk.strip + s;
+      const int64_t first = strip * strip_rows, last = first + strip_rows;
       const int64_t rows = rest < x_rows ? rest : x_rows;
-      Sum* sum = sums + (i * group_strips + s) * sums_tile;
+      const Sum* sum = sums + (i * group_strips + s) * sums_tile;
       float part[sums_tile];
       for (int64_t r = 0; r < rows; ++r) {
         const int64_t row = i * x_rows + r;
@@ -60,9 +37,22 @@ inline void multiply_group(const SCLinearArguments& a, const Strips& w, int64_t 
           part[r * strip_rows + lane] =
               static_cast<float>(sum[r * strip_rows + lane] - above) * scale;
       }
-      scale_sums(w, strip + s, rows, part);
+      scale_sums(w, strip, rows, part);
       finish(a, w.n, {first, last < w.n ? last : w.n}, panel.m0 + i * x_rows, rows, part);
     }
+  }
+}
+
+// Strips in groups, which share the tiles of x while these are in the innermost cache.
+inline void multiply_strips(const SCLinearArguments& a, const Strips& w, Range part,
+                            const Panel& panel, Operand* scratch, Sum* sums) {
+  Expander expander(w, part, scratch);
+  while (expander.has_next()) {
+    const Chunk chunk = expander.take();
+    if (chunk.begins)
+      std::memset(sums, 0, sizeof(Sum) * panel.x_tiles() * group_strips * sums_tile);
+    multiply_chunk(chunk, panel.x, panel.x_stride, panel.x_tiles(), sums, expander);
+    if (chunk.ends) finish_group(a, w, chunk, panel, sums);
   }
 }
 
@@ -123,7 +113,7 @@ struct Workspace {
       : rows(panel_rows(m, w.k)),
         x_bytes(sizeof(Activation) * rows / x_rows * packs_of(w) * x_tile),
         row_bytes(sizeof(float) * rows),
-        scratch_bytes(sizeof(Operand) * group_strips * scratch_size(w)),
+        scratch_bytes(2 * sizeof(Operand) * group_strips * scratch_size(w)),
         sums_bytes(sizeof(Sum) * rows * group_strips * strip_rows) {}
   int64_t shared() const { return x_bytes + 2 * row_bytes; }
   int64_t own() const { return scratch_bytes + sums_bytes; }
@@ -164,11 +154,9 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
       pack_x(a, w.k, panel, share(panel.x_tiles() * packs_of(w), thread, of), x);
       wait_for_threads(of);
       const Range part = share(groups, thread, of);
-      for (int64_t group = part.begin; group < part.end; ++group) {
-        const int64_t strip = group * group_strips, rest = w.strips - strip;
-        multiply_group(a, w, strip, rest < group_strips ? rest : group_strips, panel, scratch,
-                       sums);
-      }
+      const int64_t end = part.end * group_strips;
+      multiply_strips(a, w, {part.begin * group_strips, end < w.strips ? end : w.strips}, panel,
+                      scratch, sums);
       wait_for_threads(of);
     }
   });

@@ -16,8 +16,10 @@ constexpr bool stream_is_expanded = !masked && multiplies_pairs && value_bits ==
 
 SC_INLINE void expand_tile(Reader& reader, Operand* out) {
 #pragma GCC unroll 32
-  for (int v = 0; v < vectors; ++v)
+  for (int v = 0; v < vectors; ++v) {
+    prefetch(reader.at);
     store_expanded(reader, reader.next(v), out + v * codes_per_vector);
+  }
 }
 
 // Packs of tiles in a row of W or x.
@@ -31,17 +33,105 @@ inline int64_t scratch_size(const Strips& w) {
 
 // Packs of W that are multiplied together: where each strip's lie and which columns they cover.
 struct Chunk {
-  const Operand* strips[group_strips];  // expanded packs, one after the other
+  int64_t strip;                        // the first of them
+  int strips;
+  const Operand* packs[group_strips];   // of each strip, expanded, one after the other
   const int32_t* places;                // only if `skips`: the tile of x for each
   int64_t first, count;                 // elsewhere packs [first, first + count)
+  bool begins, ends;                    // whether it has its strips' first and last columns
 
   SC_INLINE int64_t place(int64_t t) const { return skips ? places[t] : first + t; }
 };
 
+// Goes through a thread's strips chunk by chunk. While one chunk is multiplied, which leaves most of
+// a core idle where tile registers do it, the next one is expanded.
+class Expander {
+ public:
+  // Strips [part.begin, part.end); `scratch` has room for two chunks.
+  Expander(const Strips& w, Range part, Operand* scratch)
+      : w(w), end(part.end), strip(part.begin), scratch(scratch) {
+    if (strip < end) open_group();
+  }
+  bool has_next() const { return strip < end; }
+
+  // The next chunk, expanded to its end.
+  Chunk take() {
+    while (done < todo) expand();
+    Chunk chunk{strip, strips, {}, skips ? w.tile_places + w.first_tiles[strip] + tile : nullptr,
+                tile / pack_tiles, ceil_div(count, pack_tiles), tile == 0, tile + count == tiles};
+    for (int s = 0; s < strips; ++s) chunk.packs[s] = packs_of_strip(s);
+    tile += count;
+    side = 1 - side;
+    if (tile < tiles) {
+      open_chunk();
+    } else if ((strip += strips) < end) {
+      open_group();
+    } else {
+      done = todo = 0;
+    }
+    return chunk;
+  }
+  // Expand what is next in so many steps, at even distances.
+  void spread(int64_t over) {
+    steps = over;
+    credit = 0;
+  }
+  SC_INLINE void step() {
+    for (credit += todo; credit >= steps; credit -= steps)
+      if (done < todo) expand();
+  }
+
+ private:
+  const Strips& w;
+  const int64_t end;
+  int64_t strip;
+  Operand* const scratch;
+  int strips = 0;
+  int64_t tiles = 0, tile = 0, count = 0;  // of each strip; the chunk's first; how many it has
+  int64_t done = 0, todo = 0;              // tiles of all strips of the chunk
+  int64_t steps = 1, credit = 0;
+  int side = 0;
+  Reader readers[group_strips];
+  const char* begins[group_strips];
+
+  void open_group() {
+    strips = static_cast<int>(end - strip < group_strips ? end - strip : group_strips);
+    for (int s = 0; s < strips; ++s) readers[s].open_strip(w, strip + s);
+    tiles = w.present_tiles(strip);
+    tile = 0;
+    open_chunk();
+  }
+  void open_chunk() {
+    count = tile + chunk_tiles < tiles ? chunk_tiles : tiles - tile;
+    done = 0;
+    todo = count * strips;
+    for (int s = 0; s < strips; ++s) begins[s] = readers[s].at;
+  }
+  Operand* packs_of_strip(int s) {
+    if constexpr (stream_is_expanded)
+      return reinterpret_cast<Operand*>(const_cast<char*>(begins[s]));
+    return scratch + (side * group_strips + s) * scratch_size(w);
+  }
+  // The next tile, strip by strip: memory answers several streams faster than one.
+  SC_INLINE void expand() {
+    const int64_t s = done % strips, i = done / strips;
+    Reader& reader = readers[s];
+    if constexpr (stream_is_expanded) {
+      for (int v = 0; v < vectors; ++v, reader.at += vector_bytes) __builtin_prefetch(reader.at);
+    } else {
+      reader.open_tile(w, strip + s, w.place(strip + s, tile + i));
+      expand_tile(reader, packs_of_strip(s) + i * tile_columns * strip_rows);
+    }
+    ++done;
+  }
+};
+
+constexpr int vector_rows = 8;  // of x at once, so that the sums stay in registers
+
 // Sums of a tile of x += x times one or two strips of the chunk from the `first`, with vectors.
 template <int strips>
 SC_INLINE void multiply_vectors(const Chunk& chunk, int first, const Activation* x, Sum* sums) {
-  constexpr int rows = 8;
+  constexpr int rows = vector_rows;
   for (int64_t half = 0; half < x_rows; half += rows) {
     Sums total[rows][strips];
     Sum* at = sums + first * sums_tile + half * strip_rows;
@@ -57,7 +147,7 @@ SC_INLINE void multiply_vectors(const Chunk& chunk, int first, const Activation*
         __m512i w[strips];
 #pragma GCC unroll 2
         for (int s = 0; s < strips; ++s)
-          w[s] = load<__m512i>(chunk.strips[first + s] + t * w_tile + c * strip_rows);
+          w[s] = load<__m512i>(chunk.packs[first + s] + t * w_tile + c * strip_rows);
 #pragma GCC unroll 8
         for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 2
@@ -77,12 +167,12 @@ SC_INLINE void multiply_vectors(const Chunk& chunk, int first, const Activation*
 }
 
 // All tiles of x of a panel, `x_stride` apart, times the strips of the chunk.
-inline void multiply_chunk_by_vectors(const Chunk& chunk, int strips, const Activation* x,
-                                      int64_t x_stride, int64_t x_tiles, Sum* sums) {
+inline void multiply_chunk_by_vectors(const Chunk& chunk, const Activation* x, int64_t x_stride,
+                                      int64_t x_tiles, Sum* sums) {
   for (int64_t i = 0; i < x_tiles; ++i, x += x_stride, sums += group_strips * sums_tile) {
     int first = 0;
-    for (; first + 2 <= strips; first += 2) multiply_vectors<2>(chunk, first, x, sums);
-    if (first < strips) multiply_vectors<1>(chunk, first, x, sums);
+    for (; first + 2 <= chunk.strips; first += 2) multiply_vectors<2>(chunk, first, x, sums);
+    if (first < chunk.strips) multiply_vectors<1>(chunk, first, x, sums);
   }
 }
 

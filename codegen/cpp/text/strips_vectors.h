@@ -6,9 +6,9 @@ struct TileRegisters {
   TileRegisters() {}
 };
 
-inline void multiply_chunk(const Chunk& chunk, int strips, const Activation* x, int64_t x_stride,
-                           int64_t x_tiles, Sum* sums) {
-  multiply_chunk_by_vectors(chunk, strips, x, x_stride, x_tiles, sums);
+inline void multiply_chunk(const Chunk& chunk, const Activation* x, int64_t x_stride,
+                           int64_t x_tiles, Sum* sums, Expander&) {
+  multiply_chunk_by_vectors(chunk, x, x_stride, x_tiles, sums);
 }
 
 }  // namespace
