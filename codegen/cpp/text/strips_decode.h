@@ -5,6 +5,10 @@ namespace {
 // Some CPUs multiply pairs of bfloat16 no faster than they multiply floats twice.
 using DecodeActivation = std::conditional_t<decode_pairs != 0, Activation, float>;
 
+// Vectors of a strip between two tests of the loop: longer code runs slower, and builds slowly.
+constexpr int together = 4;
+static_assert(vectors % together == 0);
+
 // `strips` strips at once: several streams keep more reads of memory in flight than one.
 template <int rows, int strips>
 SC_INLINE void decode_group(const Strips& w, int64_t strip, const DecodeActivation* x, int64_t stride,
@@ -25,11 +29,11 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const DecodeActivati
     const int64_t present = w.present_tiles(strip + s);
     common = present < common ? present : common;
   }
-  const auto add_vector = [&](int s, int v, const DecodeActivation* part) SC_INLINED {
+  const auto add_vector = [&](int s, int v, int chain, const DecodeActivation* part) SC_INLINED {
     const __m512i codes = readers[s].next(v);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
-      Sums& sum = sums[s][i][v % chains];
+      Sums& sum = sums[s][i][chain];
       sum = multiply_add(readers[s], sum, codes, part + i * stride + v * depth);
     }
   };
@@ -53,10 +57,11 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const DecodeActivati
       parts[s] = x + w.place(strip + s, t) * tile_columns;
       readers[s].open_tile(w, strip + s, w.place(strip + s, t));
     }
-#pragma GCC unroll 32
-    for (int v = 0; v < vectors; ++v)
+    for (int v = 0; v < vectors; v += together)
+#pragma GCC unroll 4
+      for (int u = 0; u < together; ++u)
 #pragma GCC unroll 8
-      for (int s = 0; s < strips; ++s) add_vector(s, v, parts[s]);
+        for (int s = 0; s < strips; ++s) add_vector(s, v + u, u % chains, parts[s]);
     if (t % span == span - 1)
 #pragma GCC unroll 8
       for (int s = 0; s < strips; ++s) add_span(s, t, false);
@@ -67,7 +72,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const DecodeActivati
     for (int64_t t = common; skips && t < w.present_tiles(strip + s); ++t) {
       readers[s].open_tile(w, strip + s, w.place(strip + s, t));
       for (int v = 0; v < vectors; ++v)
-        add_vector(s, v, x + w.place(strip + s, t) * tile_columns);
+        add_vector(s, v, 0, x + w.place(strip + s, t) * tile_columns);
       if (t % span == span - 1) add_span(s, t, false);
     }
     add_span(s, 0, true);
