@@ -23,7 +23,7 @@ from sparsecompile.spec import KernelSpec
 from sparsecompile.template import Kernel, Lowering
 from sparsecompile.weights import evaluate, live, lossy
 
-ROWS = (1, 4, 8, 16, 64, 256, 512)
+ROWS = (1, 4, 8, 16, 64, 128, 256, 512)
 """The m at which kernels for any m are compared; each stands for those after the one before."""
 _DENSITY_STEP = 0.05
 

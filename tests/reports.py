@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from html.parser import HTMLParser
 
+from hypothesis import strategies as st
+
 from sparsecompile.graph import Rewrite
+from sparsecompile.problem import Trial
 from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report
 from sparsecompile.survey import Finding
 
@@ -85,3 +88,80 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+SMOLLM2 = {
+    "self_attn.q_proj": (576, 576, ()),
+    "self_attn.k_proj": (192, 576, ()),
+    "self_attn.v_proj": (192, 576, ()),
+    "self_attn.o_proj": (576, 576, ()),
+    "mlp.gate_proj": (1536, 576, ("silu",)),
+    "mlp.up_proj": (1536, 576, ("mul",)),
+    "mlp.down_proj": (576, 1536, ()),
+}
+
+
+def smollm2() -> Report:
+    nodes = [
+        packed(f"model.layers.{i}.{name}.weight", n, k, epilogue)
+        for i in range(30)
+        for name, (n, k, epilogue) in SMOLLM2.items()
+    ]
+    return report([*nodes, dense("lm_head.weight", "the weight holds no zeros", 49152, 576)])
+
+
+def squeeze(text: str) -> str:
+    """Without whitespace, so that it does not matter where lines were broken."""
+    return "".join(text.split())
+
+
+printable = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=250)
+part = st.one_of(
+    st.integers(0, 12).map(str),
+    st.sampled_from(["layers", "mlp", "fc1", "fc2", "up_proj", "weight", "007", "x" * 70]),
+    st.text(max_size=30),
+)
+weight_names = st.lists(part, min_size=1, max_size=6).map(".".join)
+sizes = st.integers(0, 2**62)
+
+
+trials = st.builds(
+    Trial,
+    st.integers(1, 512),
+    st.sampled_from(["dense", "strips masked=1 sc_linear_decode"]) | printable,
+    st.floats(1e-9, 1e3),
+    st.floats(0, 1),
+    sizes,
+    st.booleans(),
+    st.booleans(),
+)
+
+
+@st.composite
+def any_node(draw: st.DrawFn) -> NodeReport:
+    is_packed = draw(st.booleans())
+    formats = st.one_of(st.sampled_from(["n_m[2:4]/float", "csr/int8[group=128]"]), printable)
+    finding = st.builds(Finding, formats, st.none() | sizes, printable)
+    return NodeReport(
+        graph=0,
+        node=draw(printable),
+        weight=draw(weight_names),
+        shape=draw(st.none() | st.tuples(sizes, sizes)),
+        dtype=draw(st.sampled_from(["bfloat16", "float32", "x" * 40])),
+        zeros=draw(st.none() | st.floats(0, 1)),
+        findings=tuple(draw(st.lists(finding, max_size=3))),
+        format=draw(formats) if is_packed else None,
+        kernel=kernel(draw(printable)) if is_packed else None,
+        epilogue=draw(st.sampled_from([(), ("silu",), ("gelu_tanh", "add")])),
+        merged_with=tuple(draw(st.lists(weight_names, max_size=2))),
+        lossy=draw(st.just("") | printable),
+        dense_bytes=draw(sizes),
+        packed_bytes=draw(sizes),
+        reason="" if is_packed else draw(printable.filter(lambda text: "." not in text)),
+        trials=tuple(draw(st.lists(trials, max_size=4))),
+        problem=draw(st.just("n_m[2:4]/float bfloat16 64x64") | printable),
+        chosen_by=draw(st.sampled_from(["", "measured"]) | printable),
+    )
+
+
+any_nodes = st.lists(any_node(), max_size=8)

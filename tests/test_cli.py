@@ -10,17 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from typer.testing import CliRunner, Result
 
 from sparsecompile.cli import app
-from sparsecompile.codegen.cpp import machine
-from sparsecompile.codegen.cpp.machine import Machine
 from sparsecompile.compiler import Compiler
-from sparsecompile.packed import Codec, Structure
-from sparsecompile.registry import default_registry
 from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report
-from sparsecompile.rule import Pass, order
 from sparsecompile.survey import Finding
 
 MODULE = """\
@@ -265,90 +259,6 @@ def test_explain_says_why_a_real_model_stays_dense() -> None:
     result = run("explain", "shapes:arguments")
     assert result.exit_code == 0
     assert "nothing was packed, 1 of 1: the weight holds no zeros" in result.stdout
-
-
-def test_formats_lists_every_structure_and_codec() -> None:
-    result = run("formats")
-    assert result.exit_code == 0
-    registry = default_registry()
-    names = [s.name for s in registry.all(Structure)] + [c.name for c in registry.all(Codec)]
-    assert all(name in result.stdout for name in names)
-    assert "CSR of blocks of `height x width`" in result.stdout
-    assert max(map(len, result.stdout.splitlines())) <= 100
-
-
-def test_passes_are_listed_in_the_order_they_run() -> None:
-    result = run("passes")
-    assert result.exit_code == 0
-    names = [p.name for p in order(default_registry().all(Pass))]
-    assert [line.split()[0] for line in result.stdout.splitlines() if line.split()[0] in names] == (
-        names
-    )
-    assert result.stdout.startswith("NORMALIZE:\n  canonicalize  Every linear")
-    assert max(map(len, result.stdout.splitlines())) <= 100
-
-
-def test_cache_shows_and_clears_its_own_files_only(cache_folder: Path) -> None:
-    assert run("cache").stdout == f"{cache_folder}: 0 files, 0.0 MB\n"
-    stem = f"linear_a-{'0123456789' * 2}"
-    cache_folder.mkdir(mode=0o700)
-    for name in (f"{stem}.so", f"{stem}.so.sha256", f"{stem}.cpp", f"{stem}.lock", "thesis.cpp"):
-        (cache_folder / name).write_bytes(b"x" * 100_000)
-    assert run("cache").stdout == f"{cache_folder}: 4 files, 0.4 MB\n"
-    assert run("cache", "--clear").stdout == f"{cache_folder}: deleted 4 files, 0.4 MB\n"
-    assert [path.name for path in cache_folder.iterdir()] == ["thesis.cpp"]
-
-
-def test_a_cache_that_others_may_write_to_is_an_error(cache_folder: Path) -> None:
-    cache_folder.mkdir()
-    cache_folder.chmod(0o777)
-    result = run("cache", "--clear")
-    assert result.exit_code == 1
-    assert "may be written to by others" in result.stderr
-
-
-def test_version_names_what_kernels_depend_on(cache_folder: Path) -> None:
-    result = run("version")
-    assert result.exit_code == 0
-    names = [line.split()[0] for line in result.stdout.splitlines()]
-    assert names == ["sparsecompile", "torch", "triton", "compiler", "target"]
-
-
-def test_version_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    result = run("version")
-    assert result.exit_code == 0
-    assert "CXX names 'no-such-compiler', which is no program" in result.stdout
-
-
-def test_machine_shows_limits_with_their_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-
-    def measure(threads: int, again: bool = False) -> Machine:
-        asked.append(threads + 100 * again)
-        rates = (1e11, 2e12, 4e12)
-        return Machine("a CPU", threads, 2e10, 1e10, 1 << 20, 1 << 25, *rates, "fma", "amx", "vnni")
-
-    monkeypatch.setattr(machine, "measure_machine", measure)
-    result = run("machine", "--threads", "3")
-    assert result.exit_code == 0, result.stderr
-    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
-    assert lines[0] == "a CPU, 3 threads"
-    assert "read bandwidth 20.0 GB/s 3 threads" in lines
-    assert "bfloat16 multiply-add 2,000 GFLOP/s amx" in lines
-    assert "last-level cache 32 MiB" in lines
-    assert Machine(**json.loads(run("machine", "--json").stdout)) == measure(
-        torch.get_num_threads()
-    )
-    assert run("machine", "--threads", "5", "--again").exit_code == 0
-    assert (asked[0], asked[1], asked[-1]) == (3, torch.get_num_threads(), 105)
-
-
-def test_help_says_what_a_factory_is() -> None:
-    assert "explain" in run("--help").stdout
-    text = run("explain", "--help").stdout
-    assert "FACTORY is a" in text
-    assert "    def make():\n" in text
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The report: as text, as JSON, as HTML."""
+"""The report: as text and as JSON."""
 
 from __future__ import annotations
 
@@ -6,100 +6,22 @@ import json
 import re
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reports import Page, dense, kernel, packed, report
+from reports import any_nodes, dense, packed, report, smollm2, squeeze
 from rich.cells import cell_len
 
 from sparsecompile.graph import Rewrite
-from sparsecompile.problem import Trial
-from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report
+from sparsecompile.report import GraphReport, NodeReport, Report
 from sparsecompile.report_rows import Row, fold, outcome
 from sparsecompile.report_text import WIDTH, render
-from sparsecompile.survey import Finding
 
 GRAD = (
     "{} requires grad and gradients are enabled: call the model under torch.no_grad(), or freeze "
     "the parameter with requires_grad_(False)"
 )
-SMOLLM2 = {
-    "self_attn.q_proj": (576, 576, ()),
-    "self_attn.k_proj": (192, 576, ()),
-    "self_attn.v_proj": (192, 576, ()),
-    "self_attn.o_proj": (576, 576, ()),
-    "mlp.gate_proj": (1536, 576, ("silu",)),
-    "mlp.up_proj": (1536, 576, ("mul",)),
-    "mlp.down_proj": (576, 1536, ()),
-}
-
-
-def smollm2() -> Report:
-    nodes = [
-        packed(f"model.layers.{i}.{name}.weight", n, k, epilogue)
-        for i in range(30)
-        for name, (n, k, epilogue) in SMOLLM2.items()
-    ]
-    return report([*nodes, dense("lm_head.weight", "the weight holds no zeros", 49152, 576)])
-
-
-def squeeze(text: str) -> str:
-    """Without whitespace, so that it does not matter where lines were broken."""
-    return "".join(text.split())
-
-
-printable = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), max_size=250)
-part = st.one_of(
-    st.integers(0, 12).map(str),
-    st.sampled_from(["layers", "mlp", "fc1", "fc2", "up_proj", "weight", "007", "x" * 70]),
-    st.text(max_size=30),
-)
-weight_names = st.lists(part, min_size=1, max_size=6).map(".".join)
-sizes = st.integers(0, 2**62)
-
-
-trials = st.builds(
-    Trial,
-    st.integers(1, 512),
-    st.sampled_from(["dense", "strips masked=1 sc_linear_decode"]) | printable,
-    st.floats(1e-9, 1e3),
-    st.floats(0, 1),
-    sizes,
-    st.booleans(),
-    st.booleans(),
-)
-
-
-@st.composite
-def any_node(draw: st.DrawFn) -> NodeReport:
-    is_packed = draw(st.booleans())
-    formats = st.one_of(st.sampled_from(["n_m[2:4]/float", "csr/int8[group=128]"]), printable)
-    finding = st.builds(Finding, formats, st.none() | sizes, printable)
-    return NodeReport(
-        graph=0,
-        node=draw(printable),
-        weight=draw(weight_names),
-        shape=draw(st.none() | st.tuples(sizes, sizes)),
-        dtype=draw(st.sampled_from(["bfloat16", "float32", "x" * 40])),
-        zeros=draw(st.none() | st.floats(0, 1)),
-        findings=tuple(draw(st.lists(finding, max_size=3))),
-        format=draw(formats) if is_packed else None,
-        kernel=kernel(draw(printable)) if is_packed else None,
-        epilogue=draw(st.sampled_from([(), ("silu",), ("gelu_tanh", "add")])),
-        merged_with=tuple(draw(st.lists(weight_names, max_size=2))),
-        lossy=draw(st.just("") | printable),
-        dense_bytes=draw(sizes),
-        packed_bytes=draw(sizes),
-        reason="" if is_packed else draw(printable.filter(lambda text: "." not in text)),
-        trials=tuple(draw(st.lists(trials, max_size=4))),
-        problem=draw(st.just("n_m[2:4]/float bfloat16 64x64") | printable),
-        chosen_by=draw(st.sampled_from(["", "measured"]) | printable),
-    )
-
-
-any_nodes = st.lists(any_node(), max_size=8)
 
 
 @given(any_nodes, st.booleans())
@@ -369,54 +291,3 @@ def test_long_formats_are_broken_between_structure_and_codec() -> None:
     assert "generic" in text
     nodes = [replace(node, format="dense/int4[group=32]", epilogue=()) for node in nodes]
     assert re.search(r"(  dense/  |  dense/int4\[group=32\]  )", render(report(nodes)))
-
-
-def test_html_is_one_page_that_loads_nothing(tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    smollm2().to_html(str(path))
-    page = Page(path.read_text(encoding="utf-8"))
-    assert page.links == []
-    assert not {"script", "link", "img", "iframe"} & set(page.tags)
-    assert "model.layers.{0-29}.mlp.up_proj" in page.text
-    assert "210 of 211 linears packed" in page.text
-    assert "int main() {}" in page.text
-
-
-def test_html_escapes_everything(tmp_path: Path) -> None:
-    evil = "<script>alert('1') && \"2\"</script>"
-    node = packed(f"{evil}.weight", merged=(evil,), lossy=evil, epilogue=(evil,))
-    choice = KernelChoice(evil, evil, evil, evil)
-    nodes = (
-        NodeReport(**{**vars(node), "kernel": choice, "format": evil, "dtype": evil}),
-        NodeReport(**{**vars(dense("b", evil)), "findings": (Finding(evil, None, evil),)}),
-    )
-    graph = GraphReport(evil, evil, (Rewrite(evil, evil, evil),), nodes)
-    path = tmp_path / "report.html"
-    Report(evil, (graph,), {evil: evil}).to_html(str(path))
-    page = Page(path.read_text(encoding="utf-8"))
-    assert "script" not in page.tags
-    assert page.text.count(evil) >= 18
-
-
-@given(any_nodes)
-def test_html_says_every_reason(
-    tmp_path_factory: pytest.TempPathFactory, nodes: list[NodeReport]
-) -> None:
-    path = tmp_path_factory.mktemp("html") / "report.html"
-    report(nodes).to_html(str(path))
-    text = squeeze(Page(path.read_text(encoding="utf-8")).text)
-    assert all(squeeze(node.reason) in text for node in nodes)
-
-
-def test_html_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "report.html"
-    path.write_text("before")
-
-    def full(self: Path, target: Path) -> Path:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="no space"):
-        smollm2().to_html(str(path))
-    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
-    assert path.read_text() == "before"

@@ -18,7 +18,7 @@ from sparsecompile.codegen.cpp.compiler import Compiler
 from sparsecompile.codegen.cpp.text import read
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-MAX_RANGES = 8
+MAX_RANGES = 16
 
 
 class NativeKernel(ctypes.Structure):

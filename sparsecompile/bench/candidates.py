@@ -15,6 +15,7 @@ from sparsecompile.compiler import Compiler
 from sparsecompile.errors import SparseCompileError
 
 LINEAR = "linear"
+SPARSE = "sparse"
 """The candidate that speed-ups are against."""
 
 
@@ -154,7 +155,7 @@ def _sparse(subject: Subject, options: Mapping[str, Any]) -> Candidate:
             "version` prints"
         )
     (node,) = report.nodes
-    name = " ".join(("sparse", *(str(value) for value in options.values())))
+    name = " ".join((SPARSE, *(str(value) for value in options.values())))
     if node.kernel is None:
         return Candidate(name, run, node.dense_bytes, False, f"dense: {node.reason}")
     return Candidate(name, run, node.packed_bytes, False, f"{node.format} {node.kernel.template}")

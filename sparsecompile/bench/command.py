@@ -43,6 +43,9 @@ def linear(
     json: Json = None,
     csv: Csv = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the rows; needs matplotlib.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 where the backend was slower than dense.")
+    ] = False,
 ) -> None:
     """Time one linear: F.linear, oneDNN, Inductor and the sparse backend, interleaved.
 
@@ -53,6 +56,7 @@ def linear(
     from sparsecompile.bench.linear import bench_linear
     from sparsecompile.bench.plot import load_matplotlib, plot_linear
     from sparsecompile.bench.results import check_writable
+    from sparsecompile.bench.verdict import losses, verdict
 
     cases = linear_cases(shape, m, dtype, recipes)
     options: list[dict[str, str]] = [{}]
@@ -81,8 +85,11 @@ def linear(
         "kernel": "kernel",
     }
     _show("linear", rows, machine, columns, "case", json, csv)
+    typer.echo(verdict(rows))
     if plot is not None:
         plot_linear(rows, machine, plot)
+    if check and losses(rows):
+        raise typer.Exit(1)
 
 
 @app.command(epilog=f"{FACTORY}\n\n\b\n{EXAMPLE}")

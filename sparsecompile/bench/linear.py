@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sparsecompile.bench.candidates import LINEAR, Candidate, Subject, candidates
+from sparsecompile.bench.candidates import LINEAR, SPARSE, Candidate, Subject, candidates
 from sparsecompile.bench.cases import LinearCase
 from sparsecompile.bench.environment import Environment
 from sparsecompile.bench.timing import Timing, interleaved
@@ -65,6 +65,16 @@ class LinearRow(Environment):
     gb_per_s: float
     bandwidth_share: float
     kernel: str
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether the backend ran it."""
+        return self.candidate.startswith(SPARSE)
+
+    @property
+    def left_dense(self) -> bool:
+        """Whether the backend chose the dense linear."""
+        return self.is_sparse and self.kernel.startswith("dense:")
 
 
 def cold_bytes(machine: Machine) -> int:

@@ -25,10 +25,10 @@ struct SCKernel {
   int64_t operands;    // how many tensors the epilogue reads
   int64_t epilogue;    // whether there is one
   int64_t ranges;      // how many of the following are used
-  int64_t largest_m[8];  // by rising m; the last range has no end
-  SCLinear linear[8];
-  SCWorkspace workspace[8];
-  int64_t dense[8];  // whether torch's dense linear runs, where the dense weight is at hand
+  int64_t largest_m[16];  // by rising m; the last range has no end
+  SCLinear linear[16];
+  SCWorkspace workspace[16];
+  int64_t dense[16];  // whether torch's dense linear runs, where the dense weight is at hand
   SCUnpack unpack;
   SCLinear finish;
 };
