@@ -47,7 +47,9 @@ class Job:
     @property
     def contestant(self) -> str:
         """`sparse bfloat16 prune=2:4`."""
-        words = (value if name == "type" else f"{name}={value}" for name, value in self.options.items())
+        words = (
+            value if name == "type" else f"{name}={value}" for name, value in self.options.items()
+        )
         return " ".join((self.peer, *words))
 
     def take(self, **known: str) -> dict[str, str]:
@@ -113,17 +115,17 @@ class Peer(ABC):
     """A runtime."""
 
     name: ClassVar[str]
-    requires: ClassVar[Mapping[str, str]] = {}
-    """Module -> the package that brings it."""
+    requires: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Modules, each with the package that brings it."""
 
     def missing(self) -> str | None:
         """What has to be installed for it, or None."""
-        packages = [package for module, package in self.requires.items() if not find_spec(module)]
+        packages = [package for module, package in self.requires if not find_spec(module)]
         return f"not installed: pip install {' '.join(packages)}" if packages else None
 
     def versions(self) -> str:
         """Of the packages that it is made of: `torchao 0.18.0`."""
-        return ", ".join(f"{name} {metadata.version(name)}" for name in self.requires.values())
+        return ", ".join(f"{name} {metadata.version(name)}" for _, name in self.requires)
 
     @abstractmethod
     def variants(self, workload: Workload) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -69,7 +70,7 @@ class ContestantProcess:
         Raises:
             ContestantError: it failed, or took longer than the timeout in seconds.
         """
-        assert self._process.stdin is not None  # noqa: S101
+        assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             self._process.stdin.flush()
@@ -82,19 +83,15 @@ class ContestantProcess:
         """End the process and all that it started."""
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
-                try:
+                with suppress(BrokenPipeError):
                     pipe.close()
-                except BrokenPipeError:
-                    continue
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
         self._stderr.close()
 
     def _line(self, deadline: float, timeout: float) -> bytes:
-        assert self._process.stdout is not None  # noqa: S101
+        assert self._process.stdout is not None
         pipe = self._process.stdout.fileno()
         with selectors.DefaultSelector() as ready:
             ready.register(pipe, selectors.EVENT_READ)

@@ -63,7 +63,7 @@ class TorchTask:
             return self.sample(compiled)
 
     def _parts(self, compiled: Function) -> Mapping[str, float]:
-        """Milliseconds of one call; the time of ops has the profiler's cost in it, the whole not."""
+        """Milliseconds of one call; ops have the profiler's cost in them, the whole has not."""
         start = time.perf_counter()
         self._run(compiled)
         whole = (time.perf_counter() - start) * 1e3 / self.calls

@@ -9,7 +9,7 @@ class Eager(Peer):
     """Options: the dtype."""
 
     name = "eager"
-    requires = {"torch": "torch"}  # noqa: RUF012
+    requires = (("torch", "torch"),)
 
     def variants(self, workload: Workload) -> tuple[str, ...]:
         """Every workload."""

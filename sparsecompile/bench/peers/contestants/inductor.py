@@ -11,7 +11,7 @@ class Inductor(Peer):
     """Options: the dtype; `freezing=1`."""
 
     name = "inductor"
-    requires = {"torch": "torch"}  # noqa: RUF012
+    requires = (("torch", "torch"),)
 
     def variants(self, workload: Workload) -> tuple[str, ...]:
         """Every workload."""
@@ -21,9 +21,10 @@ class Inductor(Peer):
         """Inductor alone."""
         chosen = job.take(type="float32", freezing="0")
         task = workload.torch_task(job, chosen["type"])
-        options = {"freezing": chosen["freezing"] == "1"}
-        frozen = "frozen weights" if options["freezing"] else ""
-        return task.prepared(torch.compile(task.function, options=options), frozen)
+        if chosen["freezing"] == "0":
+            return task.prepared(torch.compile(task.function))
+        compiled = torch.compile(task.function, options={"freezing": True})
+        return task.prepared(compiled, "frozen weights")
 
 
 COMPONENTS = (Inductor(),)

@@ -15,7 +15,7 @@ class OpenVINOGenAI(Peer):
     """Options: the type of the GGUF file's matrices; `attention`: `SDPA` or `PA`."""
 
     name = "openvino-genai"
-    requires = {"openvino_genai": "openvino-genai"}  # noqa: RUF012
+    requires = (("openvino_genai", "openvino-genai"),)
 
     def variants(self, workload: Workload) -> tuple[str, ...]:
         """Where tokens follow one another."""

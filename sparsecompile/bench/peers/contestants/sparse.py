@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from sparsecompile.bench.peers.contract import Job, LeftOut, Peer, Prepared, Workload
@@ -25,7 +27,7 @@ class Sparse(Peer):
     """Options: the dtype; `prune`, `quantize`, `tune` as the backend takes them."""
 
     name = "sparse"
-    requires = {"sparsecompile": "sparsecompile"}  # noqa: RUF012
+    requires = (("sparsecompile", "sparsecompile"),)
 
     def variants(self, workload: Workload) -> tuple[str, ...]:
         """Every workload."""
@@ -33,8 +35,8 @@ class Sparse(Peer):
 
     def prepare(self, workload: Workload, job: Job) -> Prepared:
         """The backend with these options."""
-        given = dict(job.options)
-        dtype = given.pop("type", "float32")
+        given: dict[str, Any] = dict(job.options)
+        dtype = str(given.pop("type", "float32"))
         try:
             compiler = Compiler(**given)
         except OptionError as error:

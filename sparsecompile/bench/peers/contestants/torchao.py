@@ -37,7 +37,7 @@ class TorchAO(Peer):
     """Options: `int8-weight-only`, `int8`, `int4`; `dtype`."""
 
     name = "torchao"
-    requires = {"torchao": "torchao"}  # noqa: RUF012
+    requires = (("torchao", "torchao"),)
 
     def variants(self, workload: Workload) -> tuple[str, ...]:
         """Weights alone where few rows are multiplied, activations too where many are."""

