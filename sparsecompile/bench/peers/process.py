@@ -40,14 +40,14 @@ class ContestantProcess:
 
     Args:
         job: what it is to do.
-        command: that speaks the protocol of `worker`.
+        command: that speaks the protocol of `worker`; by default that.
     """
 
-    def __init__(self, job: Job, command: tuple[str, ...] = COMMAND) -> None:
+    def __init__(self, job: Job, command: tuple[str, ...] | None = None) -> None:
         self.job = job
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            command,
+            command or COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -55,6 +55,11 @@ class ContestantProcess:
             start_new_session=True,
         )
         self._read = b""
+
+    @property
+    def pid(self) -> int:
+        """Of the process, and of its group."""
+        return self._process.pid
 
     def begin(self, timeout: float) -> dict[str, Any]:
         """Send the job; the answer has `ready` or `left_out`.
