@@ -70,10 +70,9 @@ class Prepared:
     """A contestant that is ready.
 
     Attributes:
-        run: one sample.
+        run: one sample; a peer that measures itself says how long it took as `seconds`.
         items: tokens or sentences of a sample.
         what: what is computed with, such as `bfloat16, 8-bit weights`.
-        seconds: of a sample, where the peer measures that itself and `run` says it as `seconds`.
         parts: milliseconds by part of one step, for `--profile`.
     """
 

@@ -85,7 +85,9 @@ class ContestantProcess:
         return answer
 
     def close(self) -> None:
-        """End the process and all that it started."""
+        """End the process and all that it started; once is enough."""
+        if self._stderr.closed:
+            return
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with suppress(BrokenPipeError):
