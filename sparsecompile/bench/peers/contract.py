@@ -34,6 +34,7 @@ class Job:
         threads: that it may use.
         model: path of the model, or None for the one that a package brings.
         add: further modules with workloads and peers.
+        profile: kernels that Inductor generates say their names to the profiler.
     """
 
     workload: str
@@ -43,6 +44,7 @@ class Job:
     threads: int = 1
     model: str | None = None
     add: tuple[str, ...] = ()
+    profile: bool = False
 
     @property
     def contestant(self) -> str:

@@ -51,7 +51,7 @@ class ContestantProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env=environment(os.environ, job.threads),
+            env=environment(os.environ, job),
             start_new_session=True,
         )
         self._read = b""
@@ -127,13 +127,15 @@ class ContestantProcess:
         return "\n".join(lines[-LAST_LINES:])
 
 
-def environment(given: Mapping[str, str], threads: int) -> dict[str, str]:
+def environment(given: Mapping[str, str], job: Job) -> dict[str, str]:
     """The variables of a contestant: as many threads for each, which sleep when they wait."""
-    count = str(threads)
+    count = str(job.threads)
+    named = {"TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE": "1"} if job.profile else {}
     return {
         **given,
         **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), count),
         "OMP_WAIT_POLICY": "PASSIVE",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
+        **named,
     }

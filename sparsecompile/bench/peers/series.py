@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sparsecompile.bench.environment import Environment
 from sparsecompile.bench.peers.contract import Job, Peer, Workload
@@ -126,7 +126,7 @@ class Series:
             ContestantError: it failed.
         """
         with ExitStack() as stack:
-            process = self.start(job)
+            process = self.start(replace(job, profile=True))
             stack.callback(process.close)
             if "ready" not in process.begin(self.ready_s):
                 return None

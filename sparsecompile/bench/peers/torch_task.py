@@ -15,11 +15,15 @@ from sparsecompile.bench.peers.contract import Prepared, Sample
 
 Function = Callable[..., Any]
 PARTS = {
+    "generated": ("cpp_fused",),
     "packed linears": ("sparsecompile::",),
-    "dense linears": ("mm", "linear", "mkldnn", "onednn", "int4pack", "int8pack", "torchao::"),
-    "attention": ("scaled_dot_product", "flash_attention"),
+    "attention": ("scaled_dot_product",),
+    "dense linears": ("mm", "linear", "mkldnn", "int4pack", "int8pack", "torchao::"),
 }
-"""Parts of a step -> what the names of their ops contain; the first that fits."""
+"""Parts of a step -> what the names of their ops contain; the first that fits.
+
+What Inductor generates is named after all that it fuses: rotations, masks, writing to the cache.
+"""
 
 
 @dataclass(frozen=True)
