@@ -47,8 +47,11 @@ class Sparse(Peer):
         ready.run()
         report = compiler.report
         packed = sum(node.packed for node in report.nodes)
+        graphs = f"{report.graphs} graph{'' if report.graphs == 1 else 's'}"
         size = f"{report.dense_bytes / 1e6:.0f} -> {report.packed_bytes / 1e6:.0f} MB"
-        return task.prepared(compiled, f"{packed} of {len(report.nodes)} linears packed, {size}")
+        return task.prepared(
+            compiled, f"{packed} of {len(report.nodes)} linears packed, {graphs}, {size}"
+        )
 
 
 COMPONENTS = (Sparse(),)
