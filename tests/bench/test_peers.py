@@ -77,7 +77,7 @@ def test_contestants_take_turns_in_processes_of_their_own(log: Path) -> None:
     )
     assert (good["ms"], good["mad"], good["items"], good["unit"]) == (200, 0, 10, "things")
     assert (good["per_s"], good["of_fastest"], slow["of_fastest"]) == (50, 1, 0.5)
-    assert (good["samples"], good["dropped"]) == (3, 0)
+    assert (good["samples"], good["disturbed"]) == (3, 1)
     assert (good["overhead_ms"], good["versions"]) == (125, "fake 1")
     assert (good["note"], good["threads"], good["machine"]) == ("nothing at all", 1, "a CPU")
     assert "fake slow" in result.stdout

@@ -30,8 +30,9 @@ class PeerRow(Environment):
         ms: milliseconds a sample.
         mad: median absolute deviation of the samples, in milliseconds.
         items: tokens or sentences of a sample.
-        samples: samples that counted.
-        dropped: samples that were disturbed.
+        samples: all that were taken. On a busy machine some contestants are never undisturbed, so
+            leaving out what was disturbed would favour the others.
+        disturbed: samples in which the system took a processor away.
         of_fastest: `per_s` over that of the fastest contestant of the case.
         overhead_ms: of a sample, outside of the model; where the workload says so.
         versions: of the peer.
@@ -48,7 +49,7 @@ class PeerRow(Environment):
     mad: float
     items: int
     samples: int
-    dropped: int
+    disturbed: int
     of_fastest: float
     overhead_ms: float
     versions: str
@@ -168,7 +169,7 @@ def _rows(
 ) -> list[PeerRow]:
     def row(one: _Contestant, best: float) -> PeerRow:
         measured = one.outcome == MEASURED and one.samples
-        timing = summary(one.samples) if measured and one.samples else None
+        timing = summary([(each, False) for each, _ in one.samples or ()]) if measured else None
         seconds = timing.seconds if timing else 0.0
         speed = one.items / seconds if seconds else 0.0
         overheads = sorted(one.overheads or [0.0])
@@ -185,7 +186,7 @@ def _rows(
             mad=timing.mad * 1e3 if timing else 0.0,
             items=one.items if timing else 0,
             samples=timing.samples if timing else 0,
-            dropped=timing.dropped if timing else 0,
+            disturbed=sum(disturbed for _, disturbed in one.samples or ()) if timing else 0,
             of_fastest=speed / best if best else 0.0,
             overhead_ms=overheads[len(overheads) // 2] * 1e3 if timing else 0.0,
             versions=one.versions,
