@@ -14,6 +14,8 @@ from typing import Any, NoReturn
 
 import typer
 
+from sparsecompile.errors import SparseCompileError
+
 FACTORY = """\
 MODULE is a dotted module name or the path of a .py file; FACTORY is a function in it that takes no
 arguments and returns (model, inputs). The inputs are a tuple of arguments, a dict of keyword
@@ -21,6 +23,10 @@ arguments, or (args, kwargs). Such as `sparsecompile explain demo.py:make`, wher
 EXAMPLE = """\
     def make():
         return torch.nn.Linear(64, 64), (torch.randn(1, 64),)"""
+
+
+class ModuleError(SparseCompileError):
+    """A name or path that is no module."""
 
 
 def load_model(target: str) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
@@ -32,7 +38,10 @@ def load_model(target: str) -> tuple[Callable[..., Any], tuple[Any, ...], dict[s
     name, colon, attribute = target.rpartition(":")
     if not colon or not name or not attribute:
         fail(f"{target!r} is not MODULE:FACTORY")
-    module = _import(name)
+    try:
+        module = import_named(name)
+    except ModuleError as error:
+        fail(str(error))
     try:
         factory = attrgetter(attribute)(module)
     except AttributeError:
@@ -59,7 +68,12 @@ def load_model(target: str) -> tuple[Callable[..., Any], tuple[Any, ...], dict[s
     return model, inputs, {}
 
 
-def _import(name: str) -> Any:
+def import_named(name: str) -> Any:
+    """A module: a dotted name, here or installed, or the path of a .py file.
+
+    Raises:
+        ModuleError: there is none.
+    """
     if not name.endswith(".py"):
         sys.path.insert(0, str(Path.cwd()))
         try:
@@ -68,10 +82,10 @@ def _import(name: str) -> Any:
             # A module that the model's own module misses is not a wrong command line.
             if error.name is None or not f"{name}.".startswith(f"{error.name}."):
                 raise
-            fail(f"there is no module {error.name!r}, here or installed")
+            raise ModuleError(f"there is no module {error.name!r}, here or installed") from None
     path = Path(name).resolve()
     if not path.is_file():
-        fail(f"there is no file {name}")
+        raise ModuleError(f"there is no file {name}")
     sys.path[:0] = [str(path.parent), str(Path.cwd())]
     # Under its own name it could hide a module that is needed, such as `torch`.
     loader = SourceFileLoader(f"_explained_{path.stem}", str(path))

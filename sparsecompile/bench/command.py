@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparsecompile.errors import SparseCompileError
 from sparsecompile.factory import EXAMPLE, FACTORY, load_model
 
 if TYPE_CHECKING:
     from sparsecompile.bench.environment import Environment
+    from sparsecompile.bench.peers.contract import Job, Peer
+    from sparsecompile.bench.peers.series import Series
     from sparsecompile.codegen.cpp.machine import Machine
 
 app = typer.Typer(
@@ -149,6 +152,103 @@ def overhead(
         "kernel": "kernel",
     }
     _show("overhead", rows, machine, columns, "what", json, csv)
+
+
+@app.command()
+def peers(
+    workload: Annotated[
+        str, typer.Option(help="Names, with sizes if wanted: 'minilm:1+8'; or 'all'.")
+    ] = "all",
+    names: Annotated[
+        str,
+        typer.Option("--peers", help="Names, with options: 'sparse:bfloat16+prune=2:4'; or 'all'."),
+    ] = "all",
+    threads: Annotated[int | None, typer.Option(min=1, help="Of each; default: torch's.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A folder that Transformers reads, or a GGUF file.")
+    ] = None,
+    add: Annotated[
+        list[str] | None, typer.Option(help="A module with more workloads and peers.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Samples of each contestant.")] = 10,
+    timeout: Annotated[
+        float, typer.Option(min=1, help="Seconds to get ready; a sample gets a fifth.")
+    ] = 900,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show where a step's time goes instead.")
+    ] = False,
+    json: Json = None,
+    csv: Csv = None,
+) -> None:
+    """Time whole models in other runtimes and in this one: a process each, interleaved.
+
+    What is not installed is left out, and the table says what it needs.
+    """
+    import torch
+
+    from sparsecompile.bench.peers.contract import Peer, Workload
+    from sparsecompile.bench.peers.discovery import find
+    from sparsecompile.bench.peers.plan import plan
+    from sparsecompile.bench.peers.series import FAILED, Series
+    from sparsecompile.bench.results import check_writable
+
+    check_writable(json, csv)
+    more = tuple(add or ())
+    runtimes = find(Peer, more)
+    cases = plan(
+        workload,
+        names,
+        known=(find(Workload, more), runtimes),
+        threads=threads or torch.get_num_threads(),
+        model=model,
+        add=more,
+    )
+    series = Series(
+        rounds=rounds,
+        ready_s=timeout,
+        sample_s=timeout / 5,
+        started=lambda job: typer.echo(f"{job.workload} {job.size}: {job.contestant}", err=True),
+        failed=lambda error: typer.echo(f"error: {error}", err=True),
+    )
+    if profile:
+        for each, jobs in cases:
+            _show_parts(series, each.label(jobs[0].size) if jobs else "", jobs, runtimes)
+        return
+    machine = _machine()
+    rows = [row for each, jobs in cases for row in series.run(each, jobs, runtimes, machine)]
+    if not rows:
+        raise SparseCompileError("no contestant fits; see --workload and --peers")
+    columns = {
+        "case": "case",
+        "contestant": "contestant",
+        "per_s": "per s",
+        "ms": "ms a\nsample",
+        "mad": "+-",
+        "of_fastest": "of the\nfastest",
+        "overhead_ms": "ms outside\nthe model",
+        "note": "with, or why not",
+    }
+    _show("peers", rows, machine, columns, "case", json, csv)
+    if any(row.outcome == FAILED for row in rows):
+        raise typer.Exit(1)
+
+
+def _show_parts(series: Series, case: str, jobs: Sequence[Job], peers: Mapping[str, Peer]) -> None:
+    """Print where the time of one step goes."""
+    from sparsecompile.bench.peers.process import ContestantError
+
+    for job in jobs:
+        if peers[job.peer].missing() is not None:
+            continue
+        try:
+            parts = series.profile(job)
+        except ContestantError as error:
+            typer.echo(f"error: {error}", err=True)
+            continue
+        if parts is not None:
+            typer.echo(f"{job.workload} {case}, {job.contestant}, ms a step:")
+            for name, ms in parts.items():
+                typer.echo(f"  {name:<16}{ms:9.3f}")
 
 
 def _machine() -> Machine:

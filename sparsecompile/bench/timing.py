@@ -87,7 +87,7 @@ def interleaved(
                 function()
             seconds = clock() - start
             samples[name].append((seconds / calls[name], switches() != before))
-    return {name: _timing(found) for name, found in samples.items()}
+    return {name: summary(found) for name, found in samples.items()}
 
 
 def _calls(function: Callable[[], object], least: float, clock: Callable[[], float]) -> int:
@@ -100,7 +100,12 @@ def _calls(function: Callable[[], object], least: float, clock: Callable[[], flo
     return max(1, ceil(least / max(min(took), 1e-9)))
 
 
-def _timing(samples: Sequence[tuple[float, bool]]) -> Timing:
+def summary(samples: Sequence[tuple[float, bool]]) -> Timing:
+    """The median of the samples that nothing disturbed, or of all where these are too few.
+
+    Args:
+        samples: seconds of each, and whether something disturbed it.
+    """
     quiet = [seconds for seconds, disturbed in samples if not disturbed]
     kept = quiet if len(quiet) >= ENOUGH else [seconds for seconds, _ in samples]
     middle = median(kept)

@@ -1,0 +1,1 @@
+"""What runs it: one peer a file."""
