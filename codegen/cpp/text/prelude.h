@@ -203,6 +203,17 @@ SC_INLINE Floats<count> load_floats(const float16* from) {
   return (Floats<count>)(sign | (magnitude >= 0x0f800000 ? magnitude | 0x7f800000 : finite));
 }
 
+// max |x|; NaNs count as larger than infinity, and the maximum of integers becomes vectors.
+template <class T>
+SC_INLINE float largest_magnitude(const T* x, int64_t count) {
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint32_t magnitude = bit_cast<uint32_t>(to_float(x[i])) & 0x7fffffff;
+    largest = magnitude > largest ? magnitude : largest;
+  }
+  return bit_cast<float>(largest);
+}
+
 SC_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct Range {

@@ -4,15 +4,10 @@
 namespace {
 
 // max |x| / 127 of a row; 1 where x is not rounded, or where that is too small for a float. A NaN
-// stays one: read as integers, NaNs are above infinity and infinity above all other magnitudes.
+// stays one.
 SC_INLINE float activation_scale(const Element* x, int64_t k) {
   if constexpr (!rounds_activations) return 1.0f;
-  uint32_t largest = 0;
-  for (int64_t c = 0; c < k; ++c) {
-    const uint32_t magnitude = bit_cast<uint32_t>(to_float(x[c])) & 0x7fffffff;
-    largest = magnitude > largest ? magnitude : largest;
-  }
-  const float scale = bit_cast<float>(largest) / 127.0f;
+  const float scale = largest_magnitude(x, k) / 127.0f;
   return scale < 0x1p-126f ? 1.0f : scale;
 }
 

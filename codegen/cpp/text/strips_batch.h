@@ -72,26 +72,32 @@ inline void pack_x(const SCLinearArguments& a, int64_t k, const Panel& panel, Ra
       }
       const Element* from = static_cast<const Element*>(a.x) + (panel.m0 + row) * k + c0;
       const float scale = rounds_activations ? panel.x_scales[row] : 1.0f;
-      if (columns == pack_columns) {
-        for (int64_t c = 0; c < pack_columns; ++c) to[c] = activation_of(from[c], scale);
-      } else {
-        for (int64_t c = 0; c < pack_columns; ++c)
-          to[c] = c < columns ? activation_of(from[c], scale) : Activation{};
+      Element padded[pack_columns] = {};
+      if (columns < pack_columns) {
+        std::memcpy(padded, from, sizeof(Element) * columns);
+        from = padded;
       }
+      for (int64_t c = 0; c < pack_columns; c += 16) store_activations(from + c, scale, to + c);
     }
   }
 }
 
-// Scales of the rows of x, and the sums of what they are rounded to.
 inline void scale_x(const SCLinearArguments& a, int64_t k, const Panel& panel, Range rows) {
+  for (int64_t i = rows.begin; i < rows.end; ++i)
+    panel.x_scales[i] = activation_scale(static_cast<const Element*>(a.x) + (panel.m0 + i) * k, k);
+}
+
+// Sums of the integers that rows of x are rounded to.
+inline void sum_x(const Strips& w, const Panel& panel, Range rows) {
+#if defined(__AVX512VNNI__)
   for (int64_t i = rows.begin; i < rows.end; ++i) {
-    const Element* x = static_cast<const Element*>(a.x) + (panel.m0 + i) * k;
-    const float scale = activation_scale(x, k);
-    int32_t total = 0;
-    for (int64_t c = 0; c < k; ++c) total += static_cast<int32_t>(integer_of(x[c], scale));
-    panel.x_scales[i] = scale;
-    panel.x_totals[i] = total;
+    const Activation* x = panel.x + i / x_rows * panel.x_stride + i % x_rows * pack_columns;
+    __m512i total = _mm512_setzero_si512();
+    for (int64_t t = 0; t < packs_of(w); ++t, x += x_tile)
+      total = _mm512_dpbusd_epi32(total, _mm512_set1_epi8(1), load<__m512i>(x));
+    panel.x_totals[i] = _mm512_reduce_add_epi32(total);
   }
+#endif
 }
 
 // Rows of x packed at once: as many as stay in the cache beside the scratch.
@@ -153,6 +159,10 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
       }
       pack_x(a, w.k, panel, share(panel.x_tiles() * packs_of(w), thread, of), x);
       wait_for_threads(of);
+      if constexpr (multiplies_integers) {
+        sum_x(w, panel, share(rows, thread, of));
+        wait_for_threads(of);
+      }
       const Range part = share(groups, thread, of);
       const int64_t end = part.end * group_strips;
       multiply_strips(a, w, {part.begin * group_strips, end < w.strips ? end : w.strips}, panel,

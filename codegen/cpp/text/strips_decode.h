@@ -116,11 +116,13 @@ SC_EXPORT void sc_linear_decode(const SCLinearArguments* arguments) {
   const int64_t stride = padded_columns(w.k);
   const int64_t rows = a.m <= 2 ? a.m : a.m <= 4 ? 4 : 8;
   DecodeActivation* x = static_cast<DecodeActivation*>(a.workspace);
-  for (int64_t i = 0; i < rows; ++i)
-    for (int64_t c = 0; c < stride; ++c)
-      x[i * stride + c] = i < a.m && c < w.k
-                              ? convert<DecodeActivation>(static_cast<const Element*>(a.x)[i * w.k + c])
-                              : DecodeActivation{};
+  for (int64_t i = 0; i < rows; ++i) {
+    const Element* from = static_cast<const Element*>(a.x) + i * w.k;
+    const int64_t columns = i < a.m ? w.k : 0;
+    DecodeActivation* to = x + i * stride;
+    for (int64_t c = 0; c < columns; ++c) to[c] = convert<DecodeActivation>(from[c]);
+    for (int64_t c = columns; c < stride; ++c) to[c] = DecodeActivation{};
+  }
   parallel(useful_threads(a, header_of(a.weight).slots * rows), [&](int64_t thread, int64_t of) {
     const Range part = share(w.strips, thread, of);
     if (rows == 1) decode_strips<1>(a, w, x, stride, part);

@@ -38,39 +38,38 @@ struct Integers {
 
   // One row; beyond `k`, and where there is no row, zeros.
   void fill(int64_t row, const Element* x, int64_t k) {
-    constexpr int32_t largest = 32639;  // 127 in both planes
-    float scale = 1.0f;
-    if (x) {
-      scale = rounds_activations ? activation_scale(x, k) : largest_magnitude(x, k) / largest;
-      if (!(scale > 0.0f)) scale = 1.0f;
+    scales[row] = x ? row_scale(x, k) : 1.0f;
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t first = t * tile_columns, rest = k - first;
+      Element part[tile_columns] = {};
+      if (x) std::memcpy(part, x + first, sizeof(Element) * (rest < tile_columns ? rest : tile_columns));
+      fill_tile(row, t, part);
     }
-    scales[row] = scale;
-    const float inverse = 1.0f / scale;
-    for (int64_t c = 0; c < columns; ++c) {
-      const float value = x && c < k ? to_float(x[c]) : 0.0f;
-      // Adding 1.5 * 2^23 rounds, ties to even, and leaves the integer in the lowest bits.
-      const float rounded = (rounds_activations ? value / scale : value * inverse) + 12582912.0f;
-      int32_t integer = bit_cast<int32_t>(rounded) - 0x4b400000;
-      for (int p = 0; p < planes; ++p) {
-        const int8_t low = static_cast<int8_t>(integer);
-        values[(p * rows + row) * columns + c] = low;
-        integer = (integer - low) >> 8;
-      }
-    }
-    for (int p = 0; p < planes; ++p)
-      for (int64_t t = 0; t < tiles; ++t) {
-        int32_t total = 0;
-        for (int64_t c = 0; c < tile_columns; ++c) total += plane(p, row)[t * tile_columns + c];
-        sums[(p * rows + row) * tiles + t] = total;
-      }
   }
-  static float largest_magnitude(const Element* x, int64_t k) {
-    float largest = 0.0f;
-    for (int64_t c = 0; c < k; ++c) {
-      const float value = to_float(x[c]), magnitude = value < 0.0f ? -value : value;
-      largest = magnitude > largest ? magnitude : largest;
+
+ private:
+  // Where a row holds infinities or NaNs, so do its products.
+  static float row_scale(const Element* x, int64_t k) {
+    if constexpr (rounds_activations) return activation_scale(x, k);
+    constexpr float largest = 32639;  // 127 in both planes
+    const float scale = largest_magnitude(x, k) / largest;
+    return scale == 0.0f ? 1.0f : scale;
+  }
+  void fill_tile(int64_t row, int64_t tile, const Element* x) {
+    int32_t integers[tile_columns];
+    for (int c = 0; c < tile_columns; c += 16)
+      _mm512_storeu_si512(integers + c, round_activations(x + c, scales[row]));
+    for (int p = 0; p < planes; ++p) {
+      int8_t* out = values + (p * rows + row) * columns + tile * tile_columns;
+      int32_t total = 0;
+      for (int c = 0; c < tile_columns; ++c) {
+        const int8_t low = static_cast<int8_t>(integers[c]);
+        out[c] = low;
+        total += low;
+        integers[c] = (integers[c] - low) >> 8;
+      }
+      sums[(p * rows + row) * tiles + tile] = total;
     }
-    return largest;
   }
 };
 
