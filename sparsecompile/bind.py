@@ -6,7 +6,7 @@ import inspect
 import operator
 import re
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Node
 from torch.nn import functional as F
 
 from sparsecompile.errors import Reject
+from sparsecompile.packed_tensor import PackedTensor
 from sparsecompile.weights import Apply, Binding, Leaf
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
@@ -114,10 +115,19 @@ class WeightView:
         module: a graph as Dynamo gives it, every parameter and buffer a placeholder.
         inputs: the placeholders' values: live Parameters, and whatever else.
         grad: whether gradients are enabled where the graph will run.
+        names: names of parameters by placeholder, for graphs that Dynamo did not make.
     """
 
-    def __init__(self, module: GraphModule, inputs: Sequence[Any], *, grad: bool) -> None:
+    def __init__(
+        self,
+        module: GraphModule,
+        inputs: Sequence[Any],
+        *,
+        grad: bool,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
         self.grad = grad
+        self._names = names or {}
         self._values: dict[Node, tuple[int, Any]] = {}
         placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
         for index, (node, value) in enumerate(zip(placeholders, inputs, strict=True)):
@@ -141,7 +151,7 @@ class WeightView:
 
     def name(self, node: Node) -> str:
         """Fully qualified name of the parameter behind a placeholder, else the node's own."""
-        return _source_name(node) or node.name
+        return self._names.get(node.name) or _source_name(node) or node.name
 
     def names(self, weight: object) -> str:
         """Names of the parameters that a weight is made of, for the report."""
@@ -189,7 +199,7 @@ class WeightView:
             raise Reject(f"the weight is {type(tensor).__name__}, not a tensor")
         if not isinstance(tensor, torch.nn.Parameter) and _source_name(node) is None:
             raise Reject("the weight is an input of the model, not one of its parameters")
-        if type(tensor) not in (Tensor, torch.nn.Parameter):
+        if type(tensor) not in (Tensor, torch.nn.Parameter, PackedTensor):
             raise Reject(f"{name} is a tensor subclass, {type(tensor).__name__}")
         if tensor.layout != torch.strided:
             raise Reject(f"{name} has layout {tensor.layout}, not strided")
