@@ -136,9 +136,8 @@ def _packed(file: TensorFile, name: str, facts: Any, parts: list[str]) -> Packed
         format.structure.check_index(index, shape, slots)
         format.codec.check_values(values, shape, slots)
     except Reject as reject:
-        raise FileError(
-            file.path, f"{name}::{reject.reason.partition(' ')[0]}", reject.reason.partition(" ")[2]
-        ) from None
+        part, _, what = reject.reason.partition(" ")
+        raise FileError(file.path, f"{name}::{part}", what) from None
     return Packed(format, shape, dtype, slots, index, values)
 
 
@@ -147,17 +146,10 @@ def _declared(
 ) -> tuple[Format, tuple[int, int], torch.dtype, int]:
     """Format, shape, dtype and slots of a packed weight, as the metadata has them."""
     facts = facts if isinstance(facts, dict) else {}
-    shape, slots, dtype = (
-        facts.get("shape"),
-        facts.get("slots"),
-        DTYPES.get(str(facts.get("dtype"))),
-    )
-    if (
-        not is_sizes([slots])
-        or not is_sizes(shape)
-        or len(shape) != 2
-        or max(shape) > _LARGEST_SIDE
-    ):
+    shape, slots = facts.get("shape"), facts.get("slots")
+    dtype = DTYPES.get(str(facts.get("dtype")))
+    is_pair = is_sizes(shape) and len(shape) == 2 and max(shape) <= _LARGEST_SIDE
+    if not is_pair or not is_sizes([slots]):
         raise FileError(file.path, name, f"has shape {shape!r} and {slots!r} slots")
     if dtype is None or dtype not in FLOAT_DTYPES:
         raise FileError(file.path, name, f"has dtype {facts.get('dtype')!r}")

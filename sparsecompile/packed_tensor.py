@@ -39,7 +39,7 @@ class PackedTensor(Tensor):
     _stored: Stored | None
 
     # What functions do with it is decided below, in `__torch_dispatch__`.
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
     def __new__(cls, stored: Stored) -> PackedTensor:
@@ -128,7 +128,7 @@ class PackedTensor(Tensor):
             dense = torch.nn.Parameter(dense, self.requires_grad)
         return dense.__reduce_ex__(protocol)
 
-    def __repr__(self, **ignored: Any) -> str:
+    def __repr__(self, **ignored: Any) -> str:  # type: ignore[override]
         """Shape, dtype and format."""
         return f"PackedTensor({tuple(self.shape)}, {self.dtype}, {self._format!r})"
 

@@ -54,6 +54,10 @@ class Stored:
         self.handle = next(_HANDLES)
         _BY_HANDLE[self.handle] = self
 
+    def __deepcopy__(self, memo: object) -> Stored:
+        """Itself: it stands for one weight, which never changes."""
+        return self
+
     @property
     def is_adopted(self) -> bool:
         """Whether a kernel's layout has taken the place of the canonical tensors."""
@@ -87,8 +91,10 @@ class Stored:
             op = torch.ops.sparsecompile.unpack
             return op(home.layout, like, n, k, home.kernel, home.first).to(dtype)  # type: ignore[no-any-return]
         dense = torch.empty(self.shape, dtype=dtype)
-        for rows in torch.arange(n).split(max(1, _AT_ONCE // max(k, 1))):
-            dense[rows[0] : rows[-1] + 1] = home.rows(rows, dtype)
+        step = max(1, _AT_ONCE // max(k, 1))
+        for first in range(0, n, step):
+            rows = torch.arange(first, min(first + step, n))
+            dense[rows] = home.rows(rows, dtype)
         return dense
 
     def rows(self, rows: Tensor) -> Tensor:

@@ -213,7 +213,8 @@ class NM(Structure):
         if self.code_bits <= 8:
             return unpack_codes(codes, self.code_bits, groups).long()
         word = torch.int16 if self.code_bits == 16 else torch.int32
-        return torch.bitwise_and(codes.view(word).long(), 2**self.code_bits - 1)
+        words = codes.reshape(-1).view(word).view(codes.shape[0], groups).long()
+        return torch.bitwise_and(words, 2**self.code_bits - 1)
 
 
 def _first_above(counts: Tensor, limit: int) -> tuple[int, int, int]:
