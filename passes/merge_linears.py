@@ -37,7 +37,7 @@ class MergeLinears(Pass):
         for match in edit.packed_nodes():
             if not match["epilogue"]:
                 # What is packed in the model would be kept twice, merged with what is not.
-                is_stored = edit.stored(match["weight"]) is not None
+                is_stored = edit.weights.stored(match["weight"]) is not None
                 key = (match["x"], match["format"], match["activations"], match["bias"] is None)
                 groups[(*key, is_stored)].append(match)
         for group in groups.values():

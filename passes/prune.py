@@ -105,7 +105,7 @@ class Prune(Rule[str]):
         binding = edit.binding(match["weight"])
         if match["weight"].target is prune_weight:
             raise Reject("pruned already")
-        stored = edit.stored(match["weight"])
+        stored = edit.weights.stored(match["weight"])
         if stored is not None:
             raise Reject(f"the model holds the weight packed as {stored}: prune it before")
         names = [leaf.name for leaf in binding.leaves()]

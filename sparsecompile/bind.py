@@ -16,8 +16,9 @@ from torch.fx import GraphModule, Node
 from torch.nn import functional as F
 
 from sparsecompile.errors import Reject
+from sparsecompile.packed import Format
 from sparsecompile.packed_tensor import PackedTensor
-from sparsecompile.weights import Apply, Binding, Leaf
+from sparsecompile.weights import Apply, Binding, Leaf, live
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
@@ -170,6 +171,17 @@ class WeightView:
         if self._autocast:
             raise Reject("autocast is on: it changes the dtype of the linear at run time")
         return self._binding(node)
+
+    def stored(self, weight: Any) -> Format | None:
+        """How a weight, or what it is made of, is packed in the model; None where it is dense.
+
+        Raises:
+            Reject: it is not a frozen function of the model's own weights.
+        """
+        for tensor in live(self.binding(weight)):
+            if isinstance(tensor, PackedTensor):
+                return tensor.stored.format
+        return None
 
     def _binding(self, node: Any) -> Binding:
         if not isinstance(node, Node):

@@ -16,11 +16,10 @@ from sparsecompile.codec import Codec
 from sparsecompile.errors import Reject
 from sparsecompile.packed import Format
 from sparsecompile.packed_node import PACKED, packed_linear, remember_format
-from sparsecompile.packed_tensor import PackedTensor
 from sparsecompile.pattern import Match, Target
 from sparsecompile.survey import Survey, survey, with_codec
 from sparsecompile.template import Device
-from sparsecompile.weights import Binding, live, lossy
+from sparsecompile.weights import Binding, lossy
 
 
 @dataclass(frozen=True)
@@ -181,17 +180,6 @@ class Edit:
             Reject: it is not a frozen function of the model's own weights.
         """
         return self.weights.binding(node)
-
-    def stored(self, weight: Any) -> Format | None:
-        """How a weight, or what it is made of, is packed in the model; None where it is dense.
-
-        Raises:
-            Reject: it is not a frozen function of the model's own weights.
-        """
-        for tensor in live(self.binding(weight)):
-            if isinstance(tensor, PackedTensor):
-                return tensor.stored.format
-        return None
 
     def survey(
         self,

@@ -167,7 +167,7 @@ def _has_dense(match: Match, edit: Edit) -> bool:
         format_of(match["format"]).codec.lossless
         and match["activations"] == "float"
         and not lossy(edit.binding(match["weight"]))
-        and edit.stored(match["weight"]) is None
+        and edit.weights.stored(match["weight"]) is None
         and len(parts) <= MAX_DENSE
         and all(_is_view(part) for part in parts)
     )

@@ -228,7 +228,7 @@ def test_what_is_left_dense_says_why(caplog: pytest.LogCaptureFixture) -> None:
         sc.compress(model)
     assert "up.weight: dense: the weight holds no zeros" in caplog.text
     assert "down.weight: n_m[2:4]/float" in caplog.text
-    with pytest.raises(sc.RejectedError, match="up.weight was left dense: the weight holds no"):
+    with pytest.raises(sc.RejectedError, match=r"up\.weight was left dense: the weight holds no"):
         sc.compress(model, strict=True, prune={"nothing": "2:4"})
 
 

@@ -420,3 +420,16 @@ def test_html_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mo
         smollm2().to_html(str(path))
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
     assert path.read_text() == "before"
+
+
+def test_layouts_of_one_weight_that_several_graphs_keep_are_all_counted() -> None:
+    first = packed("up.weight")
+    assert first.kernel is not None
+    other = replace(first, graph=1, kernel=replace(first.kernel, layout="strips"))
+    fused = replace(first, graph=1, epilogue=("relu",))
+    merged = replace(first, graph=1, merged_with=("gate.weight",))
+    for node, times in ((other, 2), (fused, 1), (merged, 2)):
+        graphs = (GraphReport("", "", (), (first,)), GraphReport("", "", (), (node,)))
+        report = Report("cpu", graphs)
+        assert report.packed_bytes == times * first.packed_bytes
+        assert report.dense_bytes == first.dense_bytes

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -75,7 +77,6 @@ def test_the_state_alone(tmp_path: Path) -> None:
 
 
 def test_other_tools_read_it(tmp_path: Path) -> None:
-    safetensors = pytest.importorskip("safetensors")
     model, path = compressed(), tmp_path / "model.safetensors"
     sc.save(model, path)
     packed = model.inner.weight.packed
@@ -86,6 +87,13 @@ def test_other_tools_read_it(tmp_path: Path) -> None:
         assert torch.equal(file.get_tensor("steps"), torch.tensor(3))
     assert facts["tied"] == {"head.weight": "tokens.weight"}
     assert facts["packed"]["inner.weight"]["format"] == "n_m[2:4]/float"
+
+
+def test_the_example(capsys: pytest.CaptureFixture[str]) -> None:
+    """It asserts that nothing changes on the way, and that all linears are packed."""
+    path = Path(__file__).parents[1] / "examples" / "compress_and_save.py"
+    runpy.run_path(str(path))["main"]()
+    assert "4 of 4 linears packed" in capsys.readouterr().out
 
 
 def test_tensors_are_views_of_the_file(tmp_path: Path) -> None:
