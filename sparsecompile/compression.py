@@ -53,7 +53,7 @@ def compress(model: M, **options: Any) -> M:
         OptionError: another option, one that cannot be used, or a quantisation of activations,
             which is no property of a weight.
         RejectedError: under `strict`, a weight stays dense although it holds zeros or was asked to
-            be pruned or quantised.
+            be pruned or quantised. Weights before it are packed already.
     """
     for name in options:
         if name not in OPTIONS:
@@ -67,7 +67,7 @@ def compress(model: M, **options: Any) -> M:
     while named:
         # Nothing else may hold a weight, or it would not be freed before the next is packed.
         name, weight = named.pop(0)
-        if not isinstance(weight, PackedTensor):
+        if type(weight) is nn.Parameter:
             with torch.no_grad():
                 _swap(model, weight, _compressed(name, weight, compiler))
         del weight
@@ -78,7 +78,8 @@ def _swap(model: nn.Module, old: nn.Parameter, new: Tensor) -> None:
     """Put a weight in the place of another, wherever the model holds it."""
     if new is old:
         return
-    parameter = nn.Parameter(new, requires_grad=False)
+    trains = old.requires_grad and not isinstance(new, PackedTensor)
+    parameter = nn.Parameter(new, requires_grad=trains)
     for module in model.modules():
         for name, held in module._parameters.items():
             if held is old:
@@ -109,7 +110,8 @@ def _compressed(name: str, weight: nn.Parameter, compiler: Compiler) -> Tensor:
         return PackedTensor(Stored(pack_binding(binding, live(binding), format)))
     considered = list(edit.considered.values())
     survey = considered[-1].survey if considered else None
-    reasons = [r.reason for r in edit.rewrites if r.reason and r.pass_name == "pack_linear"]
+    packing = ("fold_quantized", "pack_linear")
+    reasons = [r.reason for r in edit.rewrites if r.reason and r.pass_name in packing]
     reason = "; ".join(dict.fromkeys(reasons)) or "no pass packed it"
     options = compiler.options
     if options.strict and ((survey and survey.zeros) or options.prune or options.quantize):
@@ -131,8 +133,8 @@ def _edit(name: str, weight: nn.Parameter, compiler: Compiler) -> Edit:
     graph.output(linear)
     module = GraphModule(nn.Module(), graph)
     like = torch.empty_like(weight, device="meta")
-    x.meta["example_value"] = like[:1]
+    x.meta["example_value"] = like.new_empty(1, like.shape[1])
     w.meta["example_value"] = like
-    linear.meta["example_value"] = like[:1, :1].expand(1, like.shape[0])
+    linear.meta["example_value"] = like.new_empty(1, like.shape[0])
     view = WeightView(module, [None, weight], grad=False, names={"weight": name})
     return Edit(module, view, compiler.formats, compiler.device)

@@ -26,7 +26,8 @@ class PackedTensor(Tensor):
     - `F.embedding` unpacks the rows that it reads; everything else unpacks the whole weight for a
       moment, unless `torch.compile(model, backend="sparse")` reads it as it is.
     - `to(dtype)` gives a PackedTensor of the rounded weight in the same format, with the same
-      integers and scales where there are any; `to(device)` gives a dense tensor there.
+      integers and scales where there are any; `to(device)` gives a dense tensor there. A module is
+      converted before it is compiled: afterwards torch cannot put other tensors in its place.
     - Writing into it raises `PackedWeightError`, as `load_state_dict` without `assign=True` does.
     - Pickles hold the dense weight; `sparsecompile.save` keeps the packed one.
 

@@ -6,6 +6,7 @@ import copy
 import logging
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -147,6 +148,18 @@ def test_changes_are_noticed() -> None:
     close(compiled(x), model(x))
 
 
+@torch.no_grad()
+def test_conversion_comes_before_compilation() -> None:
+    """Torch puts no other tensor in the place of a subclass that compiled code refers to."""
+    model, x = sc.compress(MLP()), torch.randn(3, 32)
+    model.bfloat16().float()
+    want, compiled = model(x), torch.compile(model, backend=Packing())
+    close(compiled(x), want)
+    with pytest.raises(RuntimeError, match="Couldn't swap"):
+        model.bfloat16()
+    close(compiled(x), want)
+
+
 def test_weights_in_grad_mode() -> None:
     """Packed weights are frozen: gradients reach inputs and biases through packed kernels."""
     model, x = sc.compress(MLP()), torch.randn(3, 32, requires_grad=True)
@@ -237,9 +250,26 @@ def test_a_weight_that_pruning_makes_no_smaller_is_pruned_all_the_same() -> None
     sc.compress(model, prune="unstructured(0.01)")
     assert type(model.weight) is nn.Parameter
     assert int((model.weight == 0).sum()) == round(0.01 * 32 * 32)
+    assert model.weight.requires_grad
     untouched = nn.Linear(32, 32)
     before = untouched.weight
     assert sc.compress(untouched).weight is before
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Linear(4, 0), lambda: nn.LazyLinear(4)])
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors is a no-op")
+def test_weights_without_values_stay_as_they_are(make: Callable[[], nn.Module]) -> None:
+    model = make()
+    before = model.weight
+    assert sc.compress(model, prune="2:4").weight is before
+
+
+def test_a_refused_quantisation_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.Linear(32, 32)
+    model.weight.data[3, 5] = torch.nan
+    with caplog.at_level(logging.INFO, "sparsecompile"):
+        sc.compress(model, quantize="int4")
+    assert "not quantized: row 3, column 5 holds nan" in caplog.text
 
 
 def test_weights_that_a_pass_does_something_else_with_stay_dense() -> None:

@@ -88,8 +88,8 @@ def test_compressed_smollm2(tmp_path: Path) -> None:
     facts = json.loads(done.stdout.splitlines()[-1])
     print({name: value for name, value in facts.items() if name != "logits"}, dense_bytes)  # noqa: T201
     assert facts["packed"] == 211
-    # The file's pages, and nothing else.
-    assert facts["loaded"] < LARGEST_FILE * 1.25
+    # The file's pages, and little else.
+    assert facts["loaded"] < LARGEST_FILE * 1.5
     # What tensors hold is the layouts, which took the place of the file's pages, and the norms.
     assert facts["tensors"] < LARGEST_FILE * 1.1
     # Besides these there is what Inductor takes for a graph of this size.
