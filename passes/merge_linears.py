@@ -36,8 +36,10 @@ class MergeLinears(Pass):
         groups: dict[object, list[Match]] = defaultdict(list)
         for match in edit.packed_nodes():
             if not match["epilogue"]:
+                # What is packed in the model would be kept twice, merged with what is not.
+                is_stored = edit.weights.stored(match["weight"]) is not None
                 key = (match["x"], match["format"], match["activations"], match["bias"] is None)
-                groups[key].append(match)
+                groups[(*key, is_stored)].append(match)
         for group in groups.values():
             if len(group) < 2:
                 continue

@@ -105,6 +105,9 @@ class Prune(Rule[str]):
         binding = edit.binding(match["weight"])
         if match["weight"].target is prune_weight:
             raise Reject("pruned already")
+        stored = edit.weights.stored(match["weight"])
+        if stored is not None:
+            raise Reject(f"the model holds the weight packed as {stored}: prune it before")
         names = [leaf.name for leaf in binding.leaves()]
         for pattern, recipe in self._recipes().items():
             if any(fnmatchcase(name, pattern) for name in names):

@@ -12,15 +12,19 @@ from torch.nn import Module
 
 from sparsecompile.activations import quantize_activation
 from sparsecompile.bind import weight_function, writes_in_place
+from sparsecompile.codec import Codec
 from sparsecompile.codecs.float import Float
 from sparsecompile.codecs.integer import Int4, Int8
 from sparsecompile.compiler import Compiler
+from sparsecompile.compression import compress
 from sparsecompile.epilogue import MAX_OPERANDS, STEPS
 from sparsecompile.errors import (
     BuildError,
     CacheError,
+    FileError,
     OptionError,
     OrderingError,
+    PackedWeightError,
     PassError,
     RegistrationError,
     Reject,
@@ -28,10 +32,12 @@ from sparsecompile.errors import (
     SparseCompileError,
 )
 from sparsecompile.graph import Edit
+from sparsecompile.loading import load
 from sparsecompile.occupancy import Occupancy
 from sparsecompile.options import Options
-from sparsecompile.packed import Codec, Format, Packed, Structure
+from sparsecompile.packed import Format, Packed, Structure
 from sparsecompile.packed_node import PACKED, format_of, origins, packed_linear
+from sparsecompile.packed_tensor import PackedTensor
 from sparsecompile.pattern import Call, Match
 from sparsecompile.places import Places
 from sparsecompile.quantized_node import (
@@ -44,6 +50,7 @@ from sparsecompile.quantized_node import (
 from sparsecompile.registry import Component, Registry, default_registry
 from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report
 from sparsecompile.rule import Pass, Phase, Rule
+from sparsecompile.saving import save
 from sparsecompile.spec import KernelSpec, Schedule, Target
 from sparsecompile.spelling import LINEAR
 from sparsecompile.structures.bitmap import Bitmap
@@ -119,6 +126,7 @@ __all__ = [
     "Dense",
     "Edit",
     "Extern",
+    "FileError",
     "Float",
     "Format",
     "Fragment",
@@ -135,6 +143,8 @@ __all__ = [
     "Options",
     "OrderingError",
     "Packed",
+    "PackedTensor",
+    "PackedWeightError",
     "Pass",
     "PassError",
     "Phase",
@@ -152,9 +162,11 @@ __all__ = [
     "Target",
     "Template",
     "codec_of",
+    "compress",
     "default_registry",
     "explain",
     "format_of",
+    "load",
     "origins",
     "packed_linear",
     "quantize_activation",
@@ -162,6 +174,7 @@ __all__ = [
     "refresh",
     "register",
     "remember_codec",
+    "save",
     "weight_function",
     "writes_in_place",
 ]

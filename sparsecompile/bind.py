@@ -6,7 +6,7 @@ import inspect
 import operator
 import re
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -16,7 +16,9 @@ from torch.fx import GraphModule, Node
 from torch.nn import functional as F
 
 from sparsecompile.errors import Reject
-from sparsecompile.weights import Apply, Binding, Leaf
+from sparsecompile.packed import Format
+from sparsecompile.packed_tensor import PackedTensor
+from sparsecompile.weights import Apply, Binding, Leaf, live
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
@@ -114,10 +116,19 @@ class WeightView:
         module: a graph as Dynamo gives it, every parameter and buffer a placeholder.
         inputs: the placeholders' values: live Parameters, and whatever else.
         grad: whether gradients are enabled where the graph will run.
+        names: names of parameters by placeholder, for graphs that Dynamo did not make.
     """
 
-    def __init__(self, module: GraphModule, inputs: Sequence[Any], *, grad: bool) -> None:
+    def __init__(
+        self,
+        module: GraphModule,
+        inputs: Sequence[Any],
+        *,
+        grad: bool,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
         self.grad = grad
+        self._names = names or {}
         self._values: dict[Node, tuple[int, Any]] = {}
         placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
         for index, (node, value) in enumerate(zip(placeholders, inputs, strict=True)):
@@ -141,7 +152,7 @@ class WeightView:
 
     def name(self, node: Node) -> str:
         """Fully qualified name of the parameter behind a placeholder, else the node's own."""
-        return _source_name(node) or node.name
+        return self._names.get(node.name) or _source_name(node) or node.name
 
     def names(self, weight: object) -> str:
         """Names of the parameters that a weight is made of, for the report."""
@@ -160,6 +171,17 @@ class WeightView:
         if self._autocast:
             raise Reject("autocast is on: it changes the dtype of the linear at run time")
         return self._binding(node)
+
+    def stored(self, weight: Any) -> Format | None:
+        """How a weight, or what it is made of, is packed in the model; None where it is dense.
+
+        Raises:
+            Reject: it is not a frozen function of the model's own weights.
+        """
+        for tensor in live(self.binding(weight)):
+            if isinstance(tensor, PackedTensor):
+                return tensor.stored.format
+        return None
 
     def _binding(self, node: Any) -> Binding:
         if not isinstance(node, Node):
@@ -189,7 +211,7 @@ class WeightView:
             raise Reject(f"the weight is {type(tensor).__name__}, not a tensor")
         if not isinstance(tensor, torch.nn.Parameter) and _source_name(node) is None:
             raise Reject("the weight is an input of the model, not one of its parameters")
-        if type(tensor) not in (Tensor, torch.nn.Parameter):
+        if type(tensor) not in (Tensor, torch.nn.Parameter, PackedTensor):
             raise Reject(f"{name} is a tensor subclass, {type(tensor).__name__}")
         if tensor.layout != torch.strided:
             raise Reject(f"{name} has layout {tensor.layout}, not strided")

@@ -23,7 +23,8 @@ from sparsecompile.factory import EXAMPLE, FACTORY, fail, load_model
 from sparsecompile.tune_command import app as tune
 
 if TYPE_CHECKING:
-    from sparsecompile.packed import Codec, Structure
+    from sparsecompile.codec import Codec
+    from sparsecompile.packed import Structure
     from sparsecompile.report import Report
     from sparsecompile.rule import Pass
 
@@ -118,7 +119,8 @@ def explain(
 @app.command()
 def formats() -> None:
     """List the structures and codecs that formats are made of."""
-    from sparsecompile.packed import Codec, Structure
+    from sparsecompile.codec import Codec
+    from sparsecompile.packed import Structure
     from sparsecompile.registry import default_registry
 
     registry = default_registry()

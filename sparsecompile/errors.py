@@ -120,6 +120,39 @@ class CacheError(SparseCompileError, OSError):
         self.path = path
 
 
+class PackedWeightError(SparseCompileError, RuntimeError):
+    """A write into a packed weight.
+
+    Attributes:
+        operation: what would have written, such as `mul_`.
+        format: how the weight is packed.
+    """
+
+    def __init__(self, operation: str, format: str) -> None:
+        super().__init__(
+            f"{operation} would write into a weight that is packed as {format}: put another "
+            "parameter in its place, as load_state_dict(..., assign=True) does, and call "
+            "sparsecompile.compress(model) again"
+        )
+        self.operation = operation
+        self.format = format
+
+
+class FileError(SparseCompileError, ValueError):
+    """A file of packed weights that cannot be read.
+
+    Attributes:
+        path: the file.
+        tensor: name of the tensor at fault, empty where it is the file as a whole.
+    """
+
+    def __init__(self, path: Path, tensor: str, message: str) -> None:
+        what = f"{path}: {tensor}: {message}" if tensor else f"{path}: {message}"
+        super().__init__(f"{what}; write it again with sparsecompile.save")
+        self.path = path
+        self.tensor = tensor
+
+
 @contextmanager
 def unwrapped_by_dynamo() -> Iterator[None]:
     """Let a `SparseCompileError` pass through Dynamo as what it is.

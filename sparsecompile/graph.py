@@ -12,8 +12,9 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from sparsecompile.bind import WeightView, writes_in_place
+from sparsecompile.codec import Codec
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Codec, Format
+from sparsecompile.packed import Format
 from sparsecompile.packed_node import PACKED, packed_linear, remember_format
 from sparsecompile.pattern import Match, Target
 from sparsecompile.survey import Survey, survey, with_codec

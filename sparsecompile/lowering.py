@@ -16,12 +16,13 @@ from sparsecompile.graph import Edit
 from sparsecompile.ops import MAX_DENSE, arguments
 from sparsecompile.packed import Packed
 from sparsecompile.packed_node import format_of, origins
+from sparsecompile.packing import pack_binding
 from sparsecompile.pattern import Match
 from sparsecompile.problem import Problem, Trial
 from sparsecompile.runtime import Slot
 from sparsecompile.spec import KernelSpec
 from sparsecompile.template import Kernel, Lowering
-from sparsecompile.weights import evaluate, live, lossy
+from sparsecompile.weights import live, lossy
 
 ROWS = (1, 4, 8, 16, 64, 128, 256, 512)
 """The m at which kernels for any m are compared; each stands for those after the one before."""
@@ -147,7 +148,7 @@ def _packer(match: Match, edit: Edit) -> Callable[[], Packed]:
 
     def pack() -> Packed:
         with torch.no_grad():
-            return packed_format.pack(evaluate(binding, live(binding)))
+            return pack_binding(binding, live(binding), packed_format)
 
     return pack
 
@@ -166,6 +167,7 @@ def _has_dense(match: Match, edit: Edit) -> bool:
         format_of(match["format"]).codec.lossless
         and match["activations"] == "float"
         and not lossy(edit.binding(match["weight"]))
+        and edit.weights.stored(match["weight"]) is None
         and len(parts) <= MAX_DENSE
         and all(_is_view(part) for part in parts)
     )

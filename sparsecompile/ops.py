@@ -10,8 +10,12 @@ many bytes a weight takes); `bias` `[n]`; operands `[..., n]`, in the order of t
 `dense` parts `[n0, k]`, `[n1, k]`, ..., the dense weight for rows that the kernel leaves to torch's
 dense linear, None where it leaves none; `kernel` a `Kernel.key`. Returns `[..., n]` in x's dtype.
 
-`unpack(weight, like, n, k, kernel)`: the dense weight `[n, k]` that a layout stands for, in the
-dtype of `like`, which has to be the kernel's.
+`unpack(weight, like, n, k, kernel, first)`: `n` rows from `first` on of the dense weight that a
+layout stands for, `[n, k]`, in the dtype of `like`: the kernel's, or float32, in which every value
+is exact.
+
+`unpack_rows(weight, rows, like, n, k, kernel, first)`: those of these rows that `rows` names, int32
+or int64 from 0 to n - 1, `[*rows.shape, k]`.
 """
 
 from __future__ import annotations
@@ -35,7 +39,13 @@ _library.define(
     "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? operand0, Tensor? operand1, "
     "Tensor? dense0, Tensor? dense1, Tensor? dense2, int n, int kernel) -> Tensor"
 )
-_library.define("unpack(Tensor weight, Tensor like, int n, int k, int kernel) -> Tensor")
+_library.define(
+    "unpack(Tensor weight, Tensor like, int n, int k, int kernel, int first=0) -> Tensor"
+)
+_library.define(
+    "unpack_rows(Tensor weight, Tensor rows, Tensor like, int n, int k, int kernel, int first=0) "
+    "-> Tensor"
+)
 _library.define(
     "linear_with_grad(Tensor x, Tensor weight, Tensor? bias, Tensor? dense0, Tensor? dense1, "
     "Tensor? dense2, int n, int kernel) -> Tensor"
@@ -57,12 +67,21 @@ def _linear_fake(
     return x.new_empty((*x.shape[:-1], n))
 
 
-def _unpack_fake(weight: Tensor, like: Tensor, n: int, k: int, kernel: int) -> Tensor:
+def _unpack_fake(
+    weight: Tensor, like: Tensor, n: int, k: int, kernel: int, first: int = 0
+) -> Tensor:
     return like.new_empty((n, k))
+
+
+def _unpack_rows_fake(
+    weight: Tensor, rows: Tensor, like: Tensor, n: int, k: int, kernel: int, first: int = 0
+) -> Tensor:
+    return like.new_empty((*rows.shape, k))
 
 
 torch.library.register_fake(f"{NAMESPACE}::linear", _linear_fake, lib=_library)
 torch.library.register_fake(f"{NAMESPACE}::unpack", _unpack_fake, lib=_library)
+torch.library.register_fake(f"{NAMESPACE}::unpack_rows", _unpack_rows_fake, lib=_library)
 
 
 class _PackedLinear(torch.autograd.Function):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from sparsecompile.codec import Codec
+from sparsecompile.errors import Reject
 from sparsecompile.occupancy import Occupancy
 from sparsecompile.places import Places
 
@@ -75,6 +77,38 @@ class Structure(ABC):
         shape = (weight.shape[0], weight.shape[1])
         return _pad(weight, self.padded(shape)).reshape(-1)[self.positions(index, shape)]
 
+    def take(
+        self, index: Mapping[str, Tensor], shape: tuple[int, int], groups: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor] | None:
+        """Index tensors of some rows alone and the slots these have, `[s]` int64.
+
+        None where that cannot be had without the others.
+
+        Args:
+            index: of the whole weight.
+            shape: of the whole weight.
+            groups: which groups of `row_multiple` rows: `[g]` int64.
+        """
+        return None
+
+    def check_index(self, index: Mapping[str, Tensor], shape: tuple[int, int], slots: int) -> None:
+        """Return if tensors that were read from a file are the index of a weight of this shape.
+
+        Names and dtypes are right; sizes and contents may not be, and kernels do not look: a place
+        outside of the weight must not pass.
+
+        Raises:
+            Reject: they are not; the reason begins with the name of the tensor.
+        """
+        try:
+            places = self.positions(index, shape)
+        except (RuntimeError, IndexError) as error:
+            raise Reject(f"{next(iter(index), self.name)} cannot be read: {error}") from error
+        rows, columns = self.padded(shape)
+        inside = (places >= 0) & (places < rows * columns)
+        if places.numel() != slots or not bool(inside.all()) or places.unique().numel() != slots:
+            raise Reject(f"{next(iter(index), self.name)} does not name {slots} places")
+
     @abstractmethod
     def index_bits(self) -> sympy.Expr:
         """Bits of all index tensors in the symbols of `sparsecompile.costs`."""
@@ -110,78 +144,6 @@ def _pad(weight: Tensor, shape: tuple[int, int]) -> Tensor:
     if (n, k) == shape:
         return weight.contiguous()
     return torch.nn.functional.pad(weight, (0, shape[1] - k, 0, shape[0] - n))
-
-
-class Codec(ABC):
-    """How kept values are stored.
-
-    The contract, held by `sparsecompile.testing`:
-
-    - `check` raises `Reject` for a weight with values that cannot be stored, and `encode` stores
-      the values of every other one;
-    - `decode(encode(v)) == v` when `lossless`, else it is within `error_bound` of `v`, and
-      encoding what `decode` gives in float32 gives the same bytes again;
-    - the bits of the value tensors are exactly `value_bits()`.
-    """
-
-    family: ClassVar[str]
-    lossless: ClassVar[bool]
-
-    @property
-    def name(self) -> str:
-        """Name with parameters, such as `int8[group=128]`; unique in a registry."""
-        return self.family
-
-    @classmethod
-    def parse(cls, parameters: str) -> Codec:
-        """Make an instance from the text between the brackets of a name.
-
-        Raises:
-            ValueError: the text does not fit this family.
-        """
-        if parameters:
-            raise ValueError(f"{cls.family} takes no parameters")
-        return cls()
-
-    def check(self, weight: Tensor) -> None:  # noqa: B027 - most codecs store every value
-        """Return if every value of the dense weight `[n, k]` can be stored.
-
-        Raises:
-            Reject: one cannot; the reason names its place.
-        """
-
-    @abstractmethod
-    def encode(self, values: Tensor, places: Places) -> dict[str, Tensor]:
-        """Value tensors for `values` `[slots]` (float32, bfloat16 or float16).
-
-        Args:
-            values: of a weight that `check` lets pass.
-            places: row and column of every slot, for scales that belong to them.
-        """
-
-    @abstractmethod
-    def decode(self, tensors: Mapping[str, Tensor], places: Places, dtype: torch.dtype) -> Tensor:
-        """The values `[slots]` that `tensors` stand for, rounded to `dtype`; exact in float32."""
-
-    def error_bound(self, tensors: Mapping[str, Tensor], places: Places) -> Tensor:
-        """How far `decode` in float32 may be from what was encoded: `[slots]` float32, or `[]`."""
-        return torch.zeros(())
-
-    @abstractmethod
-    def value_bits(self, dtype: torch.dtype) -> sympy.Expr:
-        """Bits of all value tensors in the symbols of `sparsecompile.costs`."""
-
-    def __eq__(self, other: object) -> bool:
-        """Same class and name."""
-        return type(self) is type(other) and self.name == str(other)
-
-    def __hash__(self) -> int:
-        """By name."""
-        return hash(self.name)
-
-    def __str__(self) -> str:
-        """The name."""
-        return self.name
 
 
 @dataclass(frozen=True)
@@ -256,6 +218,42 @@ class Packed:
     def places(self) -> Places:
         """Where the slots are."""
         return Places(self.format.structure, self.index, self.shape)
+
+    def to(self, dtype: torch.dtype) -> Packed:
+        """For a weight of another dtype: rounded where the codec is lossless, else the same."""
+        codec, places = self.format.codec, self.places
+        values = self.values
+        if codec.lossless:
+            values = codec.encode(codec.decode(values, places, dtype), places)
+        return Packed(self.format, self.shape, dtype, self.slots, self.index, values)
+
+    def take(self, groups: Tensor) -> Packed | None:
+        """Some groups of `row_multiple` rows, `[g]` int64, as a weight of their own.
+
+        The last group of a ragged weight gets rows of zeros. None where structure or codec cannot
+        tell rows apart.
+        """
+        structure, codec = self.format.structure, self.format.codec
+        taken = structure.take(self.index, self.shape, groups)
+        if taken is None:
+            return None
+        index, slots = taken
+        rows = groups[:, None] * structure.row_multiple + torch.arange(structure.row_multiple)
+        rows = rows.reshape(-1).clamp(max=max(self.shape[0] - 1, 0))
+        values = codec.take(self.values, slots, rows)
+        if values is None:
+            return None
+        shape = (rows.numel(), self.shape[1])
+        return Packed(self.format, shape, self.dtype, slots.numel(), index, values)
+
+    def rows(self, rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Rows `[r]` int64 of the dense weight, `[r, k]`, without unpacking the others."""
+        multiple = self.format.structure.row_multiple
+        groups, place = torch.unique(rows // multiple, return_inverse=True)
+        part = self.take(groups)
+        if part is None:
+            return self.unpack(dtype)[rows]
+        return part.unpack(dtype)[place * multiple + rows % multiple]
 
     def unpack(self, dtype: torch.dtype | None = None) -> Tensor:
         """The dense weight `[n, k]`: `zeros.flatten()[positions] = values`.

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from sparsecompile.activations import quantize_activation
 from sparsecompile.bind import weight_function
-from sparsecompile.packed import Codec, Format
+from sparsecompile.codec import Codec
+from sparsecompile.packed import Format
 from sparsecompile.packed_node import format_of, remember_format
 from sparsecompile.pattern import Call
 from sparsecompile.structures.dense import Dense

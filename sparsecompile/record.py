@@ -113,6 +113,7 @@ def _choice(lowering: Lowering, kernel: Kernel) -> KernelChoice:
         kernel.sources[0].name,
         tuple(map(str, kernel.ranges)),
         lowering.reason,
+        kernel.layout,
     )
 
 

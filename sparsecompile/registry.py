@@ -10,8 +10,9 @@ from importlib import import_module, metadata
 from types import ModuleType
 from typing import TypeVar
 
+from sparsecompile.codec import Codec
 from sparsecompile.errors import RegistrationError
-from sparsecompile.packed import Codec, Format, Structure
+from sparsecompile.packed import Format, Structure
 from sparsecompile.rule import Pass
 from sparsecompile.template import Codegen, Extern, Fragment, Template
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ class KernelChoice:
         source: name of the generated source, a key of `Report.sources`.
         ranges: which function serves which m, such as `m <= 8: sc_linear_decode`.
         reason: what the choice rests on.
+        layout: name of the layout that it reads.
     """
 
     spec: str
@@ -35,6 +36,7 @@ class KernelChoice:
     source: str
     ranges: tuple[str, ...] = ()
     reason: str = ""
+    layout: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def _outcome(node: NodeReport) -> NodeReport:
     """What recompiles of one linear have in common: all but places and measurements."""
     kernel = node.kernel
     if kernel is not None:
-        kernel = KernelChoice(kernel.spec, kernel.template, "", "")
+        kernel = KernelChoice(kernel.spec, kernel.template, "", "", layout=kernel.layout)
     return replace(
         node,
         graph=0,
@@ -107,6 +109,12 @@ def _outcome(node: NodeReport) -> NodeReport:
         problem="",
         chosen_by="",
     )
+
+
+def _layout(node: NodeReport) -> Hashable:
+    """What is equal for nodes that read one layout of a weight."""
+    layout = node.kernel.layout if node.kernel is not None else ""
+    return (node.weight, node.format, layout, frozenset(node.merged_with))
 
 
 def _packed_last(node: NodeReport) -> bool:
@@ -182,8 +190,13 @@ class Report:
 
     @property
     def packed_bytes(self) -> int:
-        """Bytes of the same weights as the compiled model reads them."""
-        return sum(node.packed_bytes for node in self._weights())
+        """Bytes of the same weights as compiled graphs read them, a layout counted once.
+
+        Graphs that read a weight in several layouts keep all of them.
+        """
+        dense = {n.weight: n.packed_bytes for n in self._weights() if not n.packed}
+        layouts = {_layout(n): n.packed_bytes for n in self.nodes if n.packed}
+        return sum(dense.values()) + sum(layouts.values())
 
     def _weights(self) -> tuple[NodeReport, ...]:
         return tuple({node.weight: node for node in sorted(self.nodes, key=_packed_last)}.values())

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from sparsecompile.errors import Reject
 from sparsecompile.ops import HEADER_BYTES
+from sparsecompile.packing import pack_binding, stored_parts
+from sparsecompile.stored import Part
 from sparsecompile.template import Kernel
 from sparsecompile.weights import PACK_CACHE, Binding, Fresh
 
@@ -48,14 +50,21 @@ class Slot:
     def layout(self, tensors: Sequence[Tensor]) -> Fresh[Layout]:
         """The layout for the live tensors of the binding's leaves, packed now unless it is fresh.
 
+        Weights that are packed in the model keep this layout in place of what it is made of.
+
         Raises:
             Reject: the weight no longer has the kernel's format.
         """
         kernel = self.kernel
         purpose = ("layout", kernel.spec.format, kernel.layout)
 
-        def make(weight: Tensor) -> Layout:
-            return Layout.of(kernel.prepack(kernel.spec.format.pack(weight)))
+        def make() -> Layout:
+            layout = kernel.prepack(pack_binding(self.binding, tensors, kernel.spec.format))
+            first = 0
+            for part in stored_parts(self.binding, tensors):
+                part.adopt(Part(layout, kernel.key, first))
+                first += part.shape[0]
+            return Layout.of(layout)
 
         return PACK_CACHE.get(self.binding, tensors, purpose, make)
 

@@ -6,9 +6,10 @@ import re
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+from sparsecompile.codec import Codec
 from sparsecompile.errors import OptionError
 from sparsecompile.options import Options
-from sparsecompile.packed import Codec, Format, Structure
+from sparsecompile.packed import Format, Structure
 from sparsecompile.registry import Registry
 from sparsecompile.rule import Pass, order
 from sparsecompile.spec import ISA_LEVELS, Target

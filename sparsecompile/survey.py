@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 from torch import Tensor
 
+from sparsecompile.codec import Codec
 from sparsecompile.errors import Reject
 from sparsecompile.occupancy import Occupancy
-from sparsecompile.packed import Codec, Format
+from sparsecompile.packed import Format
+from sparsecompile.packed_tensor import PackedTensor
+from sparsecompile.packing import stored_parts
 from sparsecompile.spec import KernelSpec
 from sparsecompile.structures.dense import Dense
 from sparsecompile.template import Device
-from sparsecompile.weights import PACK_CACHE, Binding, live
+from sparsecompile.weights import PACK_CACHE, Binding, evaluate, live
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,46 @@ def survey(
     Raises:
         Reject: the weight cannot be looked at.
     """
+    tensors = live(binding)
+    if any(isinstance(tensor, PackedTensor) for tensor in tensors):
+        return _survey_stored(binding, tensors, formats, device, activations)
     purpose = ("survey", formats, device, device.registry.revision, activations)
-    look = partial(_look, formats, device, activations)
-    return PACK_CACHE.get(binding, live(binding), purpose, look).value
+
+    def look() -> Survey:
+        return _look(formats, device, activations, evaluate(binding, tensors))
+
+    return PACK_CACHE.get(binding, tensors, purpose, look).value
+
+
+def _survey_stored(
+    binding: Binding,
+    tensors: tuple[Tensor, ...],
+    formats: tuple[Format, ...],
+    device: Device,
+    activations: str,
+) -> Survey:
+    """What a weight is that is packed in the model: places without a slot count as its zeros.
+
+    Raises:
+        Reject: it cannot be taken as it is.
+    """
+    parts = stored_parts(binding, tensors)
+    if len(parts) != 1:
+        raise Reject(f"the graph computes {binding} of a weight that is packed in the model")
+    (stored,) = parts
+    asked = {f.codec for f in formats}
+    if asked and not any(codec.lossless for codec in asked) and stored.format.codec not in asked:
+        raise Reject(f"the model holds the weight packed as {stored.format}")
+    device.check(KernelSpec(stored.format, stored.dtype, activations=activations))
+    size, slots = stored.shape[0] * stored.shape[1], stored.slots
+    return Survey(
+        stored.shape,
+        str(stored.dtype).removeprefix("torch."),
+        size * stored.dtype.itemsize,
+        max(0.0, 1 - slots / size) if size else 0.0,
+        (Finding(str(stored.format), stored.format.nbytes(stored.shape, slots, stored.dtype)),),
+        stored.format,
+    )
 
 
 def _look(formats: tuple[Format, ...], device: Device, activations: str, dense: Tensor) -> Survey:

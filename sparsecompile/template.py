@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from sparsecompile.packed import Codec, Packed, Structure
+from sparsecompile.codec import Codec
+from sparsecompile.packed import Packed, Structure
 from sparsecompile.problem import Contents, Problem, Trial
 from sparsecompile.spec import KernelSpec, Schedule, Target, digest
 

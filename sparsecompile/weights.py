@@ -174,15 +174,15 @@ class PackCache:
         binding: Binding,
         tensors: Iterable[Tensor],
         purpose: Hashable,
-        make: Callable[[Tensor], T],
+        make: Callable[[], T],
     ) -> Fresh[T]:
-        """`make(weight)`, or what it gave before while the live tensors have not changed.
+        """`make()`, or what it gave before while the live tensors have not changed.
 
         Args:
             binding: the weight.
             tensors: the live tensors of `binding.leaves()`, in order.
             purpose: what is made; a weight has one value for each.
-            make: called with the dense weight.
+            make: makes it of these live tensors; called without gradients.
         """
         leaves = tuple(tensors)
         key = (_key(binding, leaves), purpose)
@@ -192,7 +192,7 @@ class PackCache:
             if found is None or not found.matches(leaves):
                 stamps = tuple(map(Stamp.of, leaves))
                 with torch.no_grad():
-                    found = Fresh(make(evaluate(binding, leaves)), stamps)
+                    found = Fresh(make(), stamps)
                 entries[key] = found
             return found
 

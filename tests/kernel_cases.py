@@ -14,8 +14,9 @@ from typing import TypeVar
 import torch
 
 from sparsecompile.activations import ACTIVATIONS
+from sparsecompile.codec import Codec
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Codec, Format, Structure
+from sparsecompile.packed import Format, Structure
 from sparsecompile.registry import default_registry
 from sparsecompile.spec import KernelSpec, Schedule, Target
 from sparsecompile.template import Template

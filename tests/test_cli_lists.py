@@ -10,9 +10,10 @@ import torch
 from typer.testing import CliRunner, Result
 
 from sparsecompile.cli import app
+from sparsecompile.codec import Codec
 from sparsecompile.codegen.cpp import machine
 from sparsecompile.codegen.cpp.machine import Machine
-from sparsecompile.packed import Codec, Structure
+from sparsecompile.packed import Structure
 from sparsecompile.registry import default_registry
 from sparsecompile.rule import Pass, order
 

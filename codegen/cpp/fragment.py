@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import torch
 
+from sparsecompile.codec import Codec
 from sparsecompile.errors import RegistrationError, Reject
-from sparsecompile.packed import Codec, Structure
+from sparsecompile.packed import Structure
 from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec
 from sparsecompile.template import Fragment

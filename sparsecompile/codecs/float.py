@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sparsecompile.packed import Codec
+from sparsecompile.codec import Codec
 from sparsecompile.places import Places
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class Float(Codec):
     def decode(self, tensors: Mapping[str, Tensor], places: Places, dtype: torch.dtype) -> Tensor:
         """The values."""
         return tensors["values"].to(dtype)
+
+    def take(self, tensors: Mapping[str, Tensor], slots: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        """The values."""
+        return {"values": tensors["values"][slots]}
 
     def value_bits(self, dtype: torch.dtype) -> sympy.Expr:
         """16 or 32 bits a slot."""

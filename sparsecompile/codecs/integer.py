@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from sparsecompile.codec import Codec
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Codec
 from sparsecompile.places import Places
 from sparsecompile.structures.bits import pack_codes, unpack_codes
 
@@ -103,6 +103,30 @@ class SymmetricInteger(Codec):
         """Half a scale."""
         return tensors["scales"].reshape(-1).float()[places.groups(self.group)] / 2
 
+    def take(self, tensors: Mapping[str, Tensor], slots: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        """Integers of the slots and scales of the rows."""
+        return {"values": self._take(tensors["values"], slots), "scales": tensors["scales"][rows]}
+
+    def check_values(
+        self, tensors: Mapping[str, Tensor], shape: tuple[int, int], slots: int
+    ) -> None:
+        """Return if integers are from `-largest` to `largest` and scales finite and above zero.
+
+        Raises:
+            Reject: they are not.
+        """
+        values, scales = tensors["values"], tensors["scales"]
+        (n, k), size = shape, self._size(slots)
+        count = 1 if self.group is None else -(-k // self.group)
+        if values.shape != (size,):
+            raise Reject(f"values has shape {tuple(values.shape)}, [{size}] is needed")
+        if scales.shape != (n, count):
+            raise Reject(f"scales has shape {tuple(scales.shape)}, [{n}, {count}] is needed")
+        if not bool(((scales > 0) & scales.isfinite()).all()):
+            raise Reject("scales holds one that is not finite and above zero")
+        if not self._are_integers(values, slots):
+            raise Reject(f"values holds one outside of -{self.largest} to {self.largest}")
+
     def scale_bits(self) -> sympy.Expr:
         """16 bits a group."""
         import sympy
@@ -118,6 +142,18 @@ class SymmetricInteger(Codec):
     @abstractmethod
     def _load(self, values: Tensor, slots: int) -> Tensor:
         """`values` as integers `[slots]` int8."""
+
+    @abstractmethod
+    def _take(self, values: Tensor, slots: Tensor) -> Tensor:
+        """`values` of some slots `[s]` int64 alone."""
+
+    @abstractmethod
+    def _size(self, slots: int) -> int:
+        """How many elements `values` has."""
+
+    @abstractmethod
+    def _are_integers(self, values: Tensor, slots: int) -> bool:
+        """Whether `values` of the right size hold integers from `-largest` to `largest` only."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +174,15 @@ class Int8(SymmetricInteger):
 
     def _load(self, values: Tensor, slots: int) -> Tensor:
         return values
+
+    def _take(self, values: Tensor, slots: Tensor) -> Tensor:
+        return values[slots]
+
+    def _size(self, slots: int) -> int:
+        return slots
+
+    def _are_integers(self, values: Tensor, slots: int) -> bool:
+        return not bool((values == -128).any())
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +209,18 @@ class Int4(SymmetricInteger):
 
     def _load(self, values: Tensor, slots: int) -> Tensor:
         return unpack_codes(values.unsqueeze(0), 4, slots).squeeze(0).view(torch.int8) - 8
+
+    def _take(self, values: Tensor, slots: Tensor) -> Tensor:
+        codes = (values[slots >> 1] >> ((slots & 1) * 4).to(torch.uint8)) & 15
+        return pack_codes(codes.unsqueeze(0), 4).squeeze(0)
+
+    def _size(self, slots: int) -> int:
+        return -(-slots // 2)
+
+    def _are_integers(self, values: Tensor, slots: int) -> bool:
+        whole = values[: slots // 2]
+        last = values[-1] & 15 if slots % 2 else 1
+        return not bool(((whole & 15 == 0) | (whole >> 4 == 0)).any()) and bool(last)
 
 
 COMPONENTS = tuple(codec(group) for codec in (Int8, Int4) for group in (None, 32, 64, 128))

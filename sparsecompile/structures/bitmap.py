@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sparsecompile.errors import Reject
 from sparsecompile.occupancy import Occupancy
 from sparsecompile.packed import Structure
 from sparsecompile.structures.bits import pack_bits, unpack_bits
-from sparsecompile.structures.csr import row_offsets, unstructured_mask
+from sparsecompile.structures.csr import (
+    check_offsets,
+    row_offsets,
+    take_stretches,
+    unstructured_mask,
+)
 
 if TYPE_CHECKING:
     import sympy
@@ -42,6 +48,31 @@ class Bitmap(Structure):
     def gather(self, weight: Tensor, index: Mapping[str, Tensor]) -> Tensor:
         """`weight[bits]`, without the list of places."""
         return torch.masked_select(weight, unpack_bits(index["bits"], weight.shape[1]))
+
+    def take(
+        self, index: Mapping[str, Tensor], shape: tuple[int, int], groups: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """A row of bits and a stretch of values a row."""
+        offsets, slots = take_stretches(index["row_offsets"], groups)
+        return {"bits": index["bits"][groups], "row_offsets": offsets}, slots
+
+    def check_index(self, index: Mapping[str, Tensor], shape: tuple[int, int], slots: int) -> None:
+        """Return if the offsets count the bits, and none stands behind the last column.
+
+        Raises:
+            Reject: they do not.
+        """
+        (n, k), bits, offsets = shape, index["bits"], index["row_offsets"]
+        check_offsets("row_offsets", offsets, n, slots)
+        if bits.shape != (n, -(-k // 8)):
+            raise Reject(f"bits has shape {tuple(bits.shape)}, [{n}, {-(-k // 8)}] is needed")
+        if k % 8 and bool((bits[:, -1] >> k % 8).any()):
+            raise Reject(f"bits has some set behind column {k - 1}")
+        counts = torch.zeros(n, dtype=torch.int64)
+        for bit in range(8):
+            counts += (bits >> bit & 1).sum(1)
+        if not torch.equal(counts, offsets.diff().long()):
+            raise Reject("bits has other counts than row_offsets")
 
     def index_bits(self) -> sympy.Expr:
         """One bit a weight, rows padded to bytes, and an int32 a row."""

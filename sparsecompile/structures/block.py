@@ -12,7 +12,13 @@ from torch import Tensor
 from sparsecompile.errors import Reject
 from sparsecompile.occupancy import Occupancy
 from sparsecompile.packed import Structure
-from sparsecompile.structures.csr import check_share, row_offsets
+from sparsecompile.structures.csr import (
+    check_columns,
+    check_offsets,
+    check_share,
+    row_offsets,
+    take_stretches,
+)
 
 if TYPE_CHECKING:
     import sympy
@@ -99,6 +105,28 @@ class Block(Structure):
         corner = rows * self.height * stride + index["col"].long() * self.width
         inside = torch.arange(self.height)[:, None] * stride + torch.arange(self.width)
         return (corner[:, None] + inside.reshape(-1)).reshape(-1)
+
+    def take(
+        self, index: Mapping[str, Tensor], shape: tuple[int, int], groups: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """A stretch of blocks a block row."""
+        crow, blocks = take_stretches(index["crow"], groups)
+        size = self.height * self.width
+        slots = (blocks[:, None] * size + torch.arange(size)).reshape(-1)
+        return {"crow": crow, "col": index["col"][blocks]}, slots
+
+    def check_index(self, index: Mapping[str, Tensor], shape: tuple[int, int], slots: int) -> None:
+        """Return if blocks ascend in every block row and lie in the weight.
+
+        Raises:
+            Reject: they do not.
+        """
+        rows, columns = self._grid(shape)
+        blocks, rest = divmod(slots, self.height * self.width)
+        if rest:
+            raise Reject(f"values has {slots} slots, no whole {self.height}x{self.width} blocks")
+        check_offsets("crow", index["crow"], rows, blocks)
+        check_columns(index["crow"], index["col"], columns, blocks)
 
     def index_bits(self) -> sympy.Expr:
         """An int32 a block and an int32 a block row."""

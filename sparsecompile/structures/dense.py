@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sparsecompile.errors import Reject
 from sparsecompile.occupancy import Occupancy
 from sparsecompile.packed import Structure
 
@@ -38,6 +39,21 @@ class Dense(Structure):
     def gather(self, weight: Tensor, index: Mapping[str, Tensor]) -> Tensor:
         """The weight itself."""
         return weight.reshape(-1).clone()
+
+    def take(
+        self, index: Mapping[str, Tensor], shape: tuple[int, int], groups: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """`k` slots a row."""
+        return {}, (groups[:, None] * shape[1] + torch.arange(shape[1])).reshape(-1)
+
+    def check_index(self, index: Mapping[str, Tensor], shape: tuple[int, int], slots: int) -> None:
+        """Return if there is a slot for every place.
+
+        Raises:
+            Reject: there are more or fewer.
+        """
+        if slots != shape[0] * shape[1]:
+            raise Reject(f"values has {slots} slots, {shape[0] * shape[1]} are needed")
 
     def index_bits(self) -> sympy.Expr:
         """Zero."""

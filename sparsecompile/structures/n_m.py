@@ -131,6 +131,37 @@ class NM(Structure):
         pairs = torch.stack((codes & 3, codes >> 2), 1)
         return torch.gather(weight.reshape(-1, 4), 1, pairs).reshape(-1)
 
+    def take(
+        self, index: Mapping[str, Tensor], shape: tuple[int, int], groups: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """A row of codes and equally many slots a row."""
+        count = self.padded(shape)[1] // self.m * self.n
+        slots = groups[:, None] * count + torch.arange(count)
+        return {"codes": index["codes"][groups]}, slots.reshape(-1)
+
+    def check_index(self, index: Mapping[str, Tensor], shape: tuple[int, int], slots: int) -> None:
+        """Return if every code stands for n of m columns.
+
+        Raises:
+            Reject: one does not.
+        """
+        rows, groups = shape[0], self.padded(shape)[1] // self.m
+        codes, width = index["codes"], -(-groups * self.code_bits // 8)
+        if codes.shape != (rows, width):
+            raise Reject(f"codes has shape {tuple(codes.shape)}, [{rows}, {width}] is needed")
+        if slots != rows * groups * self.n:
+            raise Reject(f"codes stand for {rows * groups * self.n} slots, not {slots}")
+        for part in codes.split(max(1, 2**20 // max(groups, 1))):
+            if not bool(self._are_codes(self._load(part, groups)).all()):
+                raise Reject(f"codes holds one that stands for no {self.n} of {self.m} columns")
+
+    def _are_codes(self, codes: Tensor) -> Tensor:
+        if self.coding == "positions":
+            return torch.bitwise_and(codes, 3) < codes >> 2
+        if self.coding == "rank":
+            return codes < len(_all_masks(self.n, self.m))
+        return _count_bits(codes, self.m) == self.n
+
     def index_bits(self) -> sympy.Expr:
         """One code a group, rows padded to bytes."""
         import sympy
@@ -182,7 +213,8 @@ class NM(Structure):
         if self.code_bits <= 8:
             return unpack_codes(codes, self.code_bits, groups).long()
         word = torch.int16 if self.code_bits == 16 else torch.int32
-        return torch.bitwise_and(codes.view(word).long(), 2**self.code_bits - 1)
+        words = codes.reshape(-1).view(word).view(codes.shape[0], groups).long()
+        return torch.bitwise_and(words, 2**self.code_bits - 1)
 
 
 def _first_above(counts: Tensor, limit: int) -> tuple[int, int, int]:

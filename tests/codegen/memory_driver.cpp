@@ -94,8 +94,13 @@ void check(const void* layout, int64_t threads) {
   const auto& header = *static_cast<const SCLayoutHeader*>(layout);
   Numbers dense(header.n * header.k);
   dense.forget();
-  sc_unpack(layout, dense.memory, threads);
+  sc_unpack(layout, 0, header.n, 0, dense.memory, threads);
   dense.check("the dense weight", 0);
+  const int64_t first = header.n / 3, rows = (header.n - first) / 2;
+  Numbers part(rows * header.k);
+  part.forget();
+  sc_unpack(layout, first, rows, 0, part.memory, threads);
+  part.check("rows of the dense weight", 0);
   if (header.n == 0) return;
   for (const Function& function : functions)
     for (const int64_t m : {1, 2, 3, 5, 8, 9, 17, 33, 40, 70})

@@ -115,9 +115,14 @@ def test_refuses_other_kernels_and_layouts(
 def test_refuses_to_unpack_to_another_shape_or_dtype(case: Case) -> None:
     unpack = torch.ops.sparsecompile.unpack
     with pytest.raises(
-        RuntimeError, match=r"unpack to \[24, 41\], the packed weight is \[24, 40\]"
+        RuntimeError, match=r"unpack to \[24, 41\] from row 0, the packed weight is \[24, 40\]"
     ):
         unpack(case.layout, case.weight, N, K + 1, case.kernel.key)
+    with pytest.raises(RuntimeError, match=r"unpack to \[24, 40\] from row 1, the packed"):
+        unpack(case.layout, case.weight, N, K, case.kernel.key, 1)
+    rows = (case.layout, torch.tensor([0, N]), case.weight, N, K, case.kernel.key)
+    with pytest.raises(IndexError, match="row 24 of 24"):
+        torch.ops.sparsecompile.unpack_rows(*rows)
     with pytest.raises(RuntimeError, match="unpack like Half, the packed weight is Float"):
         unpack(case.layout, case.weight.half(), N, K, case.kernel.key)
 
@@ -141,6 +146,8 @@ def test_torch_finds_nothing_wrong_with_an_epilogue_and_unpack(fused: Case) -> N
     torch.library.opcheck(torch.ops.sparsecompile.linear.default, args)
     unpack = (fused.layout, fused.weight, N, K, fused.kernel.key)
     torch.library.opcheck(torch.ops.sparsecompile.unpack.default, unpack)
+    rows = (fused.layout, torch.tensor([3, 1]), fused.weight, N, K, fused.kernel.key)
+    torch.library.opcheck(torch.ops.sparsecompile.unpack_rows.default, rows)
 
 
 @pytest.mark.parametrize("lead", [(5,), (2, 3)])

@@ -17,6 +17,7 @@ from kernel_cases import (
     cases_in_turn,
     supports,
 )
+from torch import Tensor
 
 from sparsecompile.codegen.cpp.epilogues import EXPRESSIONS
 from sparsecompile.epilogue import STEPS
@@ -49,10 +50,21 @@ def functions(kernel: Kernel) -> list[tuple[str, int | None]]:
 
 
 def check_unpack(kernel: Kernel, packed: Packed) -> None:
-    n, k = packed.shape
-    like = torch.empty(0, dtype=packed.dtype)
-    dense = torch.ops.sparsecompile.unpack(kernel.prepack(packed), like, n, k, kernel.key)
-    assert torch.equal(dense.view(torch.uint8), packed.unpack().view(torch.uint8))
+    (n, k), layout = packed.shape, kernel.prepack(packed)
+    op, op_rows = torch.ops.sparsecompile.unpack, torch.ops.sparsecompile.unpack_rows
+    for dtype in dict.fromkeys((packed.dtype, torch.float32)):
+        like, want = torch.empty(0, dtype=dtype), packed.unpack(dtype)
+        assert same_bits(op(layout, like, n, k, kernel.key), want)
+        first, rows = n // 3, n - n // 3 - n // 5
+        assert same_bits(op(layout, like, rows, k, kernel.key, first), want[first : first + rows])
+        if rows:
+            some = torch.tensor([[rows - 1, 0], [rows // 2, 0]])
+            got = op_rows(layout, some, like, rows, k, kernel.key, first)
+            assert same_bits(got, want[first : first + rows][some])
+
+
+def same_bits(got: Tensor, want: Tensor) -> bool:
+    return torch.equal(got.view(torch.uint8), want.contiguous().view(torch.uint8))
 
 
 def check_laws(

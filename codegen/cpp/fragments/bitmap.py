@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from sparsecompile.codec import Codec
 from sparsecompile.codegen.cpp.fragment import CppFragment
-from sparsecompile.packed import Codec, Structure
+from sparsecompile.packed import Structure
 from sparsecompile.spec import KernelSpec
 
 TEXT = """\

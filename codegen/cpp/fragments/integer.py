@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from sparsecompile.codec import Codec
 from sparsecompile.codecs.integer import SymmetricInteger
 from sparsecompile.codegen.cpp.fragment import Codes, CppFragment
-from sparsecompile.packed import Codec, Structure
+from sparsecompile.packed import Structure
 from sparsecompile.spec import KernelSpec
 
 ROW_SCALES = """\

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from math import comb
 
+from sparsecompile.codec import Codec
 from sparsecompile.codegen.cpp.fragment import CppFragment
-from sparsecompile.packed import Codec, Structure
+from sparsecompile.packed import Structure
 from sparsecompile.spec import KernelSpec
 from sparsecompile.structures.n_m import NM
 

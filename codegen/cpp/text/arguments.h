@@ -30,4 +30,7 @@ struct SCLinearArguments {
 using SCLinear = void (*)(const SCLinearArguments*);
 // Bytes of workspace that any function of a kernel wants.
 using SCWorkspace = int64_t (*)(const void* weight, int64_t m, int64_t threads);
-using SCUnpack = void (*)(const void* weight, void* dense, int64_t threads);
+// Rows [first, first + rows) of the dense weight as `dense` [rows, k], in the dtype of x, or in
+// float32 where they are wanted as exact as they are multiplied.
+using SCUnpack = void (*)(const void* weight, int64_t first, int64_t rows, int64_t in_float32,
+                          void* dense, int64_t threads);

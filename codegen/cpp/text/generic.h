@@ -244,18 +244,29 @@ SC_EXPORT void sc_linear_decode(const SCLinearArguments* arguments) {
   });
 }
 
-// The dense weight [n, k], bit for bit.
-SC_EXPORT void sc_unpack(const void* layout, void* dense, int64_t threads) {
-  const Weight w(layout);
-  Element* out = static_cast<Element*>(dense);
-  std::memset(dense, 0, sizeof(Element) * w.n * w.k);
+namespace {
+
+template <class Out>
+void unpack(const Weight& w, int64_t first, int64_t rows, Out* dense, int64_t threads) {
+  std::memset(dense, 0, sizeof(Out) * rows * w.k);
   parallel(threads, [&](int64_t thread, int64_t of) {
-    const Range rows = share(w.n, thread, of);
-    for (int64_t row = rows.begin; row < rows.end; ++row) {
+    const Range part = share(rows, thread, of);
+    for (int64_t row = first + part.begin; row < first + part.end; ++row) {
+      Out* out = dense + (row - first) * w.k;
       int64_t cursor = first_slot(w, row);
       visit_row(w, row, cursor, 0, w.k, [&](auto, int64_t column, int64_t slot) SC_INLINED {
-        if (column < w.k) out[row * w.k + column] = from_float<Element>(decode(w, row, column, slot));
+        if (column < w.k) out[column] = from_float<Out>(decode(w, row, column, slot));
       });
     }
   });
+}
+
+}  // namespace
+
+// Rows of the dense weight, bit for bit.
+SC_EXPORT void sc_unpack(const void* layout, int64_t first, int64_t rows, int64_t in_float32,
+                         void* dense, int64_t threads) {
+  const Weight w(layout);
+  if (in_float32) return unpack(w, first, rows, static_cast<float*>(dense), threads);
+  unpack(w, first, rows, static_cast<Element*>(dense), threads);
 }

@@ -60,8 +60,9 @@ SC_INLINE __m512 floats_of(__m512i codes, int column) {
   }
 }
 
-inline Element element_of(const Strips&, Code value, int64_t, int64_t) {
-  return bit_cast<Element>(value);
+template <class Out>
+inline Out element_of(const Strips&, Code value, int64_t, int64_t) {
+  return convert<Out>(bit_cast<Element>(value));
 }
 
 inline void write_scales(const Weight&, int64_t, bfloat16*) {}

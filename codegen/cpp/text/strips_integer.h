@@ -3,10 +3,11 @@
 
 namespace {
 
-inline Element element_of(const Strips& w, Code value, int64_t row, int64_t column) {
+template <class Out>
+inline Out element_of(const Strips& w, Code value, int64_t row, int64_t column) {
   const bfloat16* scales = w.strip_scales(row / strip_rows) + column / group_step * strip_rows;
   const float integer = static_cast<float>(static_cast<int>(value) - cut);
-  return from_float<Element>(integer * to_float(scales[row % strip_rows]));
+  return from_float<Out>(integer * to_float(scales[row % strip_rows]));
 }
 
 // Scales of a strip, lanes side by side; lanes without a row have none.

@@ -172,14 +172,15 @@ SC_EXPORT void sc_prepack(const void* canonical, const int64_t* sizes, void* out
   });
 }
 
-// The dense weight [n, k], bit for bit.
-SC_EXPORT void sc_unpack(const void* layout, void* dense, int64_t threads) {
-  const Strips w(layout);
-  Element* out = static_cast<Element*>(dense);
-  std::memset(dense, 0, sizeof(Element) * w.n * w.k);
+namespace {
+
+template <class Out>
+void unpack(const Strips& w, int64_t first, int64_t rows, Out* out, int64_t threads) {
+  std::memset(out, 0, sizeof(Out) * rows * w.k);
+  const int64_t last = first + rows, first_strip = first / strip_rows;
   parallel(threads, [&](int64_t thread, int64_t of) {
-    const Range part = share(w.strips, thread, of);
-    for (int64_t s = part.begin; s < part.end; ++s) {
+    const Range part = share(ceil_div(last, strip_rows) - first_strip, thread, of);
+    for (int64_t s = first_strip + part.begin; s < first_strip + part.end; ++s) {
       const char* at = w.stream + w.offsets[s];
       for (int64_t t = 0; t < w.present_tiles(s); ++t) {
         const char* masks = at;
@@ -192,12 +193,22 @@ SC_EXPORT void sc_unpack(const void* layout, void* dense, int64_t threads) {
             const Code value = read_code(at, count++);
             const int64_t row = s * strip_rows + e / depth;
             const int64_t column = w.place(s, t) * tile_columns + v * depth + e % depth;
-            if (row < w.n && column < w.k && value != cut)
-              out[row * w.k + column] = element_of(w, value, row, column);
+            if (first <= row && row < last && column < w.k && value != cut)
+              out[(row - first) * w.k + column] = element_of<Out>(w, value, row, column);
           }
           at += bytes_of(count);
         }
       }
     }
   });
+}
+
+}  // namespace
+
+// Rows of the dense weight, bit for bit.
+SC_EXPORT void sc_unpack(const void* layout, int64_t first, int64_t rows, int64_t in_float32,
+                         void* dense, int64_t threads) {
+  const Strips w(layout);
+  if (in_float32) return unpack(w, first, rows, static_cast<float*>(dense), threads);
+  unpack(w, first, rows, static_cast<Element*>(dense), threads);
 }

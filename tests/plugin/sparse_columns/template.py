@@ -67,13 +67,19 @@ SC_EXPORT void sc_finish(const SCLinearArguments* a) {{
   }}
 }}
 
-SC_EXPORT void sc_unpack(const void* layout, void* dense, int64_t) {{
-  const Weight w(layout);
-  Element* out = static_cast<Element*>(dense);
-  std::memset(out, 0, sizeof(Element) * w.n * w.k);
-  for (int64_t row = 0; row < w.n; ++row)
+template <class Out>
+void unpack(const Weight& w, int64_t first, int64_t rows, Out* out) {{
+  std::memset(out, 0, sizeof(Out) * rows * w.k);
+  for (int64_t row = 0; row < rows; ++row)
     for (int64_t i = 0; i < w.count; ++i)
-      out[row * w.k + w.kept[i]] = w.values[row * w.count + i];
+      out[row * w.k + w.kept[i]] = from_float<Out>(to_float(w.values[(first + row) * w.count + i]));
+}}
+
+SC_EXPORT void sc_unpack(const void* layout, int64_t first, int64_t rows, int64_t in_float32,
+                         void* dense, int64_t) {{
+  const Weight w(layout);
+  if (in_float32) return unpack(w, first, rows, static_cast<float*>(dense));
+  unpack(w, first, rows, static_cast<Element*>(dense));
 }}
 """
 

