@@ -100,7 +100,7 @@ class StripsLinear(Template):
         for kind in kinds:
             kind["uses_amx"] = int(target.isa == "amx" and _fits_tiles(spec, kind["skips"]))
             if kind["uses_amx"]:
-                kind["batch_columns"] = 512 if spec.activations == "int8" else 256
+                kind["batch_columns"] = 512
         return tuple(Schedule.of({**base, **kind}) for kind in kinds)
 
     def search(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:

@@ -8,8 +8,9 @@
 // values of each vector, close together. Elsewhere all of a tile's values are there. Where `skips`,
 // tiles without a kept value are missing and `tile_columns_of` lists the places of the others.
 // A value is stored as its code of `value_bits` bits; `cut` is the code of zero. Codes of four bits
-// are two a byte, the first in the lower half; those of a vector begin at a whole byte. Where
-// values have scales, `scales` holds those of a strip's lanes for each group of columns.
+// are two a byte, the first in the lower half; those of a vector begin at a whole byte. Where all of
+// them are there, the lower halves are one vector and the upper halves the next. Where values have
+// scales, `scales` holds those of a strip's lanes for each group of columns.
 
 namespace {
 
@@ -27,6 +28,7 @@ constexpr int64_t mask_bytes = masked ? vectors * sizeof(Mask) : 0;
 // Bytes that this many codes of a vector take in the stream.
 SC_INLINE constexpr int64_t bytes_of(int64_t codes) { return (codes * value_bits + 7) / 8; }
 constexpr int64_t vector_bytes = bytes_of(codes_per_vector);
+constexpr bool halves_are_vectors = value_bits == 4 && !masked;
 
 inline const SCLayoutHeader& header_of(const void* layout) {
   return *static_cast<const SCLayoutHeader*>(layout);

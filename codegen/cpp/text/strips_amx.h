@@ -51,10 +51,17 @@ SC_INLINE void multiply_tile_block(const Chunk& chunk, int first, const Activati
                                    int64_t x_stride, Sum* sums, Expander& expander) {
   constexpr int64_t next = sums_tile, below = group_strips * sums_tile;
   sums += first * next;
-  _tile_loadd(0, sums, 64);
-  if constexpr (strips > 1) _tile_loadd(1, sums + next, 64);
-  if constexpr (x_tiles > 1) _tile_loadd(2, sums + below, 64);
-  if constexpr (x_tiles > 1 && strips > 1) _tile_loadd(3, sums + below + next, 64);
+  if (chunk.begins) {
+    _tile_zero(0);
+    if constexpr (strips > 1) _tile_zero(1);
+    if constexpr (x_tiles > 1) _tile_zero(2);
+    if constexpr (x_tiles > 1 && strips > 1) _tile_zero(3);
+  } else {
+    _tile_loadd(0, sums, 64);
+    if constexpr (strips > 1) _tile_loadd(1, sums + next, 64);
+    if constexpr (x_tiles > 1) _tile_loadd(2, sums + below, 64);
+    if constexpr (x_tiles > 1 && strips > 1) _tile_loadd(3, sums + below + next, 64);
+  }
   for (int64_t t = 0; t < chunk.count; ++t) {
     const Activation* at = x + chunk.place(t) * x_tile;
     _tile_loadd(4, at, x_row_bytes);

@@ -49,8 +49,6 @@ inline void multiply_strips(const SCLinearArguments& a, const Strips& w, Range p
   Expander expander(w, part, scratch);
   while (expander.has_next()) {
     const Chunk chunk = expander.take();
-    if (chunk.begins)
-      std::memset(sums, 0, sizeof(Sum) * panel.x_tiles() * group_strips * sums_tile);
     multiply_chunk(chunk, panel.x, panel.x_stride, panel.x_tiles(), sums, expander);
     if (chunk.ends) finish_group(a, w, chunk, panel, sums);
   }

@@ -102,7 +102,10 @@ class Expander {
     open_chunk();
   }
   void open_chunk() {
-    count = tile + chunk_tiles < tiles ? chunk_tiles : tiles - tile;
+    // Chunks of equal size rather than a small last one.
+    const int64_t rest = tiles - tile, chunks = ceil_div(rest, chunk_tiles);
+    const int64_t share = chunks ? ceil_div(ceil_div(rest, chunks), pack_tiles) * pack_tiles : 0;
+    count = share < rest ? share : rest;
     done = 0;
     todo = count * strips;
     for (int s = 0; s < strips; ++s) begins[s] = readers[s].at;
@@ -161,7 +164,7 @@ SC_INLINE void multiply_vectors(const Chunk& chunk, int first, const Activation*
       for (int s = 0; s < strips; ++s) {
         // Chunk by chunk: sums of sums are more exact than one long sum.
         Sum* to = at + s * sums_tile + i * strip_rows;
-        store(to, load<Sums>(to) + total[i][s]);
+        store(to, chunk.begins ? total[i][s] : load<Sums>(to) + total[i][s]);
       }
   }
 }

@@ -36,6 +36,7 @@ struct Reader {
   const char* at = nullptr;
   const char* masks = nullptr;
   const bfloat16* scales = nullptr;  // of the tile's group of columns
+  __m512i halves;                    // two vectors of four bits
 
   SC_INLINE void open_strip(const Strips& w, int64_t strip) { at = w.stream + w.offsets[strip]; }
   SC_INLINE void open_tile(const Strips& w, int64_t strip, int64_t place) {
@@ -45,6 +46,13 @@ struct Reader {
   }
   // The codes of the tile's next vector, `v`, a byte each, `cut` where nothing was kept.
   SC_INLINE __m512i next(int v) {
+    if constexpr (halves_are_vectors) {
+      const __m512i lower = _mm512_set1_epi8(15);
+      if (v % 2) return _mm512_and_si512(_mm512_srli_epi16(halves, 4), lower);
+      halves = load<__m512i>(at);
+      at += 2 * vector_bytes;
+      return _mm512_and_si512(halves, lower);
+    }
     const __m512i stored =
         value_bits == 4 ? unpack_halves(load<__m256i>(at)) : load<__m512i>(at);
     if constexpr (!masked) {

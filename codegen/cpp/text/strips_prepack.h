@@ -43,9 +43,11 @@ inline void write_codes(const Code* codes, int count, char* out) {
   }
 }
 
-// The i-th code from `at`.
-inline Code read_code(const char* at, int64_t i) {
-  if constexpr (value_bits >= 8) {
+// The i-th code of vector `v`, which begins at `at`.
+inline Code read_code(const char* at, int v, int64_t i) {
+  if constexpr (halves_are_vectors) {
+    return static_cast<Code>((at - v % 2 * vector_bytes)[i] >> v % 2 * 4 & 15);
+  } else if constexpr (value_bits >= 8) {
     return load<Code>(at + i * sizeof(Code));
   } else {
     return static_cast<Code>(at[i / 2] >> (i % 2 * 4) & 15);
@@ -58,6 +60,12 @@ SC_INLINE Code code_at(DenseStrip& strip, int64_t tile, int v, int e) {
 
 // Write a tile, or with `out` null only count its bytes.
 inline int64_t write_tile(DenseStrip& strip, int64_t tile, char* out) {
+  if constexpr (halves_are_vectors) {
+    for (int v = 0; out && v < vectors; v += 2, out += 2 * vector_bytes)
+      for (int e = 0; e < codes_per_vector; ++e)
+        out[e] = static_cast<char>(code_at(strip, tile, v, e) | code_at(strip, tile, v + 1, e) << 4);
+    return vectors * vector_bytes;
+  }
   int64_t bytes = mask_bytes;
   for (int v = 0; v < vectors; ++v) {
     Mask mask = 0;
@@ -190,7 +198,7 @@ void unpack(const Strips& w, int64_t first, int64_t rows, Out* out, int64_t thre
           int64_t count = 0;
           for (int e = 0; e < codes_per_vector; ++e) {
             if (!(mask >> e & 1)) continue;
-            const Code value = read_code(at, count++);
+            const Code value = read_code(at, v, count++);
             const int64_t row = s * strip_rows + e / depth;
             const int64_t column = w.place(s, t) * tile_columns + v * depth + e % depth;
             if (first <= row && row < last && column < w.k && value != cut)

@@ -1,5 +1,5 @@
 // linear n_m[2:4]/float bfloat16
-// template: strips; schedule: batch_columns=256 decode_pairs=0 decode_streams=4 group_strips=2 masked=1 panel_bytes=1048576 region_work=65536 skips=0 tile_columns=32 uses_amx=1; target: cpu x86_64 amx
+// template: strips; schedule: batch_columns=512 decode_pairs=0 decode_streams=4 group_strips=2 masked=1 panel_bytes=1048576 region_work=65536 skips=0 tile_columns=32 uses_amx=1; target: cpu x86_64 amx
 // y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 
 // ... arguments.h ...
@@ -12,7 +12,7 @@ using Element = bfloat16;  // of x, bias, operands and y
 constexpr int operand_count = 0;
 
 // Schedule.
-constexpr int64_t batch_columns = 256;
+constexpr int64_t batch_columns = 512;
 constexpr int64_t decode_pairs = 0;
 constexpr int64_t decode_streams = 4;
 constexpr int64_t group_strips = 2;
