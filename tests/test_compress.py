@@ -103,6 +103,19 @@ def check_compiled(model: nn.Module, ids: Tensor, backend: Packing) -> None:
         assert torch.equal(weight.packed.unpack(), dense[name])
 
 
+@pytest.mark.parametrize("codec", ["int8-weight-only", "int4", "int4[group=32]"])
+@torch.no_grad()
+def test_integers_and_scales_come_back_from_a_layout(codec: str) -> None:
+    model = nn.Linear(96, 64, bias=False, dtype=torch.bfloat16).requires_grad_(False)
+    sc.compress(model, quantize=codec)
+    (weight,) = packed_weights(model).values()
+    before = weight.packed
+    torch.compile(model, backend=Packing())(torch.randn(2, 96, dtype=torch.bfloat16))
+    assert weight.stored.is_adopted
+    after = weight.packed
+    assert all(torch.equal(after.values[name], tensor) for name, tensor in before.values.items())
+
+
 @torch.no_grad()
 def test_through_inductor_merged_and_tied() -> None:
     model, ids = pruned_attention(), torch.tensor([[0, 95, 7], [7, 8, 9]])
