@@ -291,16 +291,3 @@ def test_long_formats_are_broken_between_structure_and_codec() -> None:
     assert "generic" in text
     nodes = [replace(node, format="dense/int4[group=32]", epilogue=()) for node in nodes]
     assert re.search(r"(  dense/  |  dense/int4\[group=32\]  )", render(report(nodes)))
-
-
-def test_layouts_of_one_weight_that_several_graphs_keep_are_all_counted() -> None:
-    first = packed("up.weight")
-    assert first.kernel is not None
-    other = replace(first, graph=1, kernel=replace(first.kernel, layout="strips"))
-    fused = replace(first, graph=1, epilogue=("relu",))
-    merged = replace(first, graph=1, merged_with=("gate.weight",))
-    for node, times in ((other, 2), (fused, 1), (merged, 2)):
-        graphs = (GraphReport("", "", (), (first,)), GraphReport("", "", (), (node,)))
-        report = Report("cpu", graphs)
-        assert report.packed_bytes == times * first.packed_bytes
-        assert report.dense_bytes == first.dense_bytes

@@ -114,3 +114,16 @@ def test_html_shows_every_trial_with_its_full_name(tmp_path: Path) -> None:
     assert f"m=1{DECODE}: 0.043 ms, 0.946 MB, 22 GB/s, {share} <- chosen" in text
     assert text.count(DECODE) == 2
     assert text.count(BATCH) == 2
+
+
+def test_layouts_of_one_weight_that_several_graphs_keep_are_all_counted() -> None:
+    first = packed("up.weight")
+    assert first.kernel is not None
+    other = replace(first, graph=1, kernel=replace(first.kernel, layout="strips"))
+    fused = replace(first, graph=1, epilogue=("relu",))
+    merged = replace(first, graph=1, merged_with=("gate.weight",))
+    for node, times in ((other, 2), (fused, 1), (merged, 2)):
+        graphs = (GraphReport("", "", (), (first,)), GraphReport("", "", (), (node,)))
+        report = Report("cpu", graphs)
+        assert report.packed_bytes == times * first.packed_bytes
+        assert report.dense_bytes == first.dense_bytes

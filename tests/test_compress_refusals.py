@@ -1,0 +1,71 @@
+"""compress: what it leaves dense, and why; options that it does not take."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from packing import MLP
+from torch import nn
+
+import sparsecompile as sc
+
+
+def test_what_is_left_dense_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    model = MLP()
+    model.up.weight.data.fill_(1.0)
+    with caplog.at_level(logging.INFO, "sparsecompile"):
+        sc.compress(model)
+    assert "up.weight: dense: the weight holds no zeros" in caplog.text
+    assert "down.weight: n_m[2:4]/float" in caplog.text
+    with pytest.raises(sc.RejectedError, match=r"up\.weight was left dense: the weight holds no"):
+        sc.compress(model, strict=True, prune={"nothing": "2:4"})
+
+
+def test_a_weight_that_pruning_makes_no_smaller_is_pruned_all_the_same() -> None:
+    model = nn.Linear(32, 32)
+    sc.compress(model, prune="unstructured(0.01)")
+    assert type(model.weight) is nn.Parameter
+    assert int((model.weight == 0).sum()) == round(0.01 * 32 * 32)
+    assert model.weight.requires_grad
+    untouched = nn.Linear(32, 32)
+    before = untouched.weight
+    assert sc.compress(untouched).weight is before
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Linear(4, 0), lambda: nn.LazyLinear(4)])
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors is a no-op")
+def test_weights_without_values_stay_as_they_are(make: Callable[[], nn.Module]) -> None:
+    model = make()
+    before = model.weight
+    assert sc.compress(model).weight is before
+
+
+def test_a_refused_quantisation_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.Linear(32, 32)
+    model.weight.data[3, 5] = torch.nan
+    with caplog.at_level(logging.INFO, "sparsecompile"):
+        sc.compress(model, quantize="int4")
+    assert "not quantized: row 3, column 5 holds nan" in caplog.text
+
+
+def test_weights_that_a_pass_does_something_else_with_stay_dense() -> None:
+    model = MLP()
+    sc.compress(model, passes={"without": ["pack_linear"]})
+    assert not any(isinstance(p, sc.PackedTensor) for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tune": "off"}, "compress takes no option 'tune'; known: formats, passes, prune"),
+        ({"quantize": "int8"}, "int8 activations are no property of a weight"),
+        ({"prune": "3:2"}, "cannot prune to '3:2'"),
+    ],
+)
+def test_options_that_cannot_be_used(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(sc.OptionError, match=message):
+        sc.compress(MLP(), **options)
