@@ -70,7 +70,7 @@ def _installed(require: Callable[..., None]) -> None:
 @torch.no_grad()
 def test_compressed_smollm2(tmp_path: Path) -> None:
     """Under 60 MB on disk, and no dense copy in the process that generates a token with it."""
-    from smollm2 import NAME, load, models_folder
+    from sparsecompile.bench.peers.models.smollm2 import NAME, load, models_folder
 
     model, _ = load()
     dense_bytes = sum(p.numel() * p.element_size() for p in model.parameters())
