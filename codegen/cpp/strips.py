@@ -83,7 +83,7 @@ class StripsLinear(Template):
         """
         base = {
             # Columns that are summed in one chain: in float32 their rounding shows.
-            "batch_columns": 128 if spec.dtype == torch.bfloat16 else 64,
+            "batch_columns": 128 if spec.dtype == torch.bfloat16 else 32,
             # CPUs with AMX multiply two floats in less time than a vector of pairs of bfloat16.
             "decode_pairs": int(target.isa != "amx"),
             "decode_streams": 4,
@@ -114,7 +114,7 @@ class StripsLinear(Template):
                 {"decode_streams": 1},
                 {"decode_streams": 2},
                 {"decode_pairs": 1 - default["decode_pairs"]},
-                {"batch_columns": columns // 2},
+                {"batch_columns": max(columns // 2, default["tile_columns"])},
                 {"batch_columns": columns * 2},
                 {"panel_bytes": default["panel_bytes"] // 2},
             )
