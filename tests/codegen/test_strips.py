@@ -11,6 +11,7 @@ from sparsecompile.codegen.cpp.fragments.float import CppFloat
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.errors import Reject
+from sparsecompile.ops import HEADER_BYTES, linear
 from sparsecompile.problem import Contents
 from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Target
@@ -89,3 +90,26 @@ def test_the_cost_is_what_the_layout_takes(name: str, registry: Registry) -> Non
         kernel = CppCodegen().build(spec, template, schedule, target, registry)
         expected = template.cost(spec, schedule, Contents(packed)).moved(0)
         assert kernel.prepack(packed).numel() == pytest.approx(expected, rel=0.05)
+
+
+@pytest.mark.parametrize("m", [1, 4, 20])
+@pytest.mark.parametrize("activations", ["float", "int8"])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_row_of_x_that_is_not_finite_gives_no_finite_numbers(
+    bad: float, activations: str, m: int, registry: Registry
+) -> None:
+    spec = KernelSpec(registry.format("dense/int8"), torch.bfloat16, activations=activations)
+    template, target = StripsLinear(), Target.host()
+    try:
+        template.supports(spec, target, registry)
+    except Reject as reject:
+        pytest.skip(reject.reason)
+    kernel = CppCodegen().build(
+        spec, template, template.schedules(spec, target)[0], target, registry
+    )
+    packed = spec.format.pack(torch.randn(40, 96).bfloat16().clamp(0.5))
+    x = torch.randn(m, 96).bfloat16()
+    x[m - 1, 37] = bad
+    y = linear(x, kernel.prepack(packed)[:HEADER_BYTES], None, (), 40, kernel.key)
+    assert not y[m - 1].isfinite().any()
+    assert y[: m - 1].isfinite().all()
