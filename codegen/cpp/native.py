@@ -19,10 +19,11 @@ from sparsecompile.codegen.cpp.text import read
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 MAX_RANGES = 16
+PARTS = ("arguments.h", "kernels.h", "linear.cpp", "unpack.cpp", "evict.cpp")
 
 
 class NativeKernel(ctypes.Structure):
-    """`SCKernel` of `text/runtime.cpp`, field by field."""
+    """`SCKernel` of `text/kernels.h`, field by field."""
 
     _fields_: ClassVar[Sequence[tuple[str, Any]]] = (
         ("key", ctypes.c_int64),
@@ -71,7 +72,7 @@ def load_native() -> Native:
 def _load() -> Native:
     import sparsecompile.ops  # noqa: F401 - schemas come before implementations
 
-    text = read("arguments.h") + "\n" + read("runtime.cpp")
+    text = "\n".join(map(read, PARTS))
     library = load_built("native", text, _flags, _open)
 
     def register(kernel: NativeKernel) -> None:
@@ -99,6 +100,7 @@ def _flags(compiler: Compiler) -> tuple[str, ...]:
         "-std=c++20",
         "-O2",
         *("-shared", "-fPIC", "-fvisibility=hidden"),
+        f"-DSC_MAX_RANGES={MAX_RANGES}",
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
         f'-DSC_TORCH_VERSION="{torch.__version__}"',
         f"-isystem{root / 'include'}",
