@@ -26,8 +26,9 @@ from sparsecompile.record import graph_report
 from sparsecompile.registry import Component, Registry, default_registry
 from sparsecompile.report import Report
 from sparsecompile.rule import run_passes
-from sparsecompile.runtime import CompiledGraph, Slot
+from sparsecompile.runtime import CompiledGraph
 from sparsecompile.selection import select_formats, select_passes, select_target
+from sparsecompile.slot import Slot
 from sparsecompile.template import Codegen, Device
 from sparsecompile.weights import live
 
@@ -36,7 +37,7 @@ logger = logging.getLogger("sparsecompile")
 _UNLIMITED = 1 << 30
 
 Finish = Callable[[GraphModule, Sequence[Any], Sequence[Tensor]], Callable[..., Any]]
-"""Compiles what is left: the graph, the values of its placeholders, headers of its layouts."""
+"""Compiles what is left: the graph, the values of its placeholders, the weights of its slots."""
 
 
 class Compiler:
@@ -162,13 +163,13 @@ class Compiler:
         self, gm: GraphModule, inputs: Sequence[Any], finish: Finish
     ) -> Callable[..., Any]:
         module = copy_graph(gm)
-        weights = WeightView(module, inputs, grad=torch.is_grad_enabled())
-        edit = Edit(module, weights, self.formats, self.device)
+        view = WeightView(module, inputs, grad=torch.is_grad_enabled())
+        edit = Edit(module, view, self.formats, self.device)
         dump = Dump.of(self.options.dump)
         before = dump.graph("captured", module)
         run_passes(self.passes, edit, lambda done: dump.graph(done.name, module))
         try:
-            slots, lowered = lower_packed(edit, self.options.tune)
+            slots, lowered = lower_packed(edit, self.options)
         except (BuildError, CacheError) as error:
             self._record(edit, (), before, before, dump, failure=str(error))
             raise
@@ -176,8 +177,8 @@ class Compiler:
         self._record(edit, lowered, before, dump.graph("lowered", module), dump)
         if not slots:
             return finish(gm, inputs, ())
-        headers = [slot.layout(live(slot.binding)).value.header for slot in slots]
-        run = finish(module, [inputs[i] for i in keep], headers)
+        weights = [slot.weight(live(slot.binding)) for slot in slots]
+        run = finish(module, [inputs[i] for i in keep], weights)
         return CompiledGraph(run, keep, slots, lambda: torch.compile(gm))
 
     def _record(
@@ -224,7 +225,7 @@ class Compiler:
 
 
 def _run_eagerly(
-    module: GraphModule, inputs: Sequence[Any], layouts: Sequence[Tensor]
+    module: GraphModule, inputs: Sequence[Any], weights: Sequence[Tensor]
 ) -> Callable[..., Any]:
     forward: Callable[..., Any] = module.forward
     return forward

@@ -24,7 +24,7 @@ DEFAULTS: Mapping[str, Any] = {
 def compile_rest(
     module: GraphModule,
     inputs: Sequence[Any],
-    layouts: Sequence[torch.Tensor],
+    weights: Sequence[torch.Tensor],
     *,
     mode: str | None,
     options: Mapping[str, Any],
@@ -33,9 +33,9 @@ def compile_rest(
     """Hand a graph to Inductor.
 
     Args:
-        module: the graph; its last placeholders are for `layouts`.
+        module: the graph; its last placeholders are for `weights`.
         inputs: values of the other placeholders.
-        layouts: headers of packed weights.
+        weights: packed weights (the headers of their layouts) and dense copies.
         mode: as for `torch.compile`.
         options: Inductor's own options; they win over `DEFAULTS` and `mode`.
         version: stands for all our code. It enters the key of torch's caches, which do not see
@@ -47,7 +47,7 @@ def compile_rest(
     if fake_mode is None:
         raise SparseCompileError("Dynamo has no fake mode; call the backend through torch.compile")
     # With real tensors a size that equals a sequence length would become symbolic with it.
-    fakes = [fake_mode.from_tensor(layout, static_shapes=True) for layout in layouts]
+    fakes = [fake_mode.from_tensor(weight, static_shapes=True) for weight in weights]
     patches = {**DEFAULTS, **_mode_options(mode), **options}
     stamp = _version_stamp(version, patches.get("post_grad_custom_post_pass"))
     patches["post_grad_custom_post_pass"] = stamp

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
@@ -14,15 +15,16 @@ from torch.nn import functional as F
 from sparsecompile.epilogue import STEPS
 from sparsecompile.graph import Edit
 from sparsecompile.ops import MAX_DENSE, arguments
+from sparsecompile.options import Options
 from sparsecompile.packed import Packed
 from sparsecompile.packed_node import format_of, origins
 from sparsecompile.packing import pack_binding
 from sparsecompile.pattern import Match
-from sparsecompile.problem import Problem, Trial
-from sparsecompile.runtime import Slot
+from sparsecompile.problem import DenseUse, Problem, Trial
+from sparsecompile.slot import DenseSlot, PackedSlot, Slot
 from sparsecompile.spec import KernelSpec
 from sparsecompile.template import Kernel, Lowering
-from sparsecompile.weights import live, lossy
+from sparsecompile.weights import live
 
 ROWS = (1, 4, 8, 16, 64, 128, 256, 512)
 """The m at which kernels for any m are compared; each stands for those after the one before."""
@@ -53,27 +55,27 @@ class Lowered:
         return self.lowering.kernel
 
 
-def lower_packed(edit: Edit, tune: str) -> tuple[list[Slot], list[Lowered]]:
+def lower_packed(edit: Edit, options: Options) -> tuple[list[Slot], list[Lowered]]:
     """Give every packed node its kernel: `packed_linear(...) -> sparsecompile::linear(...)`.
 
-    Where the dense linear is faster the node becomes dense again. Layouts become placeholders
-    after the graph's own, one for each slot, in order.
+    Where the dense linear is faster the node becomes dense again. Weights of slots become
+    placeholders after the graph's own, in order.
 
     Args:
         edit: the graph.
-        tune: `off`, `cached`, `fast` or `full`.
+        options: how kernels are chosen.
 
     Raises:
         BuildError: the compiler is missing or failed.
         CacheError: the cache folder cannot be used.
         Reject: no template supports a spec.
     """
-    problems = {match.node: _problem(match, edit, tune) for match in edit.packed_nodes()}
+    problems = {match.node: _problem(match, edit, options) for match in edit.packed_nodes()}
     samples: dict[Problem, Callable[[], Packed]] = {}
     for match in edit.packed_nodes():
         samples.setdefault(problems[match.node], _packer(match, edit))
     lowerings = edit.device.lower(samples)
-    slots: dict[Hashable, tuple[Slot, Node, int]] = {}
+    slots = _Slots(edit)
     lowered = []
     for match in edit.packed_nodes():
         problem = problems[match.node]
@@ -85,16 +87,12 @@ def lower_packed(edit: Edit, tune: str) -> tuple[list[Slot], list[Lowered]]:
             edit.rejected("lower", match.node, reason)
             for name in names:
                 edit.considered[name].reason = reason
-            _restore_dense(match, edit)
+            _restore_dense(match, _dense_weights(match, slots), edit)
             lowered.append(Lowered(names, problem, lowering, rows, 0))
             continue
-        key = (match["weight"], match["format"], kernel.layout)
-        if key not in slots:
-            slot = Slot(edit.binding(match["weight"]), kernel)
-            nbytes = slot.layout(live(slot.binding)).value.data.numel()
-            slots[key] = slot, _placeholder(edit.module, f"packed_{len(slots)}"), nbytes
-        _, weight, nbytes = slots[key]
-        dense = _dense_parts(match) if kernel.wants_dense else ()
+        weight = slots.packed(match["weight"], kernel)
+        dense = _dense_weights(match, slots, MAX_DENSE) if kernel.wants_dense else ()
+        nbytes = sum(slots.nbytes(node) for node in (weight, *dense))
         x, bias, operands = match["x"], match["bias"], match["operands"]
         args = arguments(x, weight, bias, operands, dense, rows, kernel.key)
         op = torch.ops.sparsecompile.linear.default
@@ -103,7 +101,7 @@ def lower_packed(edit: Edit, tune: str) -> tuple[list[Slot], list[Lowered]]:
         edit.replace(match.node, new)
         lowered.append(Lowered(names, problem, lowering, rows, nbytes))
     edit.check()
-    return [slot for slot, _, _ in slots.values()], lowered
+    return slots.all(), lowered
 
 
 def dense_is_faster(trials: tuple[Trial, ...]) -> str:
@@ -122,7 +120,7 @@ def dense_is_faster(trials: tuple[Trial, ...]) -> str:
     return f"{why}: {'; '.join(parts)}"
 
 
-def _problem(match: Match, edit: Edit, tune: str) -> Problem:
+def _problem(match: Match, edit: Edit, options: Options) -> Problem:
     x, weight = edit.value(match["x"]), edit.value(match["weight"])
     lead = x.shape[:-1]
     is_dynamic = not all(isinstance(size, int) for size in lead)
@@ -136,8 +134,8 @@ def _problem(match: Match, edit: Edit, tune: str) -> Problem:
         shape=(weight.shape[0], weight.shape[1]),
         rows=ROWS if is_dynamic else (max(1, prod(lead)),),
         is_dynamic=is_dynamic,
-        dense=_has_dense(match, edit),
-        tune=tune,
+        dense=_dense_use(match, edit, options),
+        tune=options.tune,
         density=round(round(density / _DENSITY_STEP) * _DENSITY_STEP, 2),
     )
 
@@ -153,24 +151,28 @@ def _packer(match: Match, edit: Edit) -> Callable[[], Packed]:
     return pack
 
 
-def _dense_parts(match: Match) -> tuple[Node, ...]:
-    """The dense weights of the linears that a node does the work of."""
+def _dense_use(match: Match, edit: Edit, options: Options) -> DenseUse:
+    """Where the dense linear can serve a node."""
+    lossless = format_of(match["format"]).codec.lossless and match["activations"] == "float"
+    if not lossless or edit.weights.stored(match["weight"]) is not None:
+        return DenseUse.NEVER
+    is_kept = options.dense_copies or 0 < len(_live_parts(match)) <= MAX_DENSE
+    return DenseUse.ANYWHERE if is_kept else DenseUse.ALONE
+
+
+def _live_parts(match: Match) -> tuple[Node, ...]:
+    """The model's own dense weights that a node does the work of; none where it needs a copy."""
     weight: Node = match["weight"]
-    parts = weight.args[0] if weight.target is torch.cat else (weight,)
-    return tuple(parts)  # type: ignore[arg-type]
+    parts: Any = weight.args[0] if weight.target is torch.cat else (weight,)
+    return tuple(parts) if all(map(_is_view, parts)) else ()
 
 
-def _has_dense(match: Match, edit: Edit) -> bool:
-    """Whether the dense linear can serve a node without computing or keeping another weight."""
-    parts = _dense_parts(match)
-    return (
-        format_of(match["format"]).codec.lossless
-        and match["activations"] == "float"
-        and not lossy(edit.binding(match["weight"]))
-        and edit.weights.stored(match["weight"]) is None
-        and len(parts) <= MAX_DENSE
-        and all(_is_view(part) for part in parts)
-    )
+def _dense_weights(match: Match, slots: _Slots, most: int | None = None) -> tuple[Node, ...]:
+    """The dense weights of a node: live ones if there are not too many, else a copy of them all."""
+    parts = _live_parts(match)
+    if parts and (most is None or len(parts) <= most):
+        return parts
+    return (slots.dense(match["weight"]),)
 
 
 def _is_view(node: Node) -> bool:
@@ -180,9 +182,9 @@ def _is_view(node: Node) -> bool:
     )
 
 
-def _restore_dense(match: Match, edit: Edit) -> None:
+def _restore_dense(match: Match, weights: tuple[Node, ...], edit: Edit) -> None:
     """`packed_linear(...) -> linear(...)` and the epilogue's steps; merged linears come apart."""
-    node, x, weights = match.node, match["x"], _dense_parts(match)
+    node, x = match.node, match["x"]
     biases: tuple[Node | None, ...] = (match["bias"],)
     if len(weights) > 1:
         biases = (
@@ -218,6 +220,45 @@ def _give_parts(node: Node, linears: list[Node], edit: Edit) -> bool:
     edit.erase(split)
     edit.erase(node)
     return True
+
+
+class _Slots:
+    """The slots of a graph and their placeholders; nodes of one weight share them.
+
+    Args:
+        edit: the graph.
+    """
+
+    def __init__(self, edit: Edit) -> None:
+        self._edit = edit
+        self._nodes: dict[Hashable, Node] = {}
+        self._slots: dict[Node, Slot] = {}
+
+    def packed(self, weight: Node, kernel: Kernel) -> Node:
+        """The layout of a weight that a kernel reads."""
+        key = (weight, kernel.spec.format, kernel.layout)
+        return self._node(key, "packed", lambda: PackedSlot(self._edit.binding(weight), kernel))
+
+    def dense(self, weight: Node) -> Node:
+        """The dense copy of a weight."""
+        return self._node(weight, "dense", lambda: DenseSlot(self._edit.binding(weight)))
+
+    def nbytes(self, node: Node) -> int:
+        """Bytes that a node's slot takes; none if it has no slot."""
+        return self._slots[node].nbytes if node in self._slots else 0
+
+    def all(self) -> list[Slot]:
+        """In the order of their placeholders."""
+        return list(self._slots.values())
+
+    def _node(self, key: Hashable, name: str, make: Callable[[], Slot]) -> Node:
+        if key not in self._nodes:
+            # Made before the node is used: a weight that the op reads too can no longer be bound.
+            slot = make()
+            node = _placeholder(self._edit.module, f"{name}_{len(self._slots)}")
+            self._nodes[key] = node
+            self._slots[node] = slot
+        return self._nodes[key]
 
 
 def _placeholder(module: GraphModule, name: str) -> Node:

@@ -36,6 +36,9 @@ class Options:
             dense linear once for each shape and remembers the result; `"full"` measures every
             schedule; `"cached"` takes what was measured before and measures nothing; `"off"`
             packs whatever is smaller, unmeasured. `$SPARSECOMPILE_TUNE` changes the default.
+        dense_copies: keep, beside a weight packed on request, a dense copy of it where the dense
+            linear is faster for some m. Without it one of the two is kept, for every m of a graph;
+            the dense weights that a model has itself are used either way.
         strict: raise `RejectedError` where a linear would be left dense although it holds zeros
             or was asked to be pruned or quantised, and build errors instead of running dense.
         target: `"cpu"`, or with an instruction set: `"cpu[avx2]"`, `"cpu[portable]"`.
@@ -48,6 +51,7 @@ class Options:
     prune: str | Mapping[str, str] | None = None
     quantize: str | Mapping[str, str] | None = None
     tune: str = field(default_factory=_default_tune)
+    dense_copies: bool = False
     strict: bool = False
     target: str = "cpu"
     dump: Path | None = None
@@ -91,7 +95,8 @@ class Options:
             holds = isinstance(given, (str, Mapping, type(None)))
             self._require(name, holds, "a recipe or a mapping")
         self._require("tune", self.tune in TUNE, f"one of {', '.join(TUNE)}")
-        self._require("strict", isinstance(self.strict, bool), "True or False")
+        for name in ("dense_copies", "strict"):
+            self._require(name, isinstance(getattr(self, name), bool), "True or False")
         self._require("target", isinstance(self.target, str), "a string such as 'cpu'")
         self._require("dump", isinstance(self.dump, (Path, type(None))), "a folder")
         self._require("inductor", isinstance(self.inductor, Mapping), "a mapping")

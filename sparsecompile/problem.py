@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from enum import Enum
 from functools import cached_property
 
 import torch
@@ -49,6 +50,21 @@ class Contents:
         return self._tiles[key]
 
 
+class DenseUse(Enum):
+    """Where the dense linear may serve in place of a packed one.
+
+    Attributes:
+        NEVER: it would give another result.
+        ALONE: for every m or for none: it needs a copy of the weight, besides which no other is
+            kept.
+        ANYWHERE: for any m.
+    """
+
+    NEVER = "never"
+    ALONE = "alone"
+    ANYWHERE = "anywhere"
+
+
 @dataclass(frozen=True)
 class Problem:
     """A packed linear that needs a kernel, and what the choice may depend on.
@@ -58,7 +74,7 @@ class Problem:
         shape: `(n, k)`.
         rows: the m it will be called with, one for each range of them, rising.
         is_dynamic: whether other m may come too; else there is one, that of `rows`.
-        dense: whether torch's dense linear may serve it: the dense weight is at hand.
+        dense: whether torch's dense linear may serve it.
         tune: `off`, `cached`, `fast` or `full`.
         density: share of stored values, rounded.
     """
@@ -67,7 +83,7 @@ class Problem:
     shape: tuple[int, int]
     rows: tuple[int, ...]
     is_dynamic: bool
-    dense: bool
+    dense: DenseUse
     tune: str
     density: float
 

@@ -8,76 +8,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sparsecompile.errors import Reject
-from sparsecompile.ops import HEADER_BYTES
-from sparsecompile.packing import pack_binding, stored_parts
-from sparsecompile.stored import Part
-from sparsecompile.template import Kernel
-from sparsecompile.weights import PACK_CACHE, Binding, Fresh
-
-
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """A weight as a kernel reads it.
-
-    Attributes:
-        data: `[bytes]` uint8.
-        header: its first `HEADER_BYTES` as a tensor of their own over the same storage. Graphs
-            take this one, so that a weight that needs more bytes after an update fits them too.
-    """
-
-    data: Tensor
-    header: Tensor
-
-    @classmethod
-    def of(cls, data: Tensor) -> Layout:
-        """From what `Template.prepack` returns."""
-        storage = data.untyped_storage()
-        empty = torch.empty(0, dtype=torch.uint8)
-        return cls(data, empty.set_(storage, data.storage_offset(), (HEADER_BYTES,), (1,)))
-
-
-@dataclass(frozen=True, eq=False)
-class Slot:
-    """A packed weight of a graph."""
-
-    binding: Binding
-    kernel: Kernel
-
-    def layout(self, tensors: Sequence[Tensor]) -> Fresh[Layout]:
-        """The layout for the live tensors of the binding's leaves, packed now unless it is fresh.
-
-        Weights that are packed in the model keep this layout in place of what it is made of.
-
-        Raises:
-            Reject: the weight no longer has the kernel's format.
-        """
-        kernel = self.kernel
-        purpose = ("layout", kernel.spec.format, kernel.layout)
-
-        def make() -> Layout:
-            layout = kernel.prepack(pack_binding(self.binding, tensors, kernel.spec.format))
-            first = 0
-            for part in stored_parts(self.binding, tensors):
-                part.adopt(Part(layout, kernel.key, first))
-                first += part.shape[0]
-            return Layout.of(layout)
-
-        return PACK_CACHE.get(self.binding, tensors, purpose, make)
+from sparsecompile.slot import Slot
+from sparsecompile.weights import PACK_CACHE
 
 
 @dataclass(frozen=True, eq=False)
 class _State:
-    """The live tensors at the last look, and the layouts for them; None: dense has to run."""
+    """The live tensors at the last look, and what slots made of them; None: dense has to run."""
 
     tensors: Sequence[weakref.ref[Tensor]]
     versions: Sequence[int]
     pointers: Sequence[int]
     epoch: int
-    headers: Sequence[Tensor] | None
+    weights: Sequence[Tensor] | None
 
 
 class CompiledGraph:
@@ -89,9 +35,9 @@ class CompiledGraph:
     guards on the structure of modules, so that the layers of a model compiled one by one share it.
 
     Args:
-        run: the compiled packed graph; takes the kept arguments, then the slots' headers.
+        run: the compiled packed graph; takes the kept arguments, then the slots' weights.
         keep: which of Dynamo's arguments it takes.
-        slots: the packed weights.
+        slots: the weights that it reads instead of the model's own.
         dense: makes the compiled dense original, when it is first needed.
     """
 
@@ -117,9 +63,9 @@ class CompiledGraph:
         state = self._states.get(id(args[self._leaves[0]]))
         if state is None or not self._is_fresh(state, args):
             state = self._renew(args)
-        if state.headers is None:
+        if state.weights is None:
             return self._run_dense(args)
-        return self._run(*[args[i] for i in self._keep], *state.headers)
+        return self._run(*[args[i] for i in self._keep], *state.weights)
 
     def _is_fresh(self, state: _State, args: Sequence[Any]) -> bool:
         tensors = [args[i] for i in self._leaves]
@@ -138,16 +84,16 @@ class CompiledGraph:
             # Stamped before packing: a write in between is noticed at the next call.
             versions = [tensor._version for tensor in tensors]
             pointers = [tensor.data_ptr() for tensor in tensors]
-            headers: list[Tensor] | None = []
+            weights: list[Tensor] | None = []
             try:
                 for slot in self._slots:
                     own = [args[leaf.index] for leaf in slot.binding.leaves()]
-                    headers.append(slot.layout(own).value.header)  # type: ignore[union-attr]
+                    weights.append(slot.weight(own))  # type: ignore[union-attr]
             except Reject:
-                headers = None
+                weights = None
             refs = [weakref.ref(tensor) for tensor in tensors]
             alive = {k: s for k, s in self._states.items() if s.tensors[0]() is not None}
-            state = _State(refs, versions, pointers, epoch, headers)
+            state = _State(refs, versions, pointers, epoch, weights)
             self._states = {**alive, id(tensors[0]): state}
             return state
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from tuned import Tuned
 
 settings.register_profile(
     "default",
@@ -43,3 +44,9 @@ def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("SPARSECOMPILE_CACHE_DIR", str(folder))
     return folder
+
+
+@pytest.fixture
+def tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tuned:
+    """A tuner whose measurements are made up."""
+    return Tuned(monkeypatch, tmp_path / "record")

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 import sparsecompile as sc
-from sparsecompile.problem import Problem
-from sparsecompile.runtime import Slot
+from sparsecompile.problem import DenseUse, Problem
+from sparsecompile.slot import PackedSlot
 from sparsecompile.survey import survey
 from sparsecompile.weights import Leaf
 
@@ -35,7 +35,7 @@ def test_detection_and_packing_of_smollm2() -> None:
         weights.append(nn.Parameter(weight * structure.prune(weight), False))
     compiler = sc.Compiler()
     spec = sc.KernelSpec(compiler.registry.format("n_m[2:4]"), torch.bfloat16)
-    problem = Problem(spec, (576, 576), (1,), False, False, "off", 0.5)
+    problem = Problem(spec, (576, 576), (1,), False, DenseUse.NEVER, "off", 0.5)
     lowerings = compiler.device.lower({problem: lambda: spec.format.pack(weights[0])})
     kernel = lowerings[problem].kernel
     assert kernel is not None
@@ -47,7 +47,7 @@ def test_detection_and_packing_of_smollm2() -> None:
         leaf = Leaf(0, "weight", weakref.ref(weight))
         found = survey(leaf, compiler.formats, compiler.device)
         assert found.format() == spec.format
-        Slot(leaf, kernel).layout([weight])
+        PackedSlot(leaf, kernel).weight([weight])
     seconds = time.process_time() - start
     assert sum(weight.numel() for weight in weights) > 106e6
     assert seconds < 6

@@ -2,108 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from packing import MLP, Packing, close, sparse_
+from linears import LARGE, MODELS, Attention, Gate, agree, nodes_of
+from packing import Packing, sparse_
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tuned import Tuned
 
 import sparsecompile as sc
 from sparsecompile.lowering import ROWS
-
-LARGE = 16
-"""The last m at which packed functions win where dense wins for large m."""
-
-
-@pytest.fixture
-def tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tuned:
-    return Tuned(monkeypatch, tmp_path / "record")
-
-
-class Attention(nn.Module):
-    """Linears of one input, with what may follow them."""
-
-    def __init__(self, parts: int = 3, bias: bool = True) -> None:
-        super().__init__()
-        sizes = (32, 16, 8)[:parts]
-        self.parts = nn.ModuleList(sparse_(nn.Linear(64, n, bias=bias)) for n in sizes)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(part(x) * (i + 1) for i, part in enumerate(self.parts))
-
-
-class Views(Attention):
-    """As attention does it: heads are views of the linears' results."""
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(part(x).view(*x.shape[:-1], -1, 4).transpose(-2, -3) for part in self.parts)
-
-
-class Gate(nn.Module):
-    """An activation, a gate and a residual."""
-
-    def __init__(self, bias: bool = True) -> None:
-        super().__init__()
-        self.gate, self.up = (sparse_(nn.Linear(64, 96, bias=bias)) for _ in range(2))
-        self.down = sparse_(nn.Linear(96, 64, bias=bias))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.down(F.silu(self.gate(x)) * self.up(x))
-
-
-class Transposed(nn.Module):
-    """A weight that is stored `[k, n]`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        kept = sparse_(nn.Linear(64, 32)).weight.detach().t().contiguous()
-        self.weight = nn.Parameter(kept, requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight
-
-
-class Tied(nn.Module):
-    """One weight, used twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = sparse_(nn.Linear(64, 64))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(F.relu(self.inner(x)))
-
-
-MODELS = {
-    "linear": lambda: sparse_(nn.Linear(64, 32)),
-    "no bias": lambda: sparse_(nn.Linear(64, 32, bias=False)),
-    "residual": lambda: MLP(64),
-    "two parts": lambda: Attention(2),
-    "three parts": Attention,
-    "three parts, no bias": lambda: Attention(bias=False),
-    "views": Views,
-    "gate": Gate,
-    "gate, no bias": lambda: Gate(bias=False),
-    "transposed": Transposed,
-    "tied": Tied,
-}
-
-
-def nodes_of(backend: Packing) -> tuple[sc.NodeReport, ...]:
-    return backend.compiler.report.nodes
-
-
-def agree(fast: Any, model: nn.Module, x: Tensor) -> None:
-    found, expected = fast(x), model(x)
-    assert type(found) is type(expected)
-    for a, b in zip(
-        *((y,) if isinstance(y, Tensor) else y for y in (found, expected)), strict=True
-    ):
-        close(a, b)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -237,52 +146,41 @@ def test_a_weight_that_changes_changes_every_range(tuned: Tuned) -> None:
             agree(fast, model, torch.randn(rows, 64))
 
 
-def test_parts_of_which_there_are_too_many_are_packed(tuned: Tuned) -> None:
+class Many(Attention):
+    """More parts than the op takes dense weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(sparse_(nn.Linear(64, 8)) for _ in range(5))
+
+
+def test_dense_serves_many_parts_for_every_m_or_for_none(tuned: Tuned) -> None:
     tuned.dense_wins()
-
-    class Many(Attention):
-        def __init__(self) -> None:
-            super().__init__()
-            self.parts = nn.ModuleList(sparse_(nn.Linear(64, 8)) for _ in range(5))
-
     model, backend = Many(), Packing(tune="fast")
     with torch.no_grad():
         agree(torch.compile(model, backend=backend), model, torch.randn(4, 64))
-    assert all(node.packed for node in nodes_of(backend))
-
-
-class Masked(nn.Linear):
-    """The product of a weight and a mask."""
-
-    def __init__(self) -> None:
-        super().__init__(64, 32)
-        self.register_buffer("mask", sc.NM(2, 4).prune(self.weight))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight * self.mask, self.bias)
-
-
-def test_a_masked_weight_has_no_dense_one_at_hand(tuned: Tuned) -> None:
-    tuned.dense_wins()
-    model, backend = Masked(), Packing(tune="fast")
+    assert not backend.packed
+    assert "cat" not in backend.compiler.report.after
+    tuned.dense_wins(lambda rows: rows > LARGE)
+    backend = Packing(tune="fast")
     fast = torch.compile(model, backend=backend, dynamic=True)
     with torch.no_grad():
         for rows in (4, 64):
             agree(fast, model, torch.randn(rows, 64))
-    (node,) = nodes_of(backend)
-    assert node.packed
+    for node in nodes_of(backend):
+        assert node.kernel is not None
+        assert not any("dense" in part for part in node.kernel.ranges)
 
 
 @pytest.mark.parametrize(
     "options",
     [
-        {"prune": "2:4"},
         {"quantize": "int8-weight-only"},
         {"quantize": "int8"},
         {"prune": "2:4", "quantize": "int4[group=32]"},
     ],
 )
-def test_lossy_weights_never_get_the_dense_linear(options: dict[str, Any], tuned: Tuned) -> None:
+def test_rounded_weights_never_get_the_dense_linear(options: dict[str, Any], tuned: Tuned) -> None:
     tuned.dense_wins()
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32)).requires_grad_(False)
     fast, unmeasured = (

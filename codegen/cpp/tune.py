@@ -28,7 +28,7 @@ from sparsecompile.codegen.tuning.choose import (
 from sparsecompile.codegen.tuning.measure import measure
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
 from sparsecompile.packed import Packed
-from sparsecompile.problem import Contents, Problem, Trial
+from sparsecompile.problem import Contents, DenseUse, Problem, Trial
 from sparsecompile.spec import Target, digest
 from sparsecompile.template import Range
 
@@ -91,18 +91,18 @@ class Tuner:
         if problem.tune == "off":
             return self._guess("not measured (tune is off)")
         timings = {rows: self._timings(rows, functions) for rows in LAYOUT_ROWS}
-        layout = choose_layout(functions, timings, dense=problem.dense)
+        layout = choose_layout(functions, timings, dense=problem.dense is DenseUse.ANYWHERE)
         if layout is None:
             return self._guess("not in the tuning record (tune is cached)")
         functions = [f for f in functions if f.layout == layout]
-        choices: dict[int, str] = {}
         for rows in problem.rows:
             if rows not in timings:
                 timings[rows] = self._timings(rows, functions)
-            choice = choose_function(functions, timings[rows], dense=problem.dense)
-            if choice is None:
-                return self._guess("not in the tuning record (tune is cached)")
-            choices[rows] = choice
+        choices = self._choices(functions, timings, dense=problem.dense is not DenseUse.NEVER)
+        if problem.dense is DenseUse.ALONE and set(choices.values()) != {DENSE}:
+            choices = self._choices(functions, timings, dense=False)
+        if len(choices) < len(problem.rows):
+            return self._guess("not in the tuning record (tune is cached)")
         refined = self._refined(functions, choices, timings)
         chosen = {**choices, **refined}
         trials = [t for rows in sorted(timings) for t in self._trials(rows, timings, chosen)]
@@ -158,6 +158,19 @@ class Tuner:
                 self.measured_now += len(timed)
                 known |= timed
         return known
+
+    def _choices(
+        self,
+        functions: Sequence[CppFunction],
+        timings: Mapping[int, Mapping[str, Timing]],
+        *,
+        dense: bool,
+    ) -> dict[int, str]:
+        """What is chosen for each m of the problem at which something was measured."""
+        choices = {
+            m: choose_function(functions, timings[m], dense=dense) for m in self.problem.rows
+        }
+        return {m: choice for m, choice in choices.items() if choice is not None}
 
     def _refined(
         self,

@@ -15,8 +15,9 @@ from sparsecompile.compiler import Compiler
 from sparsecompile.errors import SparseCompileError
 
 LINEAR = "linear"
-SPARSE = "sparse"
 """The candidate that speed-ups are against."""
+INDUCTOR = "inductor"
+SPARSE = "sparse"
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +107,7 @@ def candidates(subject: Subject, options: Sequence[Mapping[str, Any]]) -> list[C
     weights = [layer.weight for layer in layers]
     found = [Candidate(LINEAR, _each(lambda weight: F.linear(x, weight), weights), nbytes)]
     found += _onednn(x, weights, nbytes)
-    found.append(Candidate("inductor", _compiled(x, layers, "inductor"), nbytes))
+    found.append(Candidate(INDUCTOR, _compiled(x, layers, "inductor"), nbytes))
     return found + [_sparse(subject, chosen) for chosen in options]
 
 

@@ -83,6 +83,7 @@ def linear(
         "mad": "+-",
         "speedup": "over\nF.linear",
         "speedup_best_dense": "over best\ndense",
+        "speedup_compiled_dense": "over\nInductor",
         "gb_per_s": "GB/s",
         "bandwidth_share": "of read\nbandwidth",
         "kernel": "kernel",

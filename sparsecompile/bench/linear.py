@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from sparsecompile.bench.candidates import LINEAR, SPARSE, Candidate, Subject, candidates
+from sparsecompile.bench.candidates import INDUCTOR, LINEAR, SPARSE, Candidate, Subject, candidates
 from sparsecompile.bench.cases import LinearCase
 from sparsecompile.bench.environment import Environment
 from sparsecompile.bench.timing import Timing, interleaved
@@ -32,7 +32,8 @@ class LinearRow(Environment):
         m: rows of x.
         dtype: of x, the dense weight and y.
         format: what the weight was pruned to.
-        candidate: `linear` (torch's own), `onednn` (prepacked weights), `inductor`, `sparse`.
+        candidate: `linear` (torch's own) and `onednn` (prepacked weights), called as they are;
+            `inductor` and `sparse`, compiled.
         ms: milliseconds a call, overheads included: median of interleaved samples.
         mad: median absolute deviation of the samples, in milliseconds.
         samples: samples that counted.
@@ -40,6 +41,7 @@ class LinearRow(Environment):
         copies: of the layer that were used in turn.
         speedup: time of `linear` over this one's.
         speedup_best_dense: time of the fastest dense candidate over this one's.
+        speedup_compiled_dense: time of `inductor` over this one's: both pay for a compiled call.
         error: largest error against float64, as a share of the largest value of the result.
         weight_bytes: that a call reads of the weight.
         gb_per_s: `weight_bytes` over the time, in 1e9 bytes a second.
@@ -60,6 +62,7 @@ class LinearRow(Environment):
     copies: int
     speedup: float
     speedup_best_dense: float
+    speedup_compiled_dense: float
     error: float
     weight_bytes: int
     gb_per_s: float
@@ -157,6 +160,7 @@ def _rows(
             copies=copies,
             speedup=times[LINEAR].seconds / time.seconds,
             speedup_best_dense=best / time.seconds,
+            speedup_compiled_dense=times[INDUCTOR].seconds / time.seconds,
             error=errors[candidate.name],
             weight_bytes=candidate.weight_bytes,
             gb_per_s=speed / 1e9,

@@ -12,7 +12,7 @@ from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.dense import DenseLinear
 from sparsecompile.errors import Reject
-from sparsecompile.problem import Problem
+from sparsecompile.problem import DenseUse, Problem
 from sparsecompile.registry import Registry
 from sparsecompile.spec import ISA_LEVELS, KernelSpec, Target
 from sparsecompile.template import Kernel, Lowering
@@ -20,7 +20,7 @@ from sparsecompile.template import Kernel, Lowering
 
 def lower(codegen: CppCodegen, spec: KernelSpec, registry: Registry) -> Lowering:
     """What becomes of a weight `[32, 64]` full of zeros, unmeasured."""
-    problem = Problem(spec, (32, 64), (1,), False, True, "off", 0.0)
+    problem = Problem(spec, (32, 64), (1,), False, DenseUse.ANYWHERE, "off", 0.0)
     weight = torch.zeros(32, 64, dtype=spec.dtype)
     found = codegen.lower({problem: lambda: spec.format.pack(weight)}, Target.host(), registry)
     return found[problem]

@@ -17,17 +17,12 @@ from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.tune import Tuner
 from sparsecompile.codegen.tuning.record import Timing
 from sparsecompile.lowering import ROWS
-from sparsecompile.problem import Problem
+from sparsecompile.problem import DenseUse, Problem
 from sparsecompile.registry import Registry
 from sparsecompile.report import NodeReport
 from sparsecompile.spec import KernelSpec, Target
 
 FROM_RECORD = "from the tuning record, nothing measured"
-
-
-@pytest.fixture
-def tuned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Tuned:
-    return Tuned(monkeypatch, tmp_path / "record")
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +269,8 @@ def test_real_measurements(
     monkeypatch.setattr(tune, "TuningRecord", made.record)
     spec = KernelSpec(registry.format(name), torch.float32)
     lossless = spec.format.codec.lossless
-    problem = Problem(spec, (32, 64), (1, 64), True, lossless, "fast", 0.5)
+    dense = DenseUse.ANYWHERE if lossless else DenseUse.NEVER
+    problem = Problem(spec, (32, 64), (1, 64), True, dense, "fast", 0.5)
     weight = sparse_(nn.Linear(64, 32)).weight.detach()
     codegen, target = CppCodegen(), Target.host()
     tuner = Tuner(

@@ -1,0 +1,109 @@
+"""Slots: the weights that a compiled graph reads instead of the model's own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparsecompile.ops import HEADER_BYTES
+from sparsecompile.packing import pack_binding, stored_parts
+from sparsecompile.stored import Part
+from sparsecompile.template import Kernel
+from sparsecompile.weights import PACK_CACHE, Binding, evaluate, live
+
+
+@dataclass(frozen=True, eq=False)
+class Slot(ABC):
+    """A weight of a graph, made of live tensors of the model and made again when they change."""
+
+    binding: Binding
+
+    @abstractmethod
+    def weight(self, tensors: Sequence[Tensor]) -> Tensor:
+        """What the graph takes, for the live tensors of the binding's leaves.
+
+        Raises:
+            Reject: the weight no longer has the format that the graph was compiled for.
+        """
+
+    @property
+    @abstractmethod
+    def nbytes(self) -> int:
+        """Bytes of memory that it takes now."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """A weight as a kernel reads it.
+
+    Attributes:
+        data: `[bytes]` uint8.
+        header: its first `HEADER_BYTES` as a tensor of their own over the same storage. Graphs
+            take this one, so that a weight that needs more bytes after an update fits them too.
+    """
+
+    data: Tensor
+    header: Tensor
+
+    @classmethod
+    def of(cls, data: Tensor) -> Layout:
+        """From what `Template.prepack` returns."""
+        storage = data.untyped_storage()
+        empty = torch.empty(0, dtype=torch.uint8)
+        return cls(data, empty.set_(storage, data.storage_offset(), (HEADER_BYTES,), (1,)))
+
+
+@dataclass(frozen=True, eq=False)
+class PackedSlot(Slot):
+    """A packed weight: the header of its layout.
+
+    Weights that are packed in the model keep this layout in place of what it is made of.
+    """
+
+    kernel: Kernel
+
+    def weight(self, tensors: Sequence[Tensor]) -> Tensor:
+        """`[HEADER_BYTES]` uint8, with the layout behind it."""
+        return self._layout(tensors).header
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the layout."""
+        return self._layout(live(self.binding)).data.numel()
+
+    def _layout(self, tensors: Sequence[Tensor]) -> Layout:
+        kernel = self.kernel
+        purpose = ("layout", kernel.spec.format, kernel.layout)
+
+        def make() -> Layout:
+            layout = kernel.prepack(pack_binding(self.binding, tensors, kernel.spec.format))
+            first = 0
+            for part in stored_parts(self.binding, tensors):
+                part.adopt(Part(layout, kernel.key, first))
+                first += part.shape[0]
+            return Layout.of(layout)
+
+        return PACK_CACHE.get(self.binding, tensors, purpose, make).value
+
+
+@dataclass(frozen=True, eq=False)
+class DenseSlot(Slot):
+    """A weight that is no Parameter as it is, such as a pruned one: its dense copy `[n, k]`."""
+
+    def weight(self, tensors: Sequence[Tensor]) -> Tensor:
+        """The copy."""
+
+        def make() -> Tensor:
+            return evaluate(self.binding, tensors).contiguous()
+
+        return PACK_CACHE.get(self.binding, tensors, "dense", make).value
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the copy."""
+        copy = self.weight(live(self.binding))
+        return copy.numel() * copy.element_size()
