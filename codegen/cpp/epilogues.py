@@ -6,7 +6,7 @@ from sparsecompile.epilogue import STEPS
 from sparsecompile.errors import Reject
 
 EXPRESSIONS = {
-    "relu": "value < 0.0f ? 0.0f : value",
+    "relu": "value < 0.0f ? Values{{}} : value",
     "gelu": "0.5f * value * complementary_error(value * -0.70710678f)",
     # (1 + tanh(u)) / 2 is the logistic function of 2 u, which does not cancel.
     "gelu_tanh": "value * logistic(value * (1.5957691216f + 0.0713548163f * value * value))",
@@ -16,7 +16,7 @@ EXPRESSIONS = {
     "add": "value + {operand}",
     "mul": "value * {operand}",
 }
-"""What becomes of `value`, a float, in every step of `sparsecompile.epilogue.STEPS`."""
+"""What becomes of `value`, a float or a vector of them, in every step of the epilogue."""
 
 
 def check_epilogue(steps: tuple[str, ...]) -> None:
@@ -40,7 +40,9 @@ def render_epilogue(steps: tuple[str, ...]) -> str:
     body = "\n".join((*lines, "  return value;"))
     return (
         "namespace {\n\n"
-        "SC_INLINE float epilogue(float value, [[maybe_unused]] float operand0,\n"
-        "                         [[maybe_unused]] float operand1) {\n"
+        "// For a float or a vector of them.\n"
+        "template <class Values>\n"
+        "SC_INLINE Values epilogue(Values value, [[maybe_unused]] Values operand0,\n"
+        "                          [[maybe_unused]] Values operand1) {\n"
         f"{body}\n}}\n\n}}  // namespace\n"
     )

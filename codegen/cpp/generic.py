@@ -95,6 +95,7 @@ class GenericLinear(Template):
                 HEAD.format(spec=spec, schedule=schedule, target=target),
                 read("arguments.h"),
                 read("prelude.h"),
+                read("numbers.h"),
                 render_weight(spec, dict(schedule.choices), structure, codec),
                 structure.render(spec.format.structure, spec),
                 codec.render(spec.format.codec, spec),

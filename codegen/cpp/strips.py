@@ -102,6 +102,8 @@ class StripsLinear(Template):
             kind["uses_amx"] = int(target.isa == "amx" and _fits_tiles(spec, kind["skips"]))
             if kind["uses_amx"]:
                 kind["batch_columns"] = 512
+                # Tiles of x are read from the second-level cache once for all strips of a group.
+                kind["group_strips"] *= 1 if kind["skips"] else 2
         return tuple(Schedule.of({**base, **kind}) for kind in kinds)
 
     def search(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
@@ -176,6 +178,7 @@ class StripsLinear(Template):
                 HEAD.format(spec=spec, schedule=schedule, target=target),
                 read("arguments.h"),
                 read("prelude.h"),
+                read("numbers.h"),
                 render_weight(spec, constants, structure, codec),
                 structure.render(spec.format.structure, spec),
                 codec.render(spec.format.codec, spec),

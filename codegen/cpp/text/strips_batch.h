@@ -20,25 +20,22 @@ struct Panel {
 // What a group of strips is in the end, for the rows of the panel.
 inline void finish_group(const SCLinearArguments& a, const Strips& w, const Chunk& chunk,
                          const Panel& panel, const Sum* sums) {
+  static_assert(native_floats == strip_rows);
   for (int64_t i = 0; i < panel.x_tiles(); ++i) {
-    const int64_t rest = panel.rows - i * x_rows;
+    const int64_t rest = panel.rows - i * x_rows, row = i * x_rows;
     for (int s = 0; s < chunk.strips; ++s) {
       const int64_t strip = chunk.strip + s;
       const int64_t first = strip * strip_rows, last = first + strip_rows;
-      const int64_t rows = rest < x_rows ? rest : x_rows;
-      const Sum* sum = sums + (i * group_strips + s) * sums_tile;
-      float part[sums_tile];
-      for (int64_t r = 0; r < rows; ++r) {
-        const int64_t row = i * x_rows + r;
-        // Codes are `cut` above their values.
-        const Sum above = multiplies_integers ? static_cast<Sum>(cut) * panel.x_totals[row] : 0;
-        const float scale = rounds_activations ? panel.x_scales[row] : 1.0f;
-        for (int64_t lane = 0; lane < strip_rows; ++lane)
-          part[r * strip_rows + lane] =
-              static_cast<float>(sum[r * strip_rows + lane] - above) * scale;
-      }
-      scale_sums(w, strip, rows, part);
-      finish(a, w.n, {first, last < w.n ? last : w.n}, panel.m0 + i * x_rows, rows, part);
+      const Sum* at = sums + (i * group_strips + s) * sums_tile;
+      finish_sums(a, w.n, {first, last < w.n ? last : w.n}, panel.m0 + row,
+                  rest < x_rows ? rest : x_rows, [&](int64_t j, int64_t) SC_INLINED {
+                    Sums sum = load<Sums>(at + j * strip_rows);
+                    // Codes are `cut` above their values.
+                    if constexpr (multiplies_integers) sum -= static_cast<Sum>(cut) * panel.x_totals[row + j];
+                    Values values = __builtin_convertvector(sum, Values);
+                    if constexpr (rounds_activations) values *= panel.x_scales[row + j];
+                    return scale_sums(w, strip, values);
+                  });
     }
   }
 }

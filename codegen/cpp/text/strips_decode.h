@@ -76,8 +76,8 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const DecodeActivati
       if (t % span == span - 1) add_span(s, t, false);
     }
     add_span(s, 0, true);
-    for (int i = 0; i < rows; ++i) store(out + (s * rows + i) * strip_rows, totals[s][i]);
-    scale_sums(w, strip + s, rows, out + s * rows * strip_rows);
+    for (int i = 0; i < rows; ++i)
+      store(out + (s * rows + i) * strip_rows, scale_sums(w, strip + s, totals[s][i]));
   }
 }
 

@@ -76,7 +76,9 @@ SC_INLINE void store_expanded(const Reader&, __m512i codes, float* out) {
 }
 
 // Values have no scales that remain for the end.
-SC_INLINE void scale_sums(const Strips&, int64_t, int64_t, float*) {}
+SC_INLINE Floats<strip_rows> scale_sums(const Strips&, int64_t, Floats<strip_rows> sums) {
+  return sums;
+}
 
 // sum + vector times the activations x[0 .. depth).
 SC_INLINE Sums multiply_add(const Reader&, Sums sum, __m512i codes, const float* x) {

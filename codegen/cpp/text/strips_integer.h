@@ -111,13 +111,10 @@ SC_INLINE void store_expanded(const Reader& reader, __m512i codes, bfloat16* out
 }
 #endif
 
-// Sums [rows][16] of a strip times the scales of its lanes, where a row has one.
-SC_INLINE void scale_sums(const Strips& w, int64_t strip, int64_t rows, float* sums) {
-  if constexpr (group_columns > 0) return;
-  const __m512 scales = load_scales(w.strip_scales(strip));
-  for (int64_t i = 0; i < rows; ++i)
-    _mm512_storeu_ps(sums + i * strip_rows,
-                     _mm512_mul_ps(scales, _mm512_loadu_ps(sums + i * strip_rows)));
+// The end of sums of a strip: times the scales of its lanes, where a row has one.
+SC_INLINE Floats<strip_rows> scale_sums(const Strips& w, int64_t strip, Floats<strip_rows> sums) {
+  if constexpr (group_columns > 0) return sums;
+  return (Floats<strip_rows>)load_scales(w.strip_scales(strip)) * sums;
 }
 
 }  // namespace

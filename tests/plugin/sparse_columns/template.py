@@ -116,7 +116,11 @@ class ColumnsLinear(Template):
         """Arguments, prelude, epilogue, kernel."""
         kernel = KERNEL.format(element=ELEMENTS[spec.dtype])
         head = f"// {spec}\n// template: columns; target: {target}\n"
-        parts = (head, read("arguments.h"), read("prelude.h"), render_epilogue(spec.epilogue))
+        parts = (
+            head,
+            *map(read, ("arguments.h", "prelude.h", "numbers.h")),
+            render_epilogue(spec.epilogue),
+        )
         text = "\n".join((*parts, kernel))
         return Source(f"columns_{spec.identifier}", "cpp", text, (("sc_linear_columns", None),))
 
