@@ -86,7 +86,7 @@ _Found = list[tuple[str, str, Timing, str]]
 def _marginal(chain: int, rounds: int) -> _Found:
     """One linear more: the time of a chain less that of a single one, over the rest."""
     torch._dynamo.reset()
-    compiler = Compiler()
+    compiler = _packing()
     x = torch.randn(1, SIZE)
     runs: dict[tuple[str, int], Callable[[], Any]] = {}
     for length in (1, chain):
@@ -108,7 +108,7 @@ def _freshness(weights: int, rounds: int) -> _Found:
     Against it stands the whole call of Inductor's graph, which has no such look.
     """
     torch._dynamo.reset()
-    compiler = Compiler()
+    compiler = _packing()
     x = torch.randn(1, SIZE)
     model = _chain(weights)
 
@@ -133,6 +133,11 @@ def _freshness(weights: int, rounds: int) -> _Found:
         (what, "inductor", timings["inductor", weights], ""),
         (what, "sparse", check, _kernels(compiler)),
     ]
+
+
+def _packing() -> Compiler:
+    """A Compiler that packs, although layers this small may be faster dense."""
+    return Compiler(tune="off")
 
 
 def _chain(length: int) -> nn.Module:
