@@ -58,7 +58,15 @@ from sparsecompile.structures.block import Block
 from sparsecompile.structures.csr import CSR
 from sparsecompile.structures.dense import Dense
 from sparsecompile.structures.n_m import NM
-from sparsecompile.template import Codegen, Extern, Fragment, Kernel, Source, Template
+from sparsecompile.template import (
+    Codegen,
+    Extern,
+    Fragment,
+    Kernel,
+    PackedExtern,
+    Source,
+    Template,
+)
 from sparsecompile.weights import PACK_CACHE
 
 __version__ = "0.1.0"
@@ -143,6 +151,7 @@ __all__ = [
     "Options",
     "OrderingError",
     "Packed",
+    "PackedExtern",
     "PackedTensor",
     "PackedWeightError",
     "Pass",

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from sparsecompile.codec import Codec
@@ -65,19 +66,13 @@ class Fragment(ABC):
         """Source text for this structure or codec in a kernel for `spec`."""
 
 
-class Template(ABC):
-    """A way to generate kernels for specs; the first schedule is the default."""
+class Packer(ABC):
+    """Makes a layout of a weight; the first schedule is the default.
+
+    What templates and those library calls that read a layout of their own have in common.
+    """
 
     name: ClassVar[str]
-    language: ClassVar[str]
-
-    @abstractmethod
-    def supports(self, spec: KernelSpec, target: Target, registry: Registry) -> None:
-        """Return if this template can serve the spec on the target: every field of the spec.
-
-        Raises:
-            Reject: it cannot; the reason says what is missing.
-        """
 
     @abstractmethod
     def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
@@ -106,8 +101,22 @@ class Template(ABC):
     def prepack(self, packed: Packed, schedule: Schedule) -> Tensor:
         """The physical layout: one contiguous `[bytes]` uint8 tensor, made once for all m.
 
-        It holds no thread count and no pointer. Where the source says `prepacks`, this is what
-        its `sc_prepack` takes.
+        It holds no thread count and no pointer. Where a template's source says `prepacks`, this is
+        what its `sc_prepack` takes.
+        """
+
+
+class Template(Packer):
+    """A way to generate kernels for specs."""
+
+    language: ClassVar[str]
+
+    @abstractmethod
+    def supports(self, spec: KernelSpec, target: Target, registry: Registry) -> None:
+        """Return if this template can serve the spec on the target: every field of the spec.
+
+        Raises:
+            Reject: it cannot; the reason says what is missing.
         """
 
     @abstractmethod
@@ -128,6 +137,44 @@ class Extern(ABC):
 
         Raises:
             Reject: it cannot.
+        """
+
+
+class PackedExtern(Extern, Packer):
+    """A library call that reads a layout of its own."""
+
+    def finish(self, layout: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """What `call` takes: the layout, or what the library makes of it on the device.
+
+        Called once, with the layout on the device that it will be used on.
+
+        Args:
+            layout: what `prepack` gave, `[bytes]` uint8.
+            shape: `(n, k)` of the weight.
+            dtype: of the weight.
+        """
+        return layout
+
+    @abstractmethod
+    def call(
+        self,
+        x: Tensor,
+        layout: Tensor,
+        bias: Tensor | None,
+        n: int,
+        schedule: Schedule,
+    ) -> Tensor:
+        """`x @ W.T + bias`, without the epilogue, which torch computes behind it.
+
+        Args:
+            x: `[m, k]`.
+            layout: what `finish` gave.
+            bias: `[n]`.
+            n: out features.
+            schedule: one of `search`.
+
+        Returns:
+            `[m, n]` in x's dtype.
         """
 
 
@@ -163,7 +210,7 @@ class Kernel:
     Attributes:
         key: what graphs call it.
         spec: what it computes.
-        template: makes its layout.
+        template: makes its layout: a `Template`, or a library call.
         schedule: of that template.
         sources: everything that was built for it, the layout's own first.
         ranges: by rising m.
@@ -172,7 +219,7 @@ class Kernel:
 
     key: int
     spec: KernelSpec
-    template: Template
+    template: Packer
     schedule: Schedule
     sources: tuple[Source, ...]
     ranges: tuple[Range, ...]
