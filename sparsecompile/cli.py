@@ -149,7 +149,7 @@ def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete what is in it.")] = False,
 ) -> None:
     """Show the folder of built kernels and of what was measured, and its size."""
-    from sparsecompile.codegen.cpp.cache import Cache
+    from sparsecompile.codegen.cache import Cache
     from sparsecompile.codegen.tuning.record import TuningRecord
 
     folder = Cache().path("").resolve()
