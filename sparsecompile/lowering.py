@@ -97,7 +97,7 @@ def lower_packed(edit: Edit, tune: str) -> tuple[list[Slot], list[Lowered]]:
         dense = _dense_parts(match) if kernel.wants_dense else ()
         x, bias, operands = match["x"], match["bias"], match["operands"]
         args = arguments(x, weight, bias, operands, dense, rows, kernel.key)
-        op = torch.ops.sparsecompile.linear.default
+        op = edit.device.codegen.op(kernel, problem)
         value = edit.value(match.node)
         new = edit.call(op, args, before=match.node, value=value, origins=names)
         edit.replace(match.node, new)

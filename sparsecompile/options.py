@@ -38,7 +38,9 @@ class Options:
             packs whatever is smaller, unmeasured. `$SPARSECOMPILE_TUNE` changes the default.
         strict: raise `RejectedError` where a linear would be left dense although it holds zeros
             or was asked to be pruned or quantised, and build errors instead of running dense.
-        target: `"cpu"`, or with an instruction set: `"cpu[avx2]"`, `"cpu[portable]"`.
+        target: `"auto"`: where the parameters of the model are; `"cpu"`, also with an instruction
+            set: `"cpu[avx2]"`, `"cpu[portable]"`; or a GPU's architecture, `"sm_90"`, `"gfx942"`,
+            for which `explain` needs no GPU.
         dump: folder that gets the graph after every pass, the generated sources and the report.
         inductor: options for Inductor, such as `{"max_autotune": True}`.
     """
@@ -49,7 +51,7 @@ class Options:
     quantize: str | Mapping[str, str] | None = None
     tune: str = field(default_factory=_default_tune)
     strict: bool = False
-    target: str = "cpu"
+    target: str = "auto"
     dump: Path | None = None
     inductor: Mapping[str, Any] = field(default_factory=dict)
 

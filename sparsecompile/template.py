@@ -26,7 +26,7 @@ class Source:
 
     Attributes:
         name: stem of its file.
-        language: `cpp`.
+        language: `cpp` or `triton`.
         text: the source.
         kernels: `(symbol, largest m or None)`, by rising m: the function for each range of rows.
             Each also serves every smaller m.
@@ -39,6 +39,11 @@ class Source:
     text: str
     kernels: tuple[tuple[str, int | None], ...]
     prepacks: bool = False
+
+    @property
+    def file(self) -> str:
+        """Name of the file."""
+        return f"{self.name}.{'cpp' if self.language == 'cpp' else 'py'}"
 
     @property
     def digest(self) -> str:
@@ -215,6 +220,7 @@ class Kernel:
         sources: everything that was built for it, the layout's own first.
         ranges: by rising m.
         relayout: makes the layout out of what `template.prepack` returns, if that is not it.
+        device: where it runs: `cpu` or `cuda`.
     """
 
     key: int
@@ -224,6 +230,7 @@ class Kernel:
     sources: tuple[Source, ...]
     ranges: tuple[Range, ...]
     relayout: Callable[[Tensor], Tensor] | None = None
+    device: str = "cpu"
 
     @property
     def layout(self) -> str:
@@ -236,7 +243,7 @@ class Kernel:
         return any(r.dense for r in self.ranges)
 
     def prepack(self, packed: Packed) -> Tensor:
-        """The weight as this kernel reads it: `[bytes]` uint8."""
+        """The weight as this kernel reads it: `[bytes]` uint8, on the CPU."""
         layout = self.template.prepack(packed, self.schedule)
         return self.relayout(layout) if self.relayout is not None else layout
 
@@ -294,6 +301,10 @@ class Codegen(ABC):
     def read_bandwidth(self) -> float | None:
         """Bytes a second that the device reads from memory, if known; nothing is measured now."""
         return None
+
+    def op(self, kernel: Kernel, problem: Problem) -> Any:
+        """The op that a graph calls a kernel by; it takes what `sparsecompile::linear` takes."""
+        return torch.ops.sparsecompile.linear.default
 
     @abstractmethod
     def candidates(self, spec: KernelSpec, target: Target, registry: Registry) -> Sequence[Any]:

@@ -37,7 +37,7 @@ class CuSparseLt(PackedExtern):
         Raises:
             Reject: another GPU, format, dtype or rounding of activations, or torch lacks it.
         """
-        two_of_four.generation(target)
+        two_of_four.capability(target)
         two_of_four.check(spec, "cuSPARSELt")
         if not torch.backends.cusparselt.is_available():
             raise Reject("this torch was built without cuSPARSELt; the wheels for CUDA have it")

@@ -36,7 +36,7 @@ class Cutlass(PackedExtern):
         Raises:
             Reject: another GPU, format, dtype or rounding of activations.
         """
-        if two_of_four.generation(target) >= 90:
+        if two_of_four.capability(target) >= (9, 0):
             raise Reject(f"torch's CUTLASS 2:4 kernels need sm_80 to sm_89, this is {target.arch}")
         two_of_four.check(spec, "CUTLASS")
 

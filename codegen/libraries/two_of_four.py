@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 DTYPES = (torch.float16, torch.bfloat16)
 ROWS = 8
 """What the number of rows of x is padded to."""
-FIRST_WITH_THEM = 80
+FIRST_CAPABILITY = (8, 0)
 
 # The positions that torch names for every mask of kept places, the first in the lower two bits.
 # Where less than two are kept its choice differs from that of `NM`.
 _POSITIONS = (14, 8, 9, 4, 14, 8, 9, 4, 14, 12, 13, 4, 14, 12, 13, 4)
 
 
-def generation(target: Target) -> int:
-    """80 of `sm_80`.
+def capability(target: Target) -> tuple[int, int]:
+    """`(8, 0)` of `sm_80`.
 
     Raises:
         Reject: the target is no NVIDIA GPU, or one without 2:4 tensor cores.
     """
-    number = target.arch.removeprefix("sm_")
-    if not number.isdecimal():
-        raise Reject(f"2:4 tensor cores need an NVIDIA GPU, this is {target.arch}")
-    if int(number) < FIRST_WITH_THEM:
-        raise Reject(f"2:4 tensor cores need sm_{FIRST_WITH_THEM}, this is {target.arch}")
-    return int(number)
+    gpu = target.gpu
+    if gpu.vendor != "nvidia":
+        raise Reject(f"2:4 tensor cores need an NVIDIA GPU, this is {gpu.arch}")
+    if gpu.capability < FIRST_CAPABILITY:
+        raise Reject(f"2:4 tensor cores need sm_80, this is {gpu.arch}")
+    return gpu.capability
 
 
 def check(spec: KernelSpec, library: str) -> None:

@@ -1,1 +1,1 @@
-"""Triton for GPUs."""
+"""Triton for GPUs: templates, fragments, generated modules and their launch."""

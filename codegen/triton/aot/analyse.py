@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sparsecompile.codegen.cpp.cache import Cache
+from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.sources import sources_digest
 from sparsecompile.codegen.triton.aot.amdgcn import read_amdgcn
 from sparsecompile.codegen.triton.aot.analysis import Analysis, Loads, LoopAnalysis

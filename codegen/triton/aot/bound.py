@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from sparsecompile.codegen.triton.aot.architecture import Architecture
 from sparsecompile.costs import Cost, m
+from sparsecompile.gpu import GPU
 
 ROWS = (1, 16, 64, 256, 1024)
 """The m that bounds are given for."""
@@ -47,7 +47,7 @@ def bounds(
     cost: Cost,
     shape: tuple[int, int],
     dtype: torch.dtype,
-    architecture: Architecture,
+    gpu: GPU,
     rows: Iterable[int] = ROWS,
 ) -> tuple[Bound, ...]:
     """The bounds of a kernel, one for each m.
@@ -56,18 +56,18 @@ def bounds(
         cost: what a call moves and computes.
         shape: `(n, k)` of the weight.
         dtype: of the dense weight and the activations.
-        architecture: whose bandwidth and rates count.
+        gpu: whose bandwidth and rates count.
         rows: the m.
     """
     dense = dense_cost(shape, dtype)
 
     def bound(count: int) -> Bound:
-        rate, bandwidth = architecture.rates[cost.kind], architecture.bandwidth
+        rate, bandwidth = gpu.rates[cost.kind], gpu.bandwidth
         is_memory = cost.moved(count) / bandwidth >= cost.computed(count) / rate
         return Bound(
             count,
             cost.seconds(count, bandwidth, rate),
-            dense.seconds(count, bandwidth, architecture.rates[dense.kind]),
+            dense.seconds(count, bandwidth, gpu.rates[dense.kind]),
             "memory" if is_memory else "arithmetic",
         )
 

@@ -35,7 +35,7 @@ def occupancy(architecture: Architecture, registers: int, shared: int, warps: in
         warps: of a block.
     """
     a = architecture
-    of_warp = _round_up(max(registers, 1) * a.warp, a.register_unit)
+    of_warp = _round_up(max(registers, 1) * a.gpu.warp_size, a.register_unit)
     of_block = _round_up(shared, a.shared_unit) + a.reserved_shared
     limits = {
         "registers": a.partitions * (a.registers // of_warp) // warps,

@@ -96,7 +96,7 @@ def compile_for(what: Specialization, architecture: Architecture) -> CompiledKer
         constexprs={(names.index(name),): value for name, value in what.constants.items()},
         attrs={(names.index(n),): [["tt.divisibility", ALIGNMENT]] for n in what.divisible},
     )
-    target = GPUTarget(architecture.backend, architecture.number, architecture.warp)
+    target = GPUTarget(*architecture.triton)
     # Triton 3.10 no longer fuses multiply and add unless it is told to.
     options = {"enable_fp_fusion": True, **what.options}
     try:
