@@ -16,7 +16,8 @@ from sparsecompile.report import Report
 @dataclass
 class Dump:
     """Writes below `folder`: `graph_000/00_captured/graph.py`, `graph_000/01_canonicalize/...`,
-    `sources/*.cpp` or `*.py`, `report.txt` and `report.json`. Without a folder it only formats graphs.
+    `sources/*.cpp` or `*.py`, `report.txt` and `report.json`. Without a folder it only formats
+    graphs.
     """  # noqa: D205 - the paths are the summary
 
     folder: Path | None

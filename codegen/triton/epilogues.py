@@ -60,12 +60,13 @@ def scales_at(weight, rows, columns, there, n, k):
 def scales_in(weight, rows, inside, first, n, k, COUNT: tl.constexpr):
     """The scales of COUNT columns from `first` on: `[rows, COUNT]`, or `[rows, 1]` for all."""
     if {group} % COUNT == 0:
-        return scales_at(weight, rows[:, None], first, inside[:, None], n, k)
+        columns = first + tl.zeros((1, 1), tl.int32)
+        return scales_at(weight, rows[:, None], columns, inside[:, None], n, k)
     elif COUNT % {group} == 0:
         columns = first + tl.arange(0, COUNT // {group})[None, :] * {group}
         scales = scales_at(weight, rows[:, None], columns, inside[:, None], n, k)
-        shape = (rows.shape[0], COUNT // {group}, {group})
-        return tl.broadcast_to(scales[:, :, None], shape).reshape(rows.shape[0], COUNT)
+        wide = tl.broadcast_to(scales[:, :, None], (rows.shape[0], COUNT // {group}, {group}))
+        return wide.reshape(rows.shape[0], COUNT)
     else:
         columns = first + tl.arange(0, COUNT)[None, :]
         return scales_at(weight, rows[:, None], columns, inside[:, None], n, k)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -65,7 +67,7 @@ def render_parts(spec: KernelSpec, structure: TritonStructure, codec: TritonCode
         sizes = {"scales": f"rows * {groups} * 2", **sizes}
     names = [*sizes, "values"]
     text = BEGIN.format(alignment=ALIGNMENT, name=names[0], header=HEADER_BYTES)
-    for before, name in zip(names, names[1:], strict=False):
+    for before, name in pairwise(names):
         text += NEXT.format(
             name=name, size=sizes[before], before=before, alignment=ALIGNMENT, last=ALIGNMENT - 1
         )

@@ -69,6 +69,7 @@ class TritonTemplate(Template):
         structure = structure_fragment(registry, spec.format.structure)
         if structure.reads != self.reads:
             raise Reject(f"{spec.format.structure} is read by {structure.reads}, not {self.reads}")
+        structure.check(spec.format.structure)
         values = codec_fragment(registry, spec.format.codec).values(spec.format.codec, spec)
         check_epilogue(spec.epilogue)
         check_rounding(spec.activations)

@@ -142,8 +142,9 @@ class TilesLinear(TritonTemplate):
                 "few_m": 16,
                 "some_n": 64,
                 "some_m": 32 if wide else 64,
+                "some_warps": 4,
                 "many_n": 64 if wide else 128,
-                "many_m": 32 if wide else 128,
+                "many_m": 32 if wide else 64,
                 "many_warps": 4 if wide else 8,
                 "programs": 2 * target.gpu.units,
                 "stages": 2 if wide or target.gpu.vendor == "amd" else 3,
@@ -156,7 +157,16 @@ class TilesLinear(TritonTemplate):
         return (
             Launch("row", "linear_row", 1, s["row_n"], 1, s["programs"], 4, stages),
             Launch("few", "linear", 16, s["few_n"], s["few_m"], s["programs"], 4, stages),
-            Launch("some", "linear", 128, s["some_n"], s["some_m"], s["programs"], 4, stages),
+            Launch(
+                "some",
+                "linear",
+                128,
+                s["some_n"],
+                s["some_m"],
+                s["programs"],
+                s["some_warps"],
+                stages,
+            ),
             Launch("many", "linear", None, s["many_n"], s["many_m"], 0, s["many_warps"], stages),
         )
 
@@ -223,4 +233,21 @@ def _group(spec: KernelSpec) -> int | None:
     return getattr(spec.format.codec, "group", None) or 0
 
 
-COMPONENTS = (TilesLinear(),)
+class ScatteredLinear(TilesLinear):
+    """For structures whose tiles take a load of its own for every value.
+
+    An address a value takes registers: tiles are of fewer values a thread.
+    """
+
+    name = "scattered"
+    reads = "scattered"
+
+    def default(self, spec: KernelSpec, target: Target) -> Schedule:
+        """Half as many values a thread."""
+        wide = spec.dtype == torch.float32
+        smaller = {"few_n": 32, "some_n": 32 if wide else 64, "some_warps": 4 if wide else 8}
+        smaller |= {"many_n": 32 if wide else 64}
+        return Schedule.of({**dict(super().default(spec, target).choices), **smaller})
+
+
+COMPONENTS = (TilesLinear(), ScatteredLinear())

@@ -35,7 +35,7 @@ class TritonBitmap(TritonStructure):
     """Bits become slots by a running count."""
 
     family = "bitmap"
-    reads = "tiles"
+    reads = "scattered"
 
     def arrange(self, packed: Packed, values: Tensor) -> dict[str, Tensor]:
         """`words` `[n, tiles * 4]` and `starts` `[n, tiles]`, both int32; `values` as they are."""

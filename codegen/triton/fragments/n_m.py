@@ -95,7 +95,7 @@ class TritonNM(TritonStructure):
         )
         stored = f"at * {TILE * nm.n // nm.m}"
         lines = [
-            f"v{p} = values_in(values, {stored} + {p * groups}, inside, {groups})"
+            f"v{p} = values_in(values, {stored}{f' + {p * groups}' if p else ''}, inside, {groups})"
             for p in range(nm.n)
         ]
         lines.append("zero = tl.zeros_like(v0)")
@@ -139,7 +139,7 @@ def _codes(nm: NM, positions: Tensor) -> Tensor:
 def _select_by_position(nm: NM) -> list[str]:
     """A value belongs to the column that its position names."""
     bits, mask = _position_bits(nm), nm.m - 1
-    lines = [f"p{p} = (code >> {p * bits}) & {mask}" for p in range(nm.n)]
+    lines = [f"p{p} = {_shifted(p * bits)} & {mask}" for p in range(nm.n)]
     for j in range(nm.m):
         text = "zero"
         for p in reversed(_candidates(nm, j)):
@@ -162,6 +162,10 @@ def _select_by_mask(nm: NM) -> list[str]:
             text = f"tl.where(before{j} == {p}, v{p}, {text})"
         lines.append(f"c{j} = tl.where(b{j} == 1, {text}, zero)")
     return lines
+
+
+def _shifted(bits: int) -> str:
+    return f"(code >> {bits})" if bits else "code"
 
 
 def _candidates(nm: NM, column: int) -> list[int]:
