@@ -136,7 +136,7 @@ def _print(found: list[KernelAnalysis]) -> None:
         typer.echo("no Triton kernel: everything stays dense, or nothing supports these formats")
         return
     out: Any = Console(highlight=False)
-    out = out if out.is_terminal else Console(highlight=False, width=160)
+    out = out if out.is_terminal else Console(highlight=False, width=190)
     out.print(aot_table(found))
     for line in faults(found):
         typer.echo(line)

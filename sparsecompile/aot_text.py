@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 HEADS = (
     "kernel",
     "target",
+    "",
     "m",
     "regs",
     "stack",
@@ -22,31 +23,36 @@ HEADS = (
     "shared",
     "matrix",
     "loads of the loop",
-    "occupancy",
+    "blocks",
     "at most x dense",
 )
+NUMBERS = ("m", "regs", "stack", "spills", "shared")
 
 
 def aot_table(found: Iterable[KernelAnalysis]) -> Table:
-    """One line for each function; what it is of is said once."""
+    """One line for each function; what it is of is said once.
+
+    Loads are counted by the bits that a thread gets, `a` for asynchronous ones.
+    """
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for head in HEADS:
-        right = head in ("m", "regs", "stack", "spills", "shared")
-        table.add_column(head, justify="right" if right else "left", overflow="fold")
-    shown = ("", "")
+        table.add_column(head, justify="right" if head in NUMBERS else "left", overflow="fold")
+    shown: object = None
     first = 1
     for kernel in found:
         case, launch = kernel.case, kernel.launch
-        name = f"{str(case.spec).removeprefix('linear ')} {case.template.name}"
-        head = (f"{name} {case.schedule}", case.target.arch)
-        first = first if shown == head else 1
+        is_new, shown = case != shown, case
+        first = 1 if is_new else first
         last = launch.largest_m
         rows = f"{first}-" if last is None else f"{first}-{last}" if first < last else str(last)
-        label = f"{name} {launch.symbol}"
-        table.add_row(label, case.target.arch, rows, *_cells(kernel.analysis), _bounds(kernel))
-        shown, first = head, (last or 0) + 1
+        name = f"{str(case.spec).removeprefix('linear ')} {case.template.name}"
+        head = (name, case.target.arch) if is_new else ("", "")
+        cells = _cells(kernel.analysis)
+        bounds = ", ".join(f"m={b.rows} {b.speedup:.2f}" for b in kernel.bounds)
+        table.add_row(*head, launch.symbol, rows, *cells, bounds)
+        first = (last or 0) + 1
     return table
 
 
@@ -62,30 +68,26 @@ def faults(found: Iterable[KernelAnalysis]) -> list[str]:
 
 def _cells(a: Analysis | None) -> Sequence[str]:
     if a is None:
-        return ("does not compile", *[""] * 6)
-    occupancy = a.occupancy
+        return (*[""] * 4, "does not compile", "", "")
+    held = a.occupancy
     return (
         str(a.registers),
         str(a.stack),
         str(a.spills),
         f"{a.shared / 1024:.3g}K",
-        " ".join(f"{name} x{count}" for name, count in a.matrix.items()),
+        ", ".join(f"{count} {name}" for name, count in a.matrix.items()),
         _loads(a),
-        f"{occupancy.blocks} blocks, {occupancy.share:.0%} ({occupancy.limiter})",
+        f"{held.blocks}, {held.share:.0%} of warps, {held.limiter}",
     )
 
 
 def _loads(analysis: Analysis) -> str:
-    """`8 x 128 async, 2 x 32`: bits a thread gets, of the loop that loads most."""
+    """`12x128a 1x64a`, of the loop that loads most."""
     loads = max((loop.loads for loop in analysis.loops), key=len, default=analysis.loads)
     counts: Counter[tuple[int, bool]] = Counter()
     for load in loads:
         counts[load.bits, load.is_asynchronous] += load.count
-    return ", ".join(
-        f"{count} x {bits or 'tile'}{' async' if is_asynchronous else ''}"
+    return " ".join(
+        f"{count}x{bits or 'tile'}{'a' * is_asynchronous}"
         for (bits, is_asynchronous), count in sorted(counts.items(), reverse=True)
     )
-
-
-def _bounds(kernel: KernelAnalysis) -> str:
-    return ", ".join(f"m={b.rows} {b.speedup:.2f}" for b in kernel.bounds)
