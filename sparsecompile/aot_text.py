@@ -48,10 +48,10 @@ def aot_table(found: Iterable[KernelAnalysis]) -> Table:
         last = launch.largest_m
         rows = f"{first}-" if last is None else f"{first}-{last}" if first < last else str(last)
         name = f"{str(case.spec).removeprefix('linear ')} {case.template.name}"
-        head = (name, case.target.arch) if is_new else ("", "")
+        which = (name, case.target.arch) if is_new else ("", "")
         cells = _cells(kernel.analysis)
         bounds = ", ".join(f"m={b.rows} {b.speedup:.2f}" for b in kernel.bounds)
-        table.add_row(*head, launch.symbol, rows, *cells, bounds)
+        table.add_row(*which, launch.symbol, rows, *cells, bounds)
         first = (last or 0) + 1
     return table
 

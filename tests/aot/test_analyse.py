@@ -100,7 +100,7 @@ def test_spills() -> None:
 
 
 def test_too_much_shared_memory() -> None:
-    kernel = aot_kernels.matmul(depth=256, num_stages=4)
+    kernel = aot_kernels.matmul(64, 128, 64, num_stages=6)
     assert analyse(kernel, "sm_80").faults == ()
     found = analyse(kernel, "gfx942")
     (fault,) = found.faults

@@ -129,7 +129,7 @@ def test_assembly_text_without_its_facts() -> None:
     ],
 )
 def test_loads_on_amd(name: str, operands: str, bits: int, how: str) -> None:
-    facts = ("vgpr_count", "private_segment_fixed_size", "vgpr_spill_count", "sgpr_spill_count")
+    facts = ("vgpr_count", "private_segment_fixed_size", "vgpr_spill_count")
     text = AMDGCN + "".join(f"    .{fact}: 0\n" for fact in facts)
     code = read_amdgcn(text, "/a/kernel.py")
     load = code.load(Instruction(name, operands, 3))

@@ -32,7 +32,9 @@ def read_amdgcn(text: str, file: str) -> MachineCode:
         BuildError: it says what is not understood.
     """
     listing = parse_amdgcn(text, file)
-    names = ("vgpr_count", "private_segment_fixed_size", "vgpr_spill_count", "sgpr_spill_count")
+    # Scalar registers are spilled to lanes of vector registers: where these run out as well, there
+    # are bytes in the private segment.
+    names = ("vgpr_count", "private_segment_fixed_size", "vgpr_spill_count")
     found = [re.search(_FACT.format(name), text, re.MULTILINE) for name in names]
     facts = [int(match[1]) for match in found if match is not None]
     if len(facts) != len(names) or not listing:
@@ -40,11 +42,11 @@ def read_amdgcn(text: str, file: str) -> MachineCode:
             "the assembly text of a kernel for AMD is not understood; report this with the "
             "versions that `sparsecompile version` prints"
         )
-    registers, stack, vector_spills, scalar_spills = facts
+    registers, stack, spills = facts
     return MachineCode(
         registers=registers,
         stack=stack,
-        spills=vector_spills + scalar_spills,
+        spills=spills,
         listing=tuple(listing),
         matrix=_matrix,
         load=_load,

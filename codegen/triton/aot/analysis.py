@@ -65,7 +65,8 @@ class Analysis:
         options: of the compiler, such as `num_warps=4 num_stages=3`.
         registers: of a thread.
         stack: bytes of local memory of a thread.
-        spills: instructions, or on AMD registers, that go to local memory for lack of registers.
+        spills: instructions that move what no register is left for; on AMD, vector registers that
+            were spilled.
         shared: bytes of shared memory of a block.
         warps: of a block.
         instructions: of the whole kernel.

@@ -15,6 +15,7 @@ from sparsecompile.codegen.triton.aot.analysis import Analysis
 from sparsecompile.codegen.triton.aot.bound import Bound, bounds
 from sparsecompile.codegen.triton.aot.cases import Case
 from sparsecompile.codegen.triton.aot.prune import Pruned, prune
+from sparsecompile.codegen.triton.aot.specialization import triton_version
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import BuildError
@@ -84,6 +85,7 @@ def analyse_kernels(
         BuildError: Triton is not installed.
         CacheError: the cache folder cannot be used.
     """
+    triton_version()
     for case in cases:
         started(case)
         costs = case.template.cost(case.spec, case.schedule, _sample(case))
@@ -125,6 +127,7 @@ def prune_schedules(
         BuildError: Triton is not installed.
         CacheError: the cache folder cannot be used.
     """
+    triton_version()
     found = {s: Case(spec, template, s, target).specializations(registry) for s in schedules}
     return prune({s: tuple(kernels.values()) for s, kernels in found.items()}, target.arch)
 

@@ -30,7 +30,8 @@ class MachineCode:
     Attributes:
         registers: of a thread.
         stack: bytes of local memory of a thread.
-        spills: instructions, or on AMD registers, that go to local memory for lack of registers.
+        spills: instructions that move what no register is left for; on AMD, vector registers that
+            were spilled.
         listing: its instructions.
         matrix: the kind of matrix instruction that one is, if any.
         load: the read from global memory that one is, if any.

@@ -65,15 +65,19 @@ class Specialization:
 
 
 def triton_version() -> str:
-    """Version of the installed Triton.
+    """Version of the Triton that compiles.
 
     Raises:
-        BuildError: it is not installed.
+        BuildError: it is not installed, or interprets instead.
     """
     try:
         import triton
     except ImportError as error:
         raise BuildError(MISSING) from error
+    if triton.knobs.runtime.interpret:
+        raise BuildError(
+            "TRITON_INTERPRET is set, so Triton compiles nothing; unset it and start anew"
+        )
     return str(triton.__version__)
 
 
