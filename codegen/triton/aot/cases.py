@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from sparsecompile.codegen.triton.aot.specialization import Specialization
 from sparsecompile.codegen.triton.fragment import TILE
@@ -141,6 +143,16 @@ def report_cases(report: Report, registry: Registry) -> Iterator[Case]:
         if case not in seen:
             seen.add(case)
             yield case
+
+
+def weight_like(spec: KernelSpec, shape: tuple[int, int], zeros: float) -> Tensor:
+    """A random weight `(n, k)` with these zeros, or with those that its structure has to have."""
+    structure = spec.format.structure
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(spec.dtype)
+    for share in (zeros, None):
+        with suppress(ValueError):
+            return weight * structure.prune(weight, share)
+    return weight
 
 
 def parse_spec(text: str, registry: Registry) -> KernelSpec:

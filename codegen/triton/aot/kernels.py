@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
-import torch
-
 from sparsecompile.codegen.triton.aot.analyse import analyse
 from sparsecompile.codegen.triton.aot.analysis import Analysis
 from sparsecompile.codegen.triton.aot.bound import Bound, bounds
-from sparsecompile.codegen.triton.aot.cases import Case
+from sparsecompile.codegen.triton.aot.cases import Case, weight_like
 from sparsecompile.codegen.triton.aot.prune import Pruned, prune
 from sparsecompile.codegen.triton.aot.specialization import triton_version
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import BuildError
-from sparsecompile.packed import Format
 from sparsecompile.problem import Contents
 from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Schedule, Target
@@ -133,14 +129,9 @@ def prune_schedules(
 
 
 def _sample(case: Case) -> Contents:
-    return _contents(case.spec.format, case.spec.dtype, case.shape, case.zeros)
+    return _contents(case.spec, case.shape, case.zeros)
 
 
 @lru_cache(maxsize=1)
-def _contents(form: Format, dtype: torch.dtype, shape: tuple[int, int], zeros: float) -> Contents:
-    """A random weight with as many zeros, or with those that its structure has to have."""
-    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
-    for share in (zeros, None):
-        with suppress(ValueError):
-            return Contents(form.pack(weight * form.structure.prune(weight, share)))
-    return Contents(form.pack(weight))
+def _contents(spec: KernelSpec, shape: tuple[int, int], zeros: float) -> Contents:
+    return Contents(spec.format.pack(weight_like(spec, shape, zeros)))
