@@ -100,3 +100,18 @@ def test_two_of_four_for_few_rows_on_sm_90(two_of_four: Case) -> None:
     first = [i.operands.split(", ")[1] for i in code.listing if code.matrix(i)]
     assert len(first) == 8
     assert all(operand.startswith("R") for operand in first)
+
+
+@pytest.mark.parametrize(
+    ("target", "name"), [("sm_80", "IMMA"), ("sm_90", "IGMMA"), ("gfx942", "v_mfma_i32")]
+)
+def test_integers_are_multiplied_as_such(target: str, name: str) -> None:
+    (template,) = (t for t in TEMPLATES if t.name == "tiles")
+    spec = KernelSpec(REGISTRY.format("dense/int8"), torch.bfloat16, (), "int8")
+    where = Target.parse(target)
+    case = Case(spec, template, template.schedules(spec, where)[0], where)
+    found = analyse(case.specializations(REGISTRY)["few"], target)
+    assert found.faults == ()
+    assert found.dots == ("i8",)
+    assert found.matrix
+    assert all(instruction.startswith(name) for instruction in found.matrix)
