@@ -48,10 +48,11 @@ def analyse(what: Specialization, target: str) -> Analysis:
     """
     where = architecture(target)
     key = digest(what.identity, what.file, target, triton_version(), sources_digest())
-    folder, name = Cache(), f"aot-{key}.json"
+    folder, entry = Cache(), f"aot-{key}"
+    name = f"{entry}.json"
     known = folder.read(name)
     if known is None:
-        with folder.lock(name):
+        with folder.lock(entry):
             known = folder.read(name)
             if known is None:
                 found = _look_at(compile_for(what, where), what, where)

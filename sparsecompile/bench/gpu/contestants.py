@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -27,35 +27,70 @@ DENSE = "cuBLAS"
 Run = Callable[[], Tensor]
 
 
+class Pruned:
+    """A random weight, and it in formats, each packed once.
+
+    Args:
+        case: whose shape, dtype and zeros it has.
+
+    Raises:
+        OptionError: the format cannot be pruned to.
+    """
+
+    def __init__(self, case: LinearCase) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.weight = torch.randn(case.n, case.k, generator=generator).to(DTYPES[case.dtype])
+        if case.pruning is not None:
+            structure, share = case.pruning
+            self.weight *= structure.prune(self.weight, share)
+        self._packed: dict[Format, Packed] = {}
+
+    def packed(self, form: Format) -> Packed:
+        """The weight in a format.
+
+        Raises:
+            Reject: it does not have the structure.
+        """
+        if form not in self._packed:
+            self._packed[form] = form.pack(self.weight)
+        return self._packed[form]
+
+
+@lru_cache(maxsize=1)
+def _pruned(case: LinearCase) -> Pruned:
+    return Pruned(case)
+
+
 @dataclass(frozen=True, eq=False)
 class Subject:
     """A case with its tensors.
 
     Attributes:
         case: the case.
-        weight: pruned, `[n, k]`, on the CPU.
+        pruned: the weight, `[n, k]`, on the CPU.
         x: `[m, k]`, on the GPU.
     """
 
     case: LinearCase
-    weight: Tensor
+    pruned: Pruned
     x: Tensor
 
     @classmethod
     def of(cls, case: LinearCase, device: torch.device) -> Subject:
         """Random values, the weight pruned to the case's format.
 
+        Cases that differ in m only and follow each other share the weight.
+
         Raises:
             OptionError: the format cannot be pruned to.
         """
-        dtype = DTYPES[case.dtype]
-        generator = torch.Generator().manual_seed(0)
-        weight = torch.randn(case.n, case.k, generator=generator).to(dtype)
-        if case.pruning is not None:
-            structure, share = case.pruning
-            weight *= structure.prune(weight, share)
-        x = torch.randn(case.m, case.k, generator=generator).to(dtype)
-        return cls(case, weight, x.to(device))
+        x = torch.randn(case.m, case.k, generator=torch.Generator().manual_seed(1))
+        return cls(case, _pruned(replace(case, m=1)), x.to(DTYPES[case.dtype]).to(device))
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight."""
+        return self.pruned.weight
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +157,7 @@ def _dense(subject: Subject) -> tuple[Run, int, Tensor]:
 def _library(
     subject: Subject, extern: PackedExtern, spec: KernelSpec, target: Target
 ) -> tuple[Run, int, Tensor]:
-    packed, x = spec.format.pack(subject.weight), subject.x
+    packed, x = subject.pruned.packed(spec.format), subject.x
     schedule = extern.schedules(spec, target)[0]
     given = extern.prepack(packed, schedule).to(x.device)
     layout, n = extern.finish(given, packed.shape, packed.dtype), packed.shape[0]
@@ -136,7 +171,7 @@ def _packed(
     target: Target,
     registry: Registry,
 ) -> tuple[Run, int, Tensor]:
-    packed: Packed = spec.format.pack(subject.weight)
+    packed = subject.pruned.packed(spec.format)
     schedule = template.schedules(spec, target)[0]
     kernel = TritonCodegen().build(spec, template, schedule, target, registry)
     x, n = subject.x, packed.shape[0]
