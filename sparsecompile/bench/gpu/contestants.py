@@ -27,7 +27,7 @@ DENSE = "cuBLAS"
 Run = Callable[[], Tensor]
 
 
-class Pruned:
+class PrunedWeight:
     """A random weight, and it in formats, each packed once.
 
     Args:
@@ -57,8 +57,8 @@ class Pruned:
 
 
 @lru_cache(maxsize=1)
-def _pruned(case: LinearCase) -> Pruned:
-    return Pruned(case)
+def _pruned(case: LinearCase) -> PrunedWeight:
+    return PrunedWeight(case)
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ class Subject:
     """
 
     case: LinearCase
-    pruned: Pruned
+    pruned: PrunedWeight
     x: Tensor
 
     @classmethod
