@@ -9,6 +9,7 @@ nothing anew.
 from __future__ import annotations
 
 from functools import cache
+from math import prod
 from typing import Any
 
 import torch
@@ -52,7 +53,7 @@ def run_linear(
         wrap: see `start.Wrap`.
         options: for Triton's compiler.
     """
-    part = kernel.range_at(x.numel() // x.shape[-1] if x.shape[-1] else x[..., :1].numel())
+    part = kernel.range_at(prod(x.shape[:-1]))
     if part.dense and dense:
         biases = (None,) * len(dense)
         if bias is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import torch
@@ -48,10 +49,10 @@ def start_linear(
         options: for Triton's compiler.
     """
     module, k = kernel.module, x.shape[-1]
-    rows = x.reshape(-1, k)
+    m = prod(x.shape[:-1])
+    rows = x.reshape(m, k)
     if k > 1 and rows.stride(1) != 1:
         rows = rows.contiguous()
-    m = rows.shape[0]
     y = x.new_empty((m, n))
     if m == 0 or n == 0:
         return y.view(*x.shape[:-1], n)

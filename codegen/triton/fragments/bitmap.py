@@ -38,7 +38,7 @@ class TritonBitmap(TritonStructure):
     reads = "scattered"
 
     def arrange(self, packed: Packed, values: Tensor) -> dict[str, Tensor]:
-        """`words` `[n, tiles * 4]` and `starts` `[n, tiles]`, both int32; `values` as they are."""
+        """`words` `[n * tiles * 4]` and `starts` `[n * tiles]`, int32; `values` as they are."""
         n, k = packed.shape
         tiles = -(-k // TILE)
         bits = packed.index["bits"]
@@ -47,7 +47,7 @@ class TritonBitmap(TritonStructure):
         for bit in range(8):
             counts += (padded.view(n, tiles, TILE // 8) >> bit & 1).sum(2)
         starts = counts.reshape(-1).cumsum(0) - counts.reshape(-1)
-        words = padded.contiguous().view(torch.int32)
+        words = padded.reshape(-1).view(torch.int32)
         return {"words": words, "starts": starts.to(torch.int32), "values": values}
 
     def sizes(self, structure: Structure, values: Values) -> Mapping[str, str]:

@@ -59,11 +59,14 @@ class TritonNM(TritonStructure):
         """`values` `[n, tiles, kept, groups]`, `words` `[n, tiles, words]` int32."""
         nm, (n, k) = _nm(packed.format.structure), packed.shape
         tiles, groups = -(-k // TILE), TILE // nm.m
-        missing = (0, 0, 0, tiles * groups - -(-k // nm.m))
-        planes = F.pad(values.view(n, -1, nm.n), missing).view(n, tiles, groups, nm.n)
-        positions = (packed.places.flat % nm.m).view(n, -1, nm.n)
-        code = F.pad(_codes(nm, positions), (0, missing[3])).view(n, tiles, -1, _words(nm))
-        shifts = torch.arange(code.shape[2])[:, None] * _code_bits(nm)
+        own = -(-k // nm.m)
+        missing, bits, words_a_tile = tiles * groups - own, _code_bits(nm), _words(nm)
+        planes = F.pad(values.view(n, own, nm.n), (0, 0, 0, missing))
+        planes = planes.view(n, tiles, groups, nm.n)
+        positions = (packed.places.flat % nm.m).view(n, own, nm.n)
+        code = F.pad(_codes(nm, positions), (0, missing))
+        code = code.view(n, tiles, groups // words_a_tile, words_a_tile)
+        shifts = torch.arange(groups // words_a_tile)[:, None] * bits
         # Bits do not overlap: the sum is their union, as an unsigned number.
         words = (code << shifts).sum(2)
         words = torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
