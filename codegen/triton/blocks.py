@@ -8,7 +8,12 @@ import torch
 
 from sparsecompile.codegen.triton.fragment import ELEMENTS, TritonStructure, Values
 from sparsecompile.codegen.triton.launch import Launch
-from sparsecompile.codegen.triton.template import TritonTemplate, matrix_kind, precision
+from sparsecompile.codegen.triton.template import (
+    TritonTemplate,
+    matrix_kind,
+    precision,
+    scaled,
+)
 from sparsecompile.problem import Contents
 from sparsecompile.spec import KernelSpec, Schedule, Target
 
@@ -57,8 +62,7 @@ def linear(
         there = kept[:, None] & (tokens < m)[None, :]
         activations = tl.load(x_rows[None, :] + columns[:, None], mask=there, other=0.0)
         value = load_blocks(weight, at, last, n, k)
-        w = {expression}
-        total = tl.dot(w, {activations}, total{precision})
+{group_scale}        total = tl.dot({expression}, {activations}, total{precision})
     finish(total, x_scales, weight, bias, operand0, operand1, y, rows, tokens, m, n, k)
 '''
 
@@ -76,8 +80,8 @@ def unpack(weight, dense, first_row, row_count, k, BLOCK_N: tl.constexpr):
     for block in range(first, last, {count}):
         at = block + tl.arange(0, {columns}) // {width}
         columns = load_columns(weight, at, last, n, k)
-        value = load_blocks(weight, at, last, n, k){scale}
-        there = inside[:, None] & ((at < last) & (columns < k))[None, :]
+        value = load_blocks(weight, at, last, n, k)
+{scale}        there = inside[:, None] & ((at < last) & (columns < k))[None, :]
         to = places.to(tl.int64)[:, None] * k + columns[None, :]
         tl.store(dense + to, value.to(dense.dtype.element_ty), mask=there)
 '''
@@ -124,26 +128,25 @@ class BlocksLinear(TritonTemplate):
         height, width = structure.sides(spec.format.structure)
         count = max(1, COLUMNS // width)
         element = ELEMENTS[spec.dtype]
-        expression, exact = "value", ""
+        by_group = by_row = ""
         if values.group:
-            at = "weight, rows[:, None], columns[None, :], (rows < n)[:, None], n, k"
-            exact = f".to(tl.float32) * scales_at({at})"
-            expression = f"(value{exact}).to(tl.{element})"
+            places = "rows[:, None], columns[None, :], (rows < n)[:, None]"
+            by_group = scaled(f"scales_at(weight, {places}, n, k)", 8)
         elif values.group == 0:
-            exact = ".to(tl.float32) * row_scales(weight, rows, rows < n, n, k)[:, None]"
-            expression = f"value.to(tl.{element})"
+            by_row = scaled("row_scales(weight, rows, rows < n, n, k)[:, None]", 8)
         rounded = spec.activations != "float"
         sizes = {"height": height, "width": width, "count": count, "columns": count * width}
         return "\n\n".join(
             (
                 LOAD.format(size=height * width, **sizes),
                 LINEAR.format(
-                    expression=expression,
+                    group_scale=by_group,
+                    expression="value" if values.group is None else f"value.to(tl.{element})",
                     activations=f"activations.to(tl.{element})" if rounded else "activations",
                     precision=precision(spec),
                     **sizes,
                 ),
-                UNPACK.format(scale=exact, **sizes),
+                UNPACK.format(scale=by_group or by_row, **sizes),
             )
         )
 

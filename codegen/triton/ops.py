@@ -95,8 +95,8 @@ def _linear_autograd(keys: Any, *args: Any) -> Tensor:
     given = [t for t in (x, bias, operand0, operand1) if t is not None]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
         _check_differentiable(kernel)
-        op = torch.ops.sparsecompile.linear_with_grad
-        return op(x, weight, bias, dense0, dense1, dense2, n, kernel)  # type: ignore[no-any-return]
+        with_grad = torch.ops.sparsecompile.linear_with_grad
+        return with_grad(x, weight, bias, dense0, dense1, dense2, n, kernel)  # type: ignore[no-any-return]
     with torch._C._AutoDispatchBelowAutograd():
         op = torch.ops.sparsecompile.linear.default
         return op.redispatch(keys & torch._C._after_autograd_keyset, *args)  # type: ignore[no-any-return]
@@ -157,7 +157,7 @@ def load_ops() -> torch.library.Library:
     from torch.library import triton_op
 
     name = f"{NAMESPACE}::triton_linear"
-    op = triton_op(name, _triton_linear, mutates_args=(), schema=_SCHEMA)
+    op: Any = triton_op(name, _triton_linear, mutates_args=(), schema=_SCHEMA)
     op.register_autograd(_backward, setup_context=_setup_context)
     library = torch.library.Library(NAMESPACE, "FRAGMENT")
     library.impl("linear", _linear, "CUDA")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sparsecompile.codegen.triton.fragment import TritonStructure, Values
 from sparsecompile.codegen.triton.launch import Launch
-from sparsecompile.codegen.triton.template import TritonTemplate
+from sparsecompile.codegen.triton.template import TritonTemplate, scaled
 from sparsecompile.problem import Contents
 from sparsecompile.spec import KernelSpec, Schedule, Target
 
@@ -25,7 +25,7 @@ def load_slots(weight, rows, slots, there, n, k):
     col = col_part(weight, n, k).to(tl.pointer_type(tl.int32))
     columns = tl.load(col + slots, mask=there, other=0)
     value = values_at(values_part(weight, n, k), slots, there)
-    return columns, {value}
+{group_scale}    return columns, value
 
 
 @triton.jit
@@ -65,8 +65,8 @@ def unpack(weight, dense, first_row, row_count, k, BLOCK_N: tl.constexpr):
         slots = (begin + first)[:, None] + tl.arange(0, {step})[None, :]
         kept = slots < end[:, None]
         columns, value = load_slots(weight, rows, slots, kept, n, k)
-        at = places.to(tl.int64)[:, None] * k + columns
-        tl.store(dense + at, (value{scale}).to(dense.dtype.element_ty), mask=kept)
+{row_scale}        at = places.to(tl.int64)[:, None] * k + columns
+        tl.store(dense + at, value.to(dense.dtype.element_ty), mask=kept)
 '''
 
 
@@ -100,14 +100,13 @@ class RowsLinear(TritonTemplate):
         self, spec: KernelSpec, schedule: Schedule, structure: TritonStructure, values: Values
     ) -> str:
         """The gather and `unpack`."""
-        value, scale = "value", ""
+        by_group = by_row = ""
         if values.group:
-            there = "there & (rows < n)[:, None]"
-            scales = f"scales_at(weight, rows[:, None], columns, {there}, n, k)"
-            value = f"value.to(tl.float32) * {scales}"
+            places = "rows[:, None], columns, there & (rows < n)[:, None]"
+            by_group = scaled(f"scales_at(weight, {places}, n, k)")
         elif values.group == 0:
-            scale = " * row_scales(weight, rows, places < row_count, n, k)[:, None]"
-        return LINEAR.format(step=STEP, value=value, scale=scale)
+            by_row = scaled("row_scales(weight, rows, places < row_count, n, k)[:, None]", 8)
+        return LINEAR.format(step=STEP, group_scale=by_group, row_scale=by_row)
 
 
 COMPONENTS = (RowsLinear(),)

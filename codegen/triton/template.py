@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from textwrap import fill
 from typing import ClassVar
 
 import torch
@@ -29,7 +30,8 @@ from sparsecompile.template import Source, Template
 HEAD = '''\
 """{spec}
 
-template: {name}; target: {target}; schedule: {schedule}
+template: {name}; target: {target}
+{schedule}
 y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 {launches}
 """
@@ -113,7 +115,7 @@ class TritonTemplate(Template):
                 spec=spec,
                 name=self.name,
                 target=target,
-                schedule=schedule,
+                schedule=fill(f"schedule: {schedule}", 100),
                 launches="\n".join(map(str, launches)),
             ),
             render_parts(spec, structure, codec),
@@ -134,6 +136,14 @@ class TritonTemplate(Template):
         self, spec: KernelSpec, schedule: Schedule, structure: TritonStructure, values: Values
     ) -> str:
         """The functions that are launched, `unpack` among them."""
+
+
+def scaled(scales: str, indent: int = 4) -> str:
+    """Lines that multiply `value` by its scales in float32; none where there are none."""
+    if not scales:
+        return ""
+    margin = " " * indent
+    return f"{margin}scales = {scales}\n{margin}value = value.to(tl.float32) * scales\n"
 
 
 def precision(spec: KernelSpec) -> str:

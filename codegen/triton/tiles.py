@@ -8,7 +8,12 @@ import torch
 
 from sparsecompile.codegen.triton.fragment import ELEMENTS, TILE, TritonStructure, Values
 from sparsecompile.codegen.triton.launch import Launch
-from sparsecompile.codegen.triton.template import TritonTemplate, matrix_kind, precision
+from sparsecompile.codegen.triton.template import (
+    TritonTemplate,
+    matrix_kind,
+    precision,
+    scaled,
+)
 from sparsecompile.problem import Contents
 from sparsecompile.spec import KernelSpec, Schedule, Target
 
@@ -107,8 +112,8 @@ def unpack(weight, dense, first, count, k, BLOCK_N: tl.constexpr):
     rows, inside = first + places, places < count
     tile = tl.program_id(1)
     columns = tile * {tile} + tl.arange(0, {tile})
-    value = load_tile(weight, rows, inside, tile, n, k){scale}
-    there = inside[:, None] & (columns < k)[None, :]
+    value = load_tile(weight, rows, inside, tile, n, k)
+{scale}    there = inside[:, None] & (columns < k)[None, :]
     at = places.to(tl.int64)[:, None] * k + columns[None, :]
     tl.store(dense + at, value.to(dense.dtype.element_ty), mask=there)
 '''
@@ -118,7 +123,7 @@ WEIGHT = '''\
 def load_weight(weight, rows, inside, tile, n, k):
     """One tile of some rows as it is multiplied."""
     value = load_tile(weight, rows, inside, tile, n, k)
-    return {expression}
+{scale}    return {expression}
 '''
 
 
@@ -188,42 +193,34 @@ class TilesLinear(TritonTemplate):
         """`load_weight`, the loops over tiles, what adds the parts, and `unpack`."""
         as_integers = self._as_integers(spec, values.group)
         element = ELEMENTS[spec.dtype]
-        arguments = f"weight, rows, inside, tile * {TILE}, n, k, {TILE}"
-        weight, exact = "value", ""
-        if values.group:
-            scales = f"scales_in({arguments})"
-            exact = f".to(tl.float32) * {scales}"
-            weight = "value" if as_integers else f"(value{exact}).to(tl.{element})"
-        elif values.group == 0:
-            exact = ".to(tl.float32) * row_scales(weight, rows, inside, n, k)[:, None]"
-            weight = "value" if as_integers else f"value.to(tl.{element})"
-        row_weight = weight
-        if as_integers and values.group:
-            row_weight = f"value{exact}"
+        multiplied = "value" if as_integers or values.group is None else f"value.to(tl.{element})"
+        by_group = f"scales_in(weight, rows, inside, tile * {TILE}, n, k, {TILE})"
+        by_row = "row_scales(weight, rows, inside, n, k)[:, None]"
+        grouped = scaled(by_group if values.group else "")
+        exact = scaled(by_row) if values.group == 0 else grouped
+        texts = [WEIGHT.format(scale="" if as_integers else grouped, expression=multiplied)]
         product = f"        total = tl.dot(w, activations, total{precision(spec)})"
+        row = ROW
         if as_integers and values.group:
+            # Without matrix instructions there is nothing to gain from integers.
+            row = ROW.replace("load_weight", "load_scaled")
+            load_scaled = WEIGHT.replace("load_weight", "load_scaled")
+            texts.append(load_scaled.format(scale=grouped, expression="value"))
             product = (
                 "        # One scale for all columns of the tile.\n"
-                f"        scales = scales_in({arguments})\n"
+                f"        scales = {by_group}\n"
                 "        total += tl.dot(w, activations).to(tl.float32) * scales"
             )
         elif spec.activations != "float" and not as_integers:
             product = product.replace("activations", f"activations.to(tl.{element})")
-        row = ROW.replace("load_weight", "load_scaled") if row_weight != weight else ROW
         sum_type = "tl.int32" if as_integers and not values.group else "tl.float32"
-        texts = [WEIGHT.format(expression=weight)]
-        if row_weight != weight:
-            scaled = WEIGHT.replace("load_weight", "load_scaled").format(expression=row_weight)
-            texts.append(scaled)
-        return "\n\n".join(
-            (
-                *texts,
-                PARTS,
-                row.format(tile=TILE),
-                LINEAR.format(tile=TILE, sum_type=sum_type, product=product),
-                UNPACK.format(tile=TILE, scale=exact),
-            )
-        )
+        texts += [
+            PARTS,
+            row.format(tile=TILE),
+            LINEAR.format(tile=TILE, sum_type=sum_type, product=product),
+            UNPACK.format(tile=TILE, scale=exact),
+        ]
+        return "\n\n".join(texts)
 
 
 def _group(spec: KernelSpec) -> int | None:
