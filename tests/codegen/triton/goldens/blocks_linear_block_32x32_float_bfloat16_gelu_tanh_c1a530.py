@@ -27,10 +27,7 @@ def col_part(weight, n, k):
 @triton.jit
 def values_part(weight, n, k):
     rows, tiles = tl.cast(n, tl.int64), tl.cdiv(k, 128)
-    size = (
-        tl.load(crow_part(weight, n, k).to(tl.pointer_type(tl.int32)) + tl.cdiv(n, 32)).to(tl.int64)
-        * 4
-    )
+    size = tl.load(crow_part(weight, n, k).to(tl.pointer_type(tl.int32)) + tl.cdiv(n, 32)).to(tl.int64) * 4
     return col_part(weight, n, k) + (size + 15) // 16 * 16
 
 

@@ -71,18 +71,10 @@ def load_tile(weight, rows, inside, tile, n, k):
     c2 = tl.where(b2 == 1, tl.where(before2 == 0, v0, tl.where(before2 == 1, v1, v2)), zero)
     b3 = (code >> 3) & 1
     before3 = before2 + b2
-    c3 = tl.where(
-        b3 == 1,
-        tl.where(before3 == 0, v0, tl.where(before3 == 1, v1, tl.where(before3 == 2, v2, v3))),
-        zero,
-    )
+    c3 = tl.where(b3 == 1, tl.where(before3 == 0, v0, tl.where(before3 == 1, v1, tl.where(before3 == 2, v2, v3))), zero)
     b4 = (code >> 4) & 1
     before4 = before3 + b3
-    c4 = tl.where(
-        b4 == 1,
-        tl.where(before4 == 0, v0, tl.where(before4 == 1, v1, tl.where(before4 == 2, v2, v3))),
-        zero,
-    )
+    c4 = tl.where(b4 == 1, tl.where(before4 == 0, v0, tl.where(before4 == 1, v1, tl.where(before4 == 2, v2, v3))), zero)
     b5 = (code >> 5) & 1
     before5 = before4 + b4
     c5 = tl.where(b5 == 1, tl.where(before5 == 1, v1, tl.where(before5 == 2, v2, v3)), zero)
@@ -92,9 +84,7 @@ def load_tile(weight, rows, inside, tile, n, k):
     b7 = (code >> 7) & 1
     before7 = before6 + b6
     c7 = tl.where(b7 == 1, v3, zero)
-    tile_of_rows = tl.join(
-        tl.join(tl.join(c0, c4), tl.join(c2, c6)), tl.join(tl.join(c1, c5), tl.join(c3, c7))
-    )
+    tile_of_rows = tl.join(tl.join(tl.join(c0, c4), tl.join(c2, c6)), tl.join(tl.join(c1, c5), tl.join(c3, c7)))
     return tile_of_rows.reshape(rows.shape[0], 128)
 
 
