@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from sparsecompile.errors import Reject
+from sparsecompile.extern import Extern
 from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Schedule, Target
-from sparsecompile.template import Extern, Template
+from sparsecompile.template import Template
 
 Candidate = tuple[Template, Schedule] | Extern
 

@@ -1,4 +1,4 @@
-"""How a KernelSpec becomes code: Template, Extern, Fragment, Source, Kernel and Codegen."""
+"""How a KernelSpec becomes code: Template, Fragment, Source, Kernel and Codegen."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from sparsecompile.codec import Codec
 from sparsecompile.packed import Packed, Structure
-from sparsecompile.problem import Contents, Problem, Trial
+from sparsecompile.packer import Packer
+from sparsecompile.problem import Problem, Trial
 from sparsecompile.spec import KernelSpec, Schedule, Target, digest
 
 if TYPE_CHECKING:
-    from sparsecompile.costs import Cost
     from sparsecompile.registry import Registry
 
 
@@ -71,46 +71,6 @@ class Fragment(ABC):
         """Source text for this structure or codec in a kernel for `spec`."""
 
 
-class Packer(ABC):
-    """Makes a layout of a weight; the first schedule is the default.
-
-    What templates and those library calls that read a layout of their own have in common.
-    """
-
-    name: ClassVar[str]
-
-    @abstractmethod
-    def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
-        """The schedules worth trying, best guess first."""
-
-    def search(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
-        """What `tune="full"` measures: more of them where there is time for it."""
-        return self.schedules(spec, target)
-
-    def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
-        """What a call has to move and compute at least, for a weight like this one.
-
-        Candidates are ordered by it, and those that cannot win are not measured.
-        """
-        from sparsecompile.costs import Cost, m
-
-        slots, (n, k) = weight.stored, weight.shape
-        moved = weight.nbytes + m * (n + k) * spec.dtype.itemsize
-        return Cost(moved, 2 * m * slots)
-
-    def layout(self, schedule: Schedule) -> str:
-        """Name of the layout: kernels whose layouts have one name read the same bytes."""
-        return self.name
-
-    @abstractmethod
-    def prepack(self, packed: Packed, schedule: Schedule) -> Tensor:
-        """The physical layout: one contiguous `[bytes]` uint8 tensor, made once for all m.
-
-        It holds no thread count and no pointer. Where a template's source says `prepacks`, this is
-        what its `sc_prepack` takes.
-        """
-
-
 class Template(Packer):
     """A way to generate kernels for specs."""
 
@@ -129,58 +89,6 @@ class Template(Packer):
         self, spec: KernelSpec, schedule: Schedule, target: Target, registry: Registry
     ) -> Source:
         """The source: readable, and the same text for the same arguments."""
-
-
-class Extern(ABC):
-    """A library call for a spec, a candidate beside the templates."""
-
-    name: ClassVar[str]
-
-    @abstractmethod
-    def supports(self, spec: KernelSpec, target: Target) -> None:
-        """Return if the library can serve the spec on the target.
-
-        Raises:
-            Reject: it cannot.
-        """
-
-
-class PackedExtern(Extern, Packer):
-    """A library call that reads a layout of its own."""
-
-    def finish(self, layout: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-        """What `call` takes: the layout, or what the library makes of it on the device.
-
-        Called once, with the layout on the device that it will be used on.
-
-        Args:
-            layout: what `prepack` gave, `[bytes]` uint8.
-            shape: `(n, k)` of the weight.
-            dtype: of the weight.
-        """
-        return layout
-
-    @abstractmethod
-    def call(
-        self,
-        x: Tensor,
-        layout: Tensor,
-        bias: Tensor | None,
-        n: int,
-        schedule: Schedule,
-    ) -> Tensor:
-        """`x @ W.T + bias`, without the epilogue, which torch computes behind it.
-
-        Args:
-            x: `[m, k]`.
-            layout: what `finish` gave.
-            bias: `[n]`.
-            n: out features.
-            schedule: one of `search`.
-
-        Returns:
-            `[m, n]` in x's dtype.
-        """
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,12 @@ from sparsecompile.codegen.cpp.tune import Decision, Tuner
 from sparsecompile.codegen.cpp.variant import Variant
 from sparsecompile.codegen.sources import sources_digest
 from sparsecompile.errors import BuildError, CacheError, SparseCompileError
+from sparsecompile.extern import Extern
 from sparsecompile.packed import Packed
 from sparsecompile.problem import Problem
 from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Schedule, Target, digest
-from sparsecompile.template import Codegen, Extern, Kernel, Lowering, Range, Template
+from sparsecompile.template import Codegen, Kernel, Lowering, Range, Template
 
 logger = logging.getLogger("sparsecompile")
 

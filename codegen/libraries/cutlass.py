@@ -12,10 +12,10 @@ from torch.nn import functional as F
 from sparsecompile.codegen.libraries import two_of_four
 from sparsecompile.codegen.libraries.two_of_four import ROWS, pad, padded
 from sparsecompile.errors import Reject
+from sparsecompile.extern import PackedExtern
 from sparsecompile.packed import Packed
 from sparsecompile.problem import Contents
 from sparsecompile.spec import KernelSpec, Schedule, Target
-from sparsecompile.template import PackedExtern
 
 if TYPE_CHECKING:
     from sparsecompile.costs import Cost
