@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sparsecompile.errors import Reject
+from sparsecompile.extern import Extern
 from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Extern
 
 
 class DenseLinear(Extern):

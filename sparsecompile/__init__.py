@@ -31,6 +31,7 @@ from sparsecompile.errors import (
     RejectedError,
     SparseCompileError,
 )
+from sparsecompile.extern import Extern, PackedExtern
 from sparsecompile.graph import Edit
 from sparsecompile.loading import load
 from sparsecompile.occupancy import Occupancy
@@ -58,7 +59,7 @@ from sparsecompile.structures.block import Block
 from sparsecompile.structures.csr import CSR
 from sparsecompile.structures.dense import Dense
 from sparsecompile.structures.n_m import NM
-from sparsecompile.template import Codegen, Extern, Fragment, Kernel, Source, Template
+from sparsecompile.template import Codegen, Fragment, Kernel, Source, Template
 from sparsecompile.weights import PACK_CACHE
 
 __version__ = "0.1.0"
@@ -143,6 +144,7 @@ __all__ = [
     "Options",
     "OrderingError",
     "Packed",
+    "PackedExtern",
     "PackedTensor",
     "PackedWeightError",
     "Pass",

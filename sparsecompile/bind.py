@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from sparsecompile.errors import Reject
 from sparsecompile.packed import Format
 from sparsecompile.packed_tensor import PackedTensor
-from sparsecompile.weights import Apply, Binding, Leaf, live
+from sparsecompile.weights import Apply, Binding, Leaf, is_fake, live
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
@@ -116,6 +116,7 @@ class WeightView:
         module: a graph as Dynamo gives it, every parameter and buffer a placeholder.
         inputs: the placeholders' values: live Parameters, and whatever else.
         grad: whether gradients are enabled where the graph will run.
+        device: type of the device that weights have to be on; None where any will do.
         names: names of parameters by placeholder, for graphs that Dynamo did not make.
     """
 
@@ -125,9 +126,11 @@ class WeightView:
         inputs: Sequence[Any],
         *,
         grad: bool,
+        device: str | None = "cpu",
         names: Mapping[str, str] | None = None,
     ) -> None:
         self.grad = grad
+        self._device = device
         self._names = names or {}
         self._values: dict[Node, tuple[int, Any]] = {}
         placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
@@ -211,12 +214,13 @@ class WeightView:
             raise Reject(f"the weight is {type(tensor).__name__}, not a tensor")
         if not isinstance(tensor, torch.nn.Parameter) and _source_name(node) is None:
             raise Reject("the weight is an input of the model, not one of its parameters")
-        if type(tensor) not in (Tensor, torch.nn.Parameter, PackedTensor):
+        known = (Tensor, torch.nn.Parameter, PackedTensor)
+        if type(tensor) not in known and not is_fake(tensor):
             raise Reject(f"{name} is a tensor subclass, {type(tensor).__name__}")
         if tensor.layout != torch.strided:
             raise Reject(f"{name} has layout {tensor.layout}, not strided")
-        if tensor.device.type != "cpu":
-            raise Reject(f"{name} is on {tensor.device}; there are kernels for cpu")
+        if self._device is not None and tensor.device.type != self._device:
+            raise Reject(f"{name} is on {tensor.device}; kernels are made for {self._device}")
         if tensor.is_inference():
             raise Reject(f"{name} was made under inference_mode: its changes cannot be noticed")
         if self.grad and tensor.requires_grad:
@@ -243,9 +247,8 @@ class WeightView:
 
 def _autocast(module: GraphModule) -> bool:
     enters = torch.amp.autocast_mode._enter_autocast
-    return torch.is_autocast_enabled("cpu") or any(
-        node.target is enters for node in module.graph.nodes
-    )
+    is_on = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+    return is_on or any(node.target is enters for node in module.graph.nodes)
 
 
 def _source_name(node: Node) -> str | None:

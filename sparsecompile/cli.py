@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sparsecompile.aot_command import aot
 from sparsecompile.bench.command import app as bench
 from sparsecompile.errors import BuildError, CacheError, SparseCompileError
 from sparsecompile.factory import EXAMPLE, FACTORY, fail, load_model
@@ -57,6 +58,7 @@ app = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 app.add_typer(tune, name="tune")
+app.command(epilog=f"{FACTORY}\n\n\b\n{EXAMPLE}")(aot)
 
 
 @app.command(epilog=f"{FACTORY}\n\n\b\n{EXAMPLE}")
@@ -149,7 +151,7 @@ def cache(
     clear: Annotated[bool, typer.Option("--clear", help="Delete what is in it.")] = False,
 ) -> None:
     """Show the folder of built kernels and of what was measured, and its size."""
-    from sparsecompile.codegen.cpp.cache import Cache
+    from sparsecompile.codegen.cache import Cache
     from sparsecompile.codegen.tuning.record import TuningRecord
 
     folder = Cache().path("").resolve()

@@ -16,7 +16,13 @@ from torch.fx import GraphModule
 
 from sparsecompile.bind import WeightView
 from sparsecompile.dump import Dump
-from sparsecompile.errors import BuildError, CacheError, RejectedError, unwrapped_by_dynamo
+from sparsecompile.errors import (
+    BuildError,
+    CacheError,
+    Reject,
+    RejectedError,
+    unwrapped_by_dynamo,
+)
 from sparsecompile.graph import Edit
 from sparsecompile.graph_copy import copy_graph
 from sparsecompile.inductor import compile_rest
@@ -27,10 +33,11 @@ from sparsecompile.registry import Component, Registry, default_registry
 from sparsecompile.report import Report
 from sparsecompile.rule import run_passes
 from sparsecompile.runtime import CompiledGraph
-from sparsecompile.selection import select_formats, select_passes, select_target
+from sparsecompile.selection import gpu_of, select_formats, select_passes, select_target
 from sparsecompile.slot import Slot
+from sparsecompile.spec import Target
 from sparsecompile.template import Codegen, Device
-from sparsecompile.weights import live
+from sparsecompile.weights import is_fake, live
 
 logger = logging.getLogger("sparsecompile")
 
@@ -56,7 +63,9 @@ class Compiler:
     def __init__(self, registry: Registry | None = None, **options: Any) -> None:
         self._given = options
         self.options = Options.of(options)
-        self.target = select_target(self.options)
+        named = select_target(self.options)
+        self._follows = named is None
+        self.target = named or Target.host()
         self._report = Report(str(self.target))
         self._lock = threading.Lock()
         self._warned = False
@@ -81,9 +90,20 @@ class Compiler:
     def _use(self, registry: Registry) -> None:
         self.passes = select_passes(registry, self.options)
         self.formats = select_formats(registry, self.options)
-        codegen = registry.get(Codegen, self.target.device)
-        self.device = Device(codegen, self.target, registry)
         self.registry = registry
+        self.device = self._device(self.target)
+
+    def _device(self, target: Target) -> Device:
+        return Device(self.registry.get(Codegen, target.device), target, self.registry)
+
+    def _device_for(self, inputs: Sequence[Any]) -> Device:
+        """What kernels are made for: the target that was named, or where a graph's parameters are.
+
+        Raises:
+            Reject: they are on a GPU that is not there.
+        """
+        gpu = gpu_of(inputs) if self._follows else None
+        return self.device if gpu is None else self._device(Target.of_gpu(gpu))
 
     def __call__(
         self,
@@ -121,7 +141,9 @@ class Compiler:
     def explain(self, model: Callable[..., Any], *args: Any, **kwargs: Any) -> Report:
         """What would happen to a model, without compiling more than its packed linears.
 
-        The model runs once, without gradients, on the given inputs.
+        The model runs once, without gradients, on the given inputs. Where the option `target` names
+        another device than the one that the model is on, its linears are looked at as if they were
+        there.
 
         Args:
             model: a module or function.
@@ -132,7 +154,7 @@ class Compiler:
 
         def explaining(gm: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
             with unwrapped_by_dynamo():
-                return compiler.compile(gm, inputs, _run_eagerly)
+                return compiler.compile(gm, inputs, _run_eagerly, anywhere=True)
 
         # A function explained often is not one whose guards fail often: past its limit Dynamo would
         # run it as it is, and there would be nothing to report.
@@ -144,14 +166,28 @@ class Compiler:
             torch.compile(model, backend=explaining)(*args, **kwargs)
         return compiler.report
 
-    def compile(self, gm: GraphModule, inputs: Sequence[Any], finish: Finish) -> Callable[..., Any]:
+    def compile(
+        self,
+        gm: GraphModule,
+        inputs: Sequence[Any],
+        finish: Finish,
+        *,
+        anywhere: bool = False,
+    ) -> Callable[..., Any]:
         """Pack what can be packed of a graph and let `finish` compile the rest.
+
+        Args:
+            gm: the graph.
+            inputs: values of its placeholders.
+            finish: compiles what is left.
+            anywhere: whether weights are packed for a target that was named wherever they are;
+                what comes out is the graph as it was where that is not the target.
 
         Raises:
             SparseCompileError: a pass failed, or under `strict` something was left dense.
         """
         try:
-            return self._compile(gm, inputs, finish)
+            return self._compile(gm, inputs, finish, anywhere and not self._follows)
         except (BuildError, CacheError) as error:
             if self.options.strict:
                 raise
@@ -160,11 +196,19 @@ class Compiler:
             return _run_eagerly(gm, inputs, ()) if without_compiler else finish(gm, inputs, ())
 
     def _compile(
-        self, gm: GraphModule, inputs: Sequence[Any], finish: Finish
+        self, gm: GraphModule, inputs: Sequence[Any], finish: Finish, anywhere: bool
     ) -> Callable[..., Any]:
         module = copy_graph(gm)
-        view = WeightView(module, inputs, grad=torch.is_grad_enabled())
-        edit = Edit(module, view, self.formats, self.device)
+        device, missing = self.device, ""
+        try:
+            device = self._device_for(inputs)
+        except Reject as reject:
+            missing = reject.reason
+        where = None if anywhere else device.target.device
+        view = WeightView(module, inputs, grad=torch.is_grad_enabled(), device=where)
+        edit = Edit(module, view, self.formats, device)
+        if missing:
+            edit.rejected("target", None, missing)
         dump = Dump.of(self.options.dump)
         before = dump.graph("captured", module)
         run_passes(self.passes, edit, lambda done: dump.graph(done.name, module))
@@ -177,8 +221,13 @@ class Compiler:
         self._record(edit, lowered, before, dump.graph("lowered", module), dump)
         if not slots:
             return finish(gm, inputs, ())
+        tensors = [tensor for slot in slots for tensor in live(slot.binding)]
+        if any(tensor.device.type != device.target.device for tensor in tensors):
+            return _run_eagerly(gm, inputs, ())
         weights = [slot.weight(live(slot.binding)) for slot in slots]
         run = finish(module, [inputs[i] for i in keep], weights)
+        if any(map(is_fake, tensors)):
+            return lambda *args: run(*[args[i] for i in keep], *weights)
         return CompiledGraph(run, keep, slots, lambda: torch.compile(gm))
 
     def _record(
@@ -199,16 +248,19 @@ class Compiler:
         sources = {s.name: s.text for kernel in kernels for s in kernel.sources}
         bandwidth = self._report.read_bandwidth
         if bandwidth is None and any(low.lowering.trials for low in lowered):
-            bandwidth = self.device.codegen.read_bandwidth()
+            bandwidth = edit.device.codegen.read_bandwidth()
         with self._lock:
             graph = graph_report(self._report.graphs, edit, lowered, before, after, failure)
+            # One Compiler may serve graphs on several devices.
+            before_it = self._report.target.split(", ") if self._report.graph_reports else []
             self._report = replace(
                 self._report,
+                target=", ".join(dict.fromkeys((*before_it, str(edit.device.target)))),
                 graph_reports=(*self._report.graph_reports, graph),
                 sources={**self._report.sources, **sources},
                 read_bandwidth=bandwidth,
             )
-        dump.finish(self._report, sources)
+        dump.finish(self._report, {s.file: s.text for k in kernels for s in k.sources})
         for node in graph.nodes:
             logger.info("%s: %s", node.weight, node.format or f"dense: {node.reason}")
             wanted = node.zeros or self.options.prune or self.options.quantize

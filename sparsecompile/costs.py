@@ -47,8 +47,12 @@ class Cost:
             bandwidth: bytes a second that memory delivers.
             rate: operations a second.
         """
-        return max(self.moved(rows) / bandwidth, float(self.operations.subs(m, rows)) / rate)
+        return max(self.moved(rows) / bandwidth, self.computed(rows) / rate)
 
     def moved(self, rows: int) -> int:
         """Bytes moved by a call with this many rows."""
         return int(self.nbytes.subs(m, rows))
+
+    def computed(self, rows: int) -> float:
+        """Operations of a call with this many rows."""
+        return float(self.operations.subs(m, rows))

@@ -16,7 +16,8 @@ from sparsecompile.report import Report
 @dataclass
 class Dump:
     """Writes below `folder`: `graph_000/00_captured/graph.py`, `graph_000/01_canonicalize/...`,
-    `sources/*.cpp`, `report.txt` and `report.json`. Without a folder it only formats graphs.
+    `sources/*.cpp` or `*.py`, `report.txt` and `report.json`. Without a folder it only formats
+    graphs.
     """  # noqa: D205 - the paths are the summary
 
     folder: Path | None
@@ -58,6 +59,6 @@ class Dump:
         root = self.folder.parent
         (root / "sources").mkdir(exist_ok=True)
         for name, text in sources.items():
-            (root / "sources" / name).with_suffix(".cpp").write_text(text)
+            (root / "sources" / name).write_text(text)
         (root / "report.txt").write_text(str(report))
         (root / "report.json").write_text(report.to_json())

@@ -10,13 +10,18 @@ from torch.fx import Graph, GraphModule
 
 from sparsecompile.errors import SparseCompileError
 
-DEFAULTS: Mapping[str, Any] = {
+CPU_DEFAULTS: Mapping[str, Any] = {
     # The C++ wrapper calls native ops in half the time of the Python one, but only without the
     # size checks, which it does through slow calls.
     "cpp_wrapper": True,
     "size_asserts": False,
     # The wrapper is one long function: with the kernels' -O3 it takes minutes for a deep model.
     "cpp_wrapper_build_separate": True,
+    "freezing": False,
+}
+GPU_DEFAULTS: Mapping[str, Any] = {
+    # A weight that changes may take more bytes than before.
+    "size_asserts": False,
     "freezing": False,
 }
 
@@ -37,7 +42,7 @@ def compile_rest(
         inputs: values of the other placeholders.
         weights: packed weights (the headers of their layouts) and dense copies.
         mode: as for `torch.compile`.
-        options: Inductor's own options; they win over `DEFAULTS` and `mode`.
+        options: Inductor's own options; they win over our defaults and `mode`.
         version: stands for all our code. It enters the key of torch's caches, which do not see
             the op's fake and autograd formula.
     """
@@ -48,7 +53,9 @@ def compile_rest(
         raise SparseCompileError("Dynamo has no fake mode; call the backend through torch.compile")
     # With real tensors a size that equals a sequence length would become symbolic with it.
     fakes = [fake_mode.from_tensor(weight, static_shapes=True) for weight in weights]
-    patches = {**DEFAULTS, **_mode_options(mode), **options}
+    on_gpu = any(isinstance(value, torch.Tensor) and value.is_cuda for value in (*inputs, *weights))
+    defaults = GPU_DEFAULTS if on_gpu else CPU_DEFAULTS
+    patches = {**defaults, **_mode_options(mode), **options}
     stamp = _version_stamp(version, patches.get("post_grad_custom_post_pass"))
     patches["post_grad_custom_post_pass"] = stamp
     compiled: Any = compile_fx(module, [*inputs, *fakes], config_patches=patches)

@@ -95,7 +95,7 @@ def lower_packed(edit: Edit, options: Options) -> tuple[list[Slot], list[Lowered
         nbytes = sum(slots.nbytes(node) for node in (weight, *dense))
         x, bias, operands = match["x"], match["bias"], match["operands"]
         args = arguments(x, weight, bias, operands, dense, rows, kernel.key)
-        op = torch.ops.sparsecompile.linear.default
+        op = edit.device.codegen.op(kernel, problem)
         value = edit.value(match.node)
         new = edit.call(op, args, before=match.node, value=value, origins=names)
         edit.replace(match.node, new)

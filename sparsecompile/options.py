@@ -41,7 +41,9 @@ class Options:
             the dense weights that a model has itself are used either way.
         strict: raise `RejectedError` where a linear would be left dense although it holds zeros
             or was asked to be pruned or quantised, and build errors instead of running dense.
-        target: `"cpu"`, or with an instruction set: `"cpu[avx2]"`, `"cpu[portable]"`.
+        target: `"auto"`: where the parameters of the model are; `"cpu"`, also with an instruction
+            set: `"cpu[avx2]"`, `"cpu[portable]"`; or a GPU's architecture, `"sm_90"`, `"gfx942"`,
+            for which `explain` needs no GPU.
         dump: folder that gets the graph after every pass, the generated sources and the report.
         inductor: options for Inductor, such as `{"max_autotune": True}`.
     """
@@ -53,7 +55,7 @@ class Options:
     tune: str = field(default_factory=_default_tune)
     dense_copies: bool = False
     strict: bool = False
-    target: str = "cpu"
+    target: str = "auto"
     dump: Path | None = None
     inductor: Mapping[str, Any] = field(default_factory=dict)
 

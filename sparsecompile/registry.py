@@ -12,9 +12,10 @@ from typing import TypeVar
 
 from sparsecompile.codec import Codec
 from sparsecompile.errors import RegistrationError
+from sparsecompile.extern import Extern
 from sparsecompile.packed import Format, Structure
 from sparsecompile.rule import Pass
-from sparsecompile.template import Codegen, Extern, Fragment, Template
+from sparsecompile.template import Codegen, Fragment, Template
 
 ENTRY_POINT_GROUP = "sparsecompile.plugins"
 KINDS = (Structure, Codec, Pass, Template, Extern, Fragment, Codegen)

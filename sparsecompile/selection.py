@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+import torch
+
 from sparsecompile.codec import Codec
 from sparsecompile.errors import OptionError
+from sparsecompile.gpu import GPUS
 from sparsecompile.options import Options
 from sparsecompile.packed import Format, Structure
 from sparsecompile.registry import Registry
@@ -78,12 +82,16 @@ def _configured(current: Pass, given: Any) -> Pass:
     return replace(current, **given)
 
 
-def select_target(options: Options) -> Target:
-    """The target that `options.target` names.
+def select_target(options: Options) -> Target | None:
+    """The target that `options.target` names; None where the model's parameters decide.
 
     Raises:
         OptionError: there is no such target.
     """
+    if options.target == "auto":
+        return None
+    if options.target in GPUS:
+        return Target.parse(options.target)
     host = Target.host()
     if options.target == "cpu":
         return host
@@ -91,8 +99,18 @@ def select_target(options: Options) -> Target:
     known = list(ISA_LEVELS)
     levels = known[: known.index(host.isa) + 1]
     if found is None or found[1] not in levels:
-        names = ", ".join(f"'cpu[{level}]'" for level in levels)
+        names = ", ".join(f"'{name}'" for name in ("cpu", *(f"cpu[{x}]" for x in levels), *GPUS))
         raise OptionError(
-            "target", f"no target {options.target!r} on this machine; known: 'cpu', {names}"
+            "target", f"no target {options.target!r} on this machine; known: 'auto', {names}"
         )
     return replace(host, isa=found[1])
+
+
+def gpu_of(values: Iterable[object]) -> torch.device | None:
+    """The first GPU that some of a graph's parameters are on, None where there is none.
+
+    Args:
+        values: of the graph's placeholders.
+    """
+    tensors = (v for v in values if isinstance(v, torch.nn.Parameter))
+    return next((t.device for t in tensors if t.device.type == "cuda"), None)

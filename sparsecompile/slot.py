@@ -13,7 +13,7 @@ from sparsecompile.ops import HEADER_BYTES
 from sparsecompile.packing import pack_binding, stored_parts
 from sparsecompile.stored import Part
 from sparsecompile.template import Kernel
-from sparsecompile.weights import PACK_CACHE, Binding, evaluate, live
+from sparsecompile.weights import PACK_CACHE, Binding, beside, evaluate, live
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +42,9 @@ class Layout:
 
     Attributes:
         data: `[bytes]` uint8.
-        header: its first `HEADER_BYTES` as a tensor of their own over the same storage. Graphs
-            take this one, so that a weight that needs more bytes after an update fits them too.
+        header: what graphs take. On CPUs its first `HEADER_BYTES` as a tensor of their own over the
+            same storage, so that a weight that needs more bytes after an update fits them too; on
+            GPUs all of it, since CUDA graphs may copy what they are given.
     """
 
     data: Tensor
@@ -52,6 +53,8 @@ class Layout:
     @classmethod
     def of(cls, data: Tensor) -> Layout:
         """From what `Template.prepack` returns."""
+        if data.device.type != "cpu":
+            return cls(data, data)
         storage = data.untyped_storage()
         empty = torch.empty(0, dtype=torch.uint8)
         return cls(data, empty.set_(storage, data.storage_offset(), (HEADER_BYTES,), (1,)))
@@ -67,7 +70,7 @@ class PackedSlot(Slot):
     kernel: Kernel
 
     def weight(self, tensors: Sequence[Tensor]) -> Tensor:
-        """`[HEADER_BYTES]` uint8, with the layout behind it."""
+        """Uint8: `[HEADER_BYTES]` with the layout behind it, or all of it on GPUs."""
         return self._layout(tensors).header
 
     @property
@@ -82,10 +85,10 @@ class PackedSlot(Slot):
         def make() -> Layout:
             layout = kernel.prepack(pack_binding(self.binding, tensors, kernel.spec.format))
             first = 0
-            for part in stored_parts(self.binding, tensors):
+            for part in stored_parts(self.binding, tensors) if kernel.device == "cpu" else ():
                 part.adopt(Part(layout, kernel.key, first))
                 first += part.shape[0]
-            return Layout.of(layout)
+            return Layout.of(beside(layout, tensors[0]))
 
         return PACK_CACHE.get(self.binding, tensors, purpose, make).value
 

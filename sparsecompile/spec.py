@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 
 from sparsecompile.epilogue import STEPS
+from sparsecompile.errors import Reject
+from sparsecompile.gpu import GPU, GPUS
 from sparsecompile.packed import Format
 
 ISA_LEVELS: Mapping[str, frozenset[str]] = {
@@ -81,9 +83,9 @@ class Target:
     """Where kernels run.
 
     Attributes:
-        device: `cpu`.
-        arch: machine architecture, such as `x86_64`.
-        isa: instruction set a template may use: one of `ISA_LEVELS`.
+        device: `cpu` or `cuda`, which is also what torch calls AMD's GPUs.
+        arch: machine architecture, such as `x86_64`, or GPU architecture, such as `sm_90`.
+        isa: instruction set a template may use: one of `ISA_LEVELS`; a GPU's is its `arch`.
     """
 
     device: str
@@ -95,9 +97,57 @@ class Target:
         """The CPU this process runs on."""
         return cls("cpu", platform.machine().lower(), _host_isa())
 
+    @classmethod
+    def parse(cls, name: str) -> Target:
+        """The GPU architecture of a name, at hand or not: `sm_90`, `gfx942`.
+
+        Raises:
+            ValueError: nothing is known of it.
+        """
+        if name not in GPUS:
+            raise ValueError(f"no GPU architecture {name!r}; known: {', '.join(GPUS)}")
+        return cls("cuda", name, name)
+
+    @classmethod
+    def of_gpu(cls, device: torch.device) -> Target:
+        """The GPU that torch calls by this name.
+
+        An architecture that is not in `GPUS` is taken for the newest one before it.
+
+        Raises:
+            Reject: there is no such GPU on this machine, or nothing like it is known.
+        """
+        if not torch.cuda.is_available():
+            raise Reject(
+                f"there is no GPU for {device} on this machine; name the architecture to compile "
+                "for with the option 'target', such as 'sm_90'"
+            )
+        properties = torch.cuda.get_device_properties(device)
+        if torch.version.hip:
+            arch = properties.gcnArchName.partition(":")[0]
+            known = [arch] if arch in GPUS else []
+        else:
+            found = (properties.major, properties.minor)
+            capabilities = {gpu.capability: arch for arch, gpu in GPUS.items()}
+            known = [capabilities[c] for c in sorted(capabilities) if (0, 0) < c <= found]
+        if not known:
+            raise Reject(f"{properties.name} is of no known architecture: {', '.join(GPUS)}")
+        return cls.parse(known[-1])
+
+    @property
+    def gpu(self) -> GPU:
+        """What is known of the GPU architecture.
+
+        Raises:
+            Reject: this is no GPU.
+        """
+        if self.device != "cuda" or self.arch not in GPUS:
+            raise Reject(f"a GPU is needed, the target is {self}")
+        return GPUS[self.arch]
+
     def __str__(self) -> str:
-        """`cpu x86_64 avx512`."""
-        return f"{self.device} {self.arch} {self.isa}"
+        """`cpu x86_64 avx512`, `cuda sm_90`."""
+        return " ".join(dict.fromkeys((self.device, self.arch, self.isa)))
 
 
 @cache

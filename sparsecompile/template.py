@@ -1,4 +1,4 @@
-"""How a KernelSpec becomes code: Template, Extern, Fragment, Source, Kernel and Codegen."""
+"""How a KernelSpec becomes code: Template, Fragment, Source, Kernel and Codegen."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from sparsecompile.codec import Codec
 from sparsecompile.packed import Packed, Structure
-from sparsecompile.problem import Contents, Problem, Trial
+from sparsecompile.packer import Packer
+from sparsecompile.problem import Problem, Trial
 from sparsecompile.spec import KernelSpec, Schedule, Target, digest
 
 if TYPE_CHECKING:
-    from sparsecompile.costs import Cost
     from sparsecompile.registry import Registry
 
 
@@ -25,7 +26,7 @@ class Source:
 
     Attributes:
         name: stem of its file.
-        language: `cpp`.
+        language: `cpp` or `triton`.
         text: the source.
         kernels: `(symbol, largest m or None)`, by rising m: the function for each range of rows.
             Each also serves every smaller m.
@@ -38,6 +39,11 @@ class Source:
     text: str
     kernels: tuple[tuple[str, int | None], ...]
     prepacks: bool = False
+
+    @property
+    def file(self) -> str:
+        """Name of the file."""
+        return f"{self.name}.{'cpp' if self.language == 'cpp' else 'py'}"
 
     @property
     def digest(self) -> str:
@@ -65,10 +71,9 @@ class Fragment(ABC):
         """Source text for this structure or codec in a kernel for `spec`."""
 
 
-class Template(ABC):
-    """A way to generate kernels for specs; the first schedule is the default."""
+class Template(Packer):
+    """A way to generate kernels for specs."""
 
-    name: ClassVar[str]
     language: ClassVar[str]
 
     @abstractmethod
@@ -80,55 +85,10 @@ class Template(ABC):
         """
 
     @abstractmethod
-    def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
-        """The schedules worth trying, best guess first."""
-
-    def search(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
-        """What `tune="full"` measures: more of them where there is time for it."""
-        return self.schedules(spec, target)
-
-    def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
-        """What a call has to move and compute at least, for a weight like this one.
-
-        Candidates are ordered by it, and those that cannot win are not measured.
-        """
-        from sparsecompile.costs import Cost, m
-
-        slots, (n, k) = weight.stored, weight.shape
-        moved = weight.nbytes + m * (n + k) * spec.dtype.itemsize
-        return Cost(moved, 2 * m * slots)
-
-    def layout(self, schedule: Schedule) -> str:
-        """Name of the layout: kernels whose layouts have one name read the same bytes."""
-        return self.name
-
-    @abstractmethod
-    def prepack(self, packed: Packed, schedule: Schedule) -> Tensor:
-        """The physical layout: one contiguous `[bytes]` uint8 tensor, made once for all m.
-
-        It holds no thread count and no pointer. Where the source says `prepacks`, this is what
-        its `sc_prepack` takes.
-        """
-
-    @abstractmethod
     def render(
         self, spec: KernelSpec, schedule: Schedule, target: Target, registry: Registry
     ) -> Source:
         """The source: readable, and the same text for the same arguments."""
-
-
-class Extern(ABC):
-    """A library call for a spec, a candidate beside the templates."""
-
-    name: ClassVar[str]
-
-    @abstractmethod
-    def supports(self, spec: KernelSpec, target: Target) -> None:
-        """Return if the library can serve the spec on the target.
-
-        Raises:
-            Reject: it cannot.
-        """
 
 
 @dataclass(frozen=True)
@@ -163,20 +123,22 @@ class Kernel:
     Attributes:
         key: what graphs call it.
         spec: what it computes.
-        template: makes its layout.
+        template: makes its layout: a `Template`, or a library call.
         schedule: of that template.
         sources: everything that was built for it, the layout's own first.
         ranges: by rising m.
         relayout: makes the layout out of what `template.prepack` returns, if that is not it.
+        device: where it runs: `cpu` or `cuda`.
     """
 
     key: int
     spec: KernelSpec
-    template: Template
+    template: Packer
     schedule: Schedule
     sources: tuple[Source, ...]
     ranges: tuple[Range, ...]
     relayout: Callable[[Tensor], Tensor] | None = None
+    device: str = "cpu"
 
     @property
     def layout(self) -> str:
@@ -189,7 +151,7 @@ class Kernel:
         return any(r.dense for r in self.ranges)
 
     def prepack(self, packed: Packed) -> Tensor:
-        """The weight as this kernel reads it: `[bytes]` uint8."""
+        """The weight as this kernel reads it: `[bytes]` uint8, on the CPU."""
         layout = self.template.prepack(packed, self.schedule)
         return self.relayout(layout) if self.relayout is not None else layout
 
@@ -247,6 +209,10 @@ class Codegen(ABC):
     def read_bandwidth(self) -> float | None:
         """Bytes a second that the device reads from memory, if known; nothing is measured now."""
         return None
+
+    def op(self, kernel: Kernel, problem: Problem) -> Any:
+        """The op that a graph calls a kernel by; it takes what `sparsecompile::linear` takes."""
+        return torch.ops.sparsecompile.linear.default
 
     @abstractmethod
     def candidates(self, spec: KernelSpec, target: Target, registry: Registry) -> Sequence[Any]:

@@ -32,8 +32,19 @@ class Leaf:
     tensor: weakref.ref[Tensor] = field(compare=False)
 
     def evaluate(self, arguments: Mapping[int, Tensor]) -> Tensor:
-        """The live tensor."""
-        return arguments[self.index].detach()
+        """The live tensor, on the CPU.
+
+        Raises:
+            Reject: it is fake and nothing is known of its values.
+        """
+        tensor = arguments[self.index]
+        if not is_fake(tensor):
+            return tensor.detach().cpu()
+        # As under torch's `propagate_real_tensors`.
+        values = getattr(tensor, "real_tensor", None)
+        if values is None:
+            raise Reject(f"{self.name} is a fake tensor without values")
+        return values.detach().cpu()  # type: ignore[no-any-return]
 
     def leaves(self) -> tuple[Leaf, ...]:
         """Itself."""
@@ -123,6 +134,27 @@ def evaluate(binding: Binding, tensors: Iterable[Tensor]) -> Tensor:
     return binding.evaluate({x.index: t for x, t in zip(leaves, tensors, strict=True)})
 
 
+def is_fake(tensor: Tensor) -> bool:
+    """Whether a tensor only says what shape, dtype and device one would have."""
+    if type(tensor) in (Tensor, torch.nn.Parameter):
+        return False
+    # Imports sympy, which takes longer than all of torch.
+    from torch._subclasses.fake_tensor import FakeTensor
+
+    return isinstance(tensor, FakeTensor)
+
+
+def beside(value: Tensor, tensor: Tensor) -> Tensor:
+    """A tensor that was made on the CPU on the device of another; fake where that one is."""
+    if is_fake(tensor):
+        return tensor.new_empty(value.shape, dtype=value.dtype)
+    return value.to(tensor.device)
+
+
+def _address(tensor: Tensor) -> int:
+    return 0 if is_fake(tensor) else tensor.data_ptr()
+
+
 @dataclass(frozen=True)
 class Stamp:
     """What a live tensor was when it was packed; an in-place write or a swap changes it."""
@@ -134,7 +166,7 @@ class Stamp:
     @classmethod
     def of(cls, tensor: Tensor) -> Stamp:
         """The stamp of a tensor as it is now."""
-        return cls(weakref.ref(tensor), tensor._version, tensor.data_ptr())
+        return cls(weakref.ref(tensor), tensor._version, _address(tensor))
 
     def matches(self, tensor: Tensor) -> bool:
         """Whether the tensor is the same object with the same contents, as far as torch can tell.
@@ -144,7 +176,7 @@ class Stamp:
         return (
             self.tensor() is tensor
             and self.version == tensor._version
-            and self.data_ptr == tensor.data_ptr()
+            and self.data_ptr == _address(tensor)
         )
 
 

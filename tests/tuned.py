@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp import tune
-from sparsecompile.codegen.cpp.cache import Cache
 from sparsecompile.codegen.cpp.contest import Contest
 from sparsecompile.codegen.cpp.machine import Machine
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from sparsecompile.codegen.cpp.cache import Cache
+from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
 from sparsecompile.errors import BuildError
 from sparsecompile.spec import digest

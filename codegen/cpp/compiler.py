@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from sparsecompile.codegen.cpp.cache import Cache
+from sparsecompile.codegen.cache import Cache
 from sparsecompile.errors import BuildError, CacheError
 from sparsecompile.spec import ISA_LEVELS, Target, digest
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import torch
 
+from sparsecompile.codegen.candidates import Candidate, find_candidates
 from sparsecompile.codegen.cpp.built import load_source
 from sparsecompile.codegen.cpp.layout import layout_id
 from sparsecompile.codegen.cpp.machine import known_machine
@@ -18,15 +19,15 @@ from sparsecompile.codegen.cpp.native import DTYPES, MAX_RANGES, NativeKernel, l
 from sparsecompile.codegen.cpp.tune import Decision, Tuner
 from sparsecompile.codegen.cpp.variant import Variant
 from sparsecompile.codegen.sources import sources_digest
-from sparsecompile.errors import BuildError, CacheError, Reject, SparseCompileError
+from sparsecompile.errors import BuildError, CacheError, SparseCompileError
+from sparsecompile.extern import Extern
 from sparsecompile.packed import Packed
 from sparsecompile.problem import Problem
 from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Schedule, Target, digest
-from sparsecompile.template import Codegen, Extern, Kernel, Lowering, Range, Template
+from sparsecompile.template import Codegen, Kernel, Lowering, Range, Template
 
 logger = logging.getLogger("sparsecompile")
-Candidate = tuple[Template, Schedule] | Extern
 
 
 class CppCodegen(Codegen):
@@ -44,38 +45,12 @@ class CppCodegen(Codegen):
         return sources_digest()
 
     def candidates(self, spec: KernelSpec, target: Target, registry: Registry) -> list[Candidate]:
-        """Everything that can serve the spec, best guess first.
-
-        Where the weight is dense as it is, that is a library, else a template; a spec that no
-        template supports has no candidates, since a dense weight needs no packing.
+        """See `find_candidates`.
 
         Raises:
             Reject: no candidates; every refusal is in the reason.
         """
-        refusals: list[str] = []
-        externs: list[Candidate] = []
-        for extern in registry.all(Extern):
-            try:
-                extern.supports(spec, target)
-            except Reject as refusal:
-                refusals.append(f"{extern.name}: {refusal.reason}")
-            else:
-                externs.append(extern)
-        templates: list[Candidate] = []
-        for template in registry.all(Template):
-            if template.language != "cpp":
-                continue
-            try:
-                template.supports(spec, target, registry)
-            except Reject as refusal:
-                refusals.append(f"{template.name}: {refusal.reason}")
-            else:
-                templates += [(template, s) for s in template.schedules(spec, target)]
-        if spec.format.structure.family == "dense" and spec.format.codec.lossless:
-            templates, externs = externs, templates
-        if not templates:
-            raise Reject(f"no kernel for {spec}: {'; '.join(refusals) or 'nothing registered'}")
-        return templates + externs
+        return find_candidates("cpp", spec, target, registry)
 
     def lower(
         self,

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp.build import host_cpu, load_built, open_library
-from sparsecompile.codegen.cpp.cache import Cache
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
 from sparsecompile.codegen.cpp.text import read
 from sparsecompile.errors import SparseCompileError

@@ -10,8 +10,8 @@ from itertools import pairwise
 
 import torch
 
+from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp.build import host_cpu
-from sparsecompile.codegen.cpp.cache import Cache
 from sparsecompile.codegen.cpp.contest import COLD_ROWS, Build, Contest
 from sparsecompile.codegen.cpp.function import CppFunction, functions_of, variants_of
 from sparsecompile.codegen.cpp.machine import Machine, known_machine, measure_machine

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sparsecompile.codegen.cpp.cache import Cache
+from sparsecompile.codegen.cache import Cache
 from sparsecompile.errors import CacheError
 
 logger = logging.getLogger("sparsecompile")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sparsecompile.bench.gpu.command import gpu
 from sparsecompile.errors import SparseCompileError
 from sparsecompile.factory import EXAMPLE, FACTORY, load_model
 
@@ -22,6 +23,8 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+
+app.command()(gpu)
 
 Rounds = Annotated[int, typer.Option(min=1, help="Samples of each candidate.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the rows as JSON.")]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sparsecompile.bench.environment import Environment
 from sparsecompile.codegen.cpp.machine import Machine
 from sparsecompile.errors import SparseCompileError
+from sparsecompile.gpu import GPU
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,8 +23,8 @@ SCHEMA = 1
 """Version of the JSON; rises when a field changes its meaning or goes."""
 
 
-def results_json(command: str, rows: Sequence[Environment], machine: Machine) -> str:
-    """An object with `schema`, `command`, `machine` (fields of `Machine`) and `rows`."""
+def results_json(command: str, rows: Sequence[Environment], machine: Machine | GPU) -> str:
+    """An object with `schema`, `command`, `machine` (its fields) and `rows`."""
     facts = {
         "schema": SCHEMA,
         "command": command,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp.build import load_built
-from sparsecompile.codegen.cpp.cache import Cache
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
 from sparsecompile.errors import BuildError, CacheError
 from sparsecompile.spec import Target

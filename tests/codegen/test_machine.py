@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp import machine
-from sparsecompile.codegen.cpp.cache import Cache
 from sparsecompile.codegen.cpp.machine import Machine, cache_sizes, measure_machine
 from sparsecompile.errors import SparseCompileError
 

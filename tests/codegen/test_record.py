@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsecompile.codegen.cpp.cache import Cache
+from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
 from sparsecompile.errors import CacheError
 

@@ -1,0 +1,48 @@
+"""Everything that can serve a spec: templates with their schedules, and library calls."""
+
+from __future__ import annotations
+
+from sparsecompile.errors import Reject
+from sparsecompile.extern import Extern
+from sparsecompile.registry import Registry
+from sparsecompile.spec import KernelSpec, Schedule, Target
+from sparsecompile.template import Template
+
+Candidate = tuple[Template, Schedule] | Extern
+
+
+def find_candidates(
+    language: str, spec: KernelSpec, target: Target, registry: Registry
+) -> list[Candidate]:
+    """Every template of a language, and every extern, that can serve the spec, best guess first.
+
+    Where the weight is dense as it is, that is a library, else a template; a spec that no template
+    supports has no candidates, since a dense weight needs no packing.
+
+    Raises:
+        Reject: no candidates; every refusal is in the reason.
+    """
+    refusals: list[str] = []
+    externs: list[Candidate] = []
+    for extern in registry.all(Extern):
+        try:
+            extern.supports(spec, target)
+        except Reject as refusal:
+            refusals.append(f"{extern.name}: {refusal.reason}")
+        else:
+            externs.append(extern)
+    templates: list[Candidate] = []
+    for template in registry.all(Template):
+        if template.language != language:
+            continue
+        try:
+            template.supports(spec, target, registry)
+        except Reject as refusal:
+            refusals.append(f"{template.name}: {refusal.reason}")
+        else:
+            templates += [(template, s) for s in template.schedules(spec, target)]
+    if spec.format.structure.family == "dense" and spec.format.codec.lossless:
+        templates, externs = externs, templates
+    if not templates:
+        raise Reject(f"no kernel for {spec}: {'; '.join(refusals) or 'nothing registered'}")
+    return templates + externs

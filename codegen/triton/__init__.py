@@ -1,0 +1,1 @@
+"""Triton for GPUs: templates, fragments, generated modules and their launch."""

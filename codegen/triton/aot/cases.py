@@ -1,0 +1,174 @@
+"""Case: a kernel to look at ahead of time; those of a registry, those of a report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from sparsecompile.codegen.triton.aot.specialization import Specialization
+from sparsecompile.codegen.triton.fragment import TILE
+from sparsecompile.codegen.triton.launch import Launch
+from sparsecompile.codegen.triton.module import import_module, write_module
+from sparsecompile.codegen.triton.signature import linear_signature
+from sparsecompile.codegen.triton.template import TritonTemplate
+from sparsecompile.errors import Reject
+from sparsecompile.packed import Format, Structure
+from sparsecompile.registry import Registry
+from sparsecompile.spec import KernelSpec, Schedule, Target
+from sparsecompile.template import Template
+
+if TYPE_CHECKING:
+    from sparsecompile.codec import Codec
+    from sparsecompile.report import Report
+
+SHAPE = (4096, 4096)
+ZEROS = 0.5
+
+
+@dataclass(frozen=True)
+class Case:
+    """A template and schedule for a spec, on a target.
+
+    Attributes:
+        spec: what it computes.
+        template: how.
+        schedule: of the template.
+        target: a GPU.
+        shape: `(n, k)` of the weight that its cost is worked out for.
+        zeros: share of zeros in that weight, where its structure leaves it open.
+    """
+
+    spec: KernelSpec
+    template: TritonTemplate
+    schedule: Schedule
+    target: Target
+    shape: tuple[int, int] = SHAPE
+    zeros: float = ZEROS
+
+    @property
+    def launches(self) -> tuple[Launch, ...]:
+        """Its functions, by rising m."""
+        return self.template.launches(self.spec, self.schedule)
+
+    def specializations(self, registry: Registry) -> dict[str, Specialization]:
+        """What each launch compiles, by symbol, for aligned sizes and split as for `shape`.
+
+        Raises:
+            BuildError: there is no Triton.
+            CacheError: the cache folder cannot be used.
+        """
+        source = self.template.render(self.spec, self.schedule, self.target, registry)
+        module = import_module(write_module(source))
+        n, k = self.shape
+        found = {}
+        for launch in self.launches:
+            splits = launch.splits(n, -(-k // TILE))
+            signature = linear_signature(self.spec, launch, splits=splits)
+            found[launch.symbol] = Specialization(
+                getattr(module, launch.function),
+                {name: kind for name, kind in signature.types.items() if kind != "constexpr"},
+                signature.constants,
+                frozenset(signature.divisible),
+                {"num_warps": launch.warps, "num_stages": launch.stages},
+            )
+        return found
+
+
+def registry_cases(
+    registry: Registry,
+    target: Target,
+    dtypes: Iterable[torch.dtype] = (torch.float16,),
+    formats: Iterable[Format] | None = None,
+    *,
+    search: bool = False,
+) -> Iterator[Case]:
+    """Every Triton template for every format and dtype that it supports, its default schedule.
+
+    Args:
+        registry: where the templates are.
+        target: a GPU.
+        dtypes: of the activations.
+        formats: of the weights; all that the registry can make by default.
+        search: all schedules that a full search would measure.
+    """
+    chosen = tuple(formats) if formats is not None else tuple(_formats(registry))
+    for template in registry.all(Template):
+        if not isinstance(template, TritonTemplate):
+            continue
+        for spec in (KernelSpec(found, dtype) for found in chosen for dtype in dtypes):
+            try:
+                template.supports(spec, target, registry)
+            except Reject:
+                continue
+            listed = template.search if search else template.schedules
+            for schedule in listed(spec, target):
+                yield Case(spec, template, schedule, target)
+
+
+def _formats(registry: Registry) -> Iterator[Format]:
+    from sparsecompile.codec import Codec
+
+    codecs: tuple[Codec, ...] = registry.all(Codec)
+    for structure in registry.all(Structure):
+        yield from (Format(structure, codec) for codec in codecs)
+
+
+def report_cases(report: Report, registry: Registry) -> Iterator[Case]:
+    """The Triton kernels of a report, each once a shape.
+
+    Args:
+        report: such as `sparsecompile.explain(model, x, target="sm_90")`.
+        registry: that it was made with.
+    """
+    seen: set[Case] = set()
+    for node in report.nodes:
+        chosen = node.kernel
+        if chosen is None:
+            continue
+        template = registry.get(Template, chosen.template)
+        if not isinstance(template, TritonTemplate):
+            continue
+        target = Target.parse(report.target.split()[-1])
+        size = re.search(r"(\d+)x(\d+)$", node.problem)
+        shape = (int(size[1]), int(size[2])) if size else node.shape or SHAPE
+        schedule = _schedule(chosen.schedule)
+        zeros = ZEROS if node.zeros is None else round(node.zeros, 2)
+        case = Case(parse_spec(chosen.spec, registry), template, schedule, target, shape, zeros)
+        if case not in seen:
+            seen.add(case)
+            yield case
+
+
+def weight_like(spec: KernelSpec, shape: tuple[int, int], zeros: float) -> Tensor:
+    """A random weight `(n, k)` with these zeros, or with those that its structure has to have."""
+    structure = spec.format.structure
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(spec.dtype)
+    for share in (zeros, None):
+        with suppress(ValueError):
+            return weight * structure.prune(weight, share)
+    return weight
+
+
+def parse_spec(text: str, registry: Registry) -> KernelSpec:
+    """The inverse of `str(KernelSpec)`.
+
+    Raises:
+        RegistrationError: no such structure or codec.
+    """
+    _, name, dtype, *rest = text.split()
+    rounded = [word.removeprefix("activations=") for word in rest if "=" in word]
+    steps = tuple(word for word in rest if "=" not in word)
+    return KernelSpec(
+        registry.format(name), getattr(torch, dtype), steps, rounded[0] if rounded else "float"
+    )
+
+
+def _schedule(text: str) -> Schedule:
+    pairs = (choice.split("=") for choice in text.split())
+    return Schedule.of({name: int(value) for name, value in pairs})

@@ -1,0 +1,137 @@
+"""Kernels ahead of time: what the compilers make of each function of a case, and its bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+from sparsecompile.codegen.triton.aot.analyse import analyse
+from sparsecompile.codegen.triton.aot.analysis import Analysis
+from sparsecompile.codegen.triton.aot.bound import Bound, bounds
+from sparsecompile.codegen.triton.aot.cases import Case, weight_like
+from sparsecompile.codegen.triton.aot.prune import Pruned, prune
+from sparsecompile.codegen.triton.aot.specialization import triton_version
+from sparsecompile.codegen.triton.launch import Launch
+from sparsecompile.codegen.triton.template import TritonTemplate
+from sparsecompile.errors import BuildError
+from sparsecompile.problem import Contents
+from sparsecompile.registry import Registry
+from sparsecompile.spec import KernelSpec, Schedule, Target
+
+
+@dataclass(frozen=True)
+class KernelAnalysis:
+    """One function of a case.
+
+    Attributes:
+        case: what it is of.
+        launch: how it is started, and for which m.
+        analysis: what the compilers made of it; None where they failed.
+        failure: what they said then.
+        bounds: the roofline against dense, at every m of `ROWS` that it serves.
+    """
+
+    case: Case
+    launch: Launch
+    analysis: Analysis | None
+    failure: str
+    bounds: tuple[Bound, ...]
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """Why it is not worth a measurement; empty if it is."""
+        return self.analysis.faults if self.analysis is not None else (self.failure,)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it for JSON."""
+        case = self.case
+        return {
+            "spec": str(case.spec),
+            "template": case.template.name,
+            "schedule": str(case.schedule),
+            "target": case.target.arch,
+            "device": case.target.gpu.model,
+            "shape": list(case.shape),
+            "symbol": self.launch.symbol,
+            "largest_m": self.launch.largest_m,
+            "faults": list(self.faults),
+            "bounds": [{**asdict(bound), "speedup": bound.speedup} for bound in self.bounds],
+            "analysis": None if self.analysis is None else self.analysis.to_dict(),
+        }
+
+
+def analyse_kernels(
+    cases: Iterable[Case],
+    registry: Registry,
+    started: Callable[[Case], None] = lambda case: None,
+) -> Iterator[KernelAnalysis]:
+    """Compile every function of every case with no GPU, and look at the machine code.
+
+    What was found is kept in the cache folder.
+
+    Args:
+        cases: such as `registry_cases(registry, Target.parse("sm_90"))`.
+        registry: where their templates and fragments are.
+        started: is told of each case before it begins.
+
+    Raises:
+        OptionError: nothing can be compiled for a target.
+        BuildError: Triton is not installed.
+        CacheError: the cache folder cannot be used.
+    """
+    triton_version()
+    for case in cases:
+        started(case)
+        costs = case.template.cost(case.spec, case.schedule, _sample(case))
+        known = bounds(costs, case.shape, case.spec.dtype, case.target.gpu)
+        specializations = case.specializations(registry)
+        first = 1
+        for launch in case.launches:
+            last = launch.largest_m
+            served = tuple(b for b in known if first <= b.rows and (last is None or b.rows <= last))
+            analysis, failure = None, ""
+            try:
+                analysis = analyse(specializations[launch.symbol], case.target.arch)
+            except BuildError as error:
+                if not error.source:
+                    raise
+                failure = f"does not compile: {' '.join(error.stderr.split())}"
+            yield KernelAnalysis(case, launch, analysis, failure, served)
+            first = (last or 0) + 1
+
+
+def prune_schedules(
+    spec: KernelSpec,
+    template: TritonTemplate,
+    schedules: Iterable[Schedule],
+    target: Target,
+    registry: Registry,
+) -> Pruned[Schedule]:
+    """The schedules of a template that are worth a measurement; see `prune`.
+
+    Args:
+        spec: what is computed.
+        template: how.
+        schedules: such as `template.search(spec, target)`.
+        target: a GPU.
+        registry: where the fragments are.
+
+    Raises:
+        OptionError: nothing can be compiled for the target.
+        BuildError: Triton is not installed.
+        CacheError: the cache folder cannot be used.
+    """
+    triton_version()
+    found = {s: Case(spec, template, s, target).specializations(registry) for s in schedules}
+    return prune({s: tuple(kernels.values()) for s, kernels in found.items()}, target.arch)
+
+
+def _sample(case: Case) -> Contents:
+    return _contents(case.spec, case.shape, case.zeros)
+
+
+@lru_cache(maxsize=1)
+def _contents(spec: KernelSpec, shape: tuple[int, int], zeros: float) -> Contents:
+    return Contents(spec.format.pack(weight_like(spec, shape, zeros)))

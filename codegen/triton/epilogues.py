@@ -1,0 +1,112 @@
+"""The epilogue's steps in Triton, one expression each, and what else becomes of a sum."""
+
+from __future__ import annotations
+
+from sparsecompile.codegen.triton.fragment import Values
+from sparsecompile.epilogue import STEPS
+from sparsecompile.errors import Reject
+from sparsecompile.spec import KernelSpec
+
+EXPRESSIONS = {
+    # Not a maximum: NaN stays NaN.
+    "relu": "tl.where(value < 0.0, 0.0, value)",
+    "gelu": "0.5 * value * (1.0 + tl.erf(value * 0.70710678))",
+    # (1 + tanh(u)) / 2 is the logistic function of 2 u, which does not cancel.
+    "gelu_tanh": "value * tl.sigmoid(value * (1.5957691216 + 0.0713548163 * value * value))",
+    "silu": "value * tl.sigmoid(value)",
+    "sigmoid": "tl.sigmoid(value)",
+    "tanh": "2.0 * tl.sigmoid(2.0 * value) - 1.0",
+    "add": "value + {operand}",
+    "mul": "value * {operand}",
+}
+"""What becomes of `value`, in float32, in every step of `sparsecompile.epilogue.STEPS`."""
+
+FINISH = '''\
+@triton.jit
+def finish(total, x_scales, weight, bias, operand0, operand1, y, rows, tokens, m, n, k):
+    """y = epilogue(total + bias) for these rows of W and tokens of x; total is `[rows, tokens]`."""
+    there = (rows < n)[:, None] & (tokens < m)[None, :]
+    at = tokens.to(tl.int64)[None, :] * n + rows[:, None]
+    value = total.to(tl.float32)
+{steps}
+    tl.store(y + at, value.to(y.dtype.element_ty), mask=there)
+'''
+
+BIAS = """\
+    if bias is not None:
+        value += tl.load(bias + rows, mask=rows < n, other=0.0).to(tl.float32)[:, None]"""
+
+ROW_SCALES = '''\
+@triton.jit
+def row_scales(weight, rows, inside, n, k):
+    """The scale of every row: bfloat16 is the upper half of float32."""
+    scales = scales_part(weight, n, k).to(tl.pointer_type(tl.int16))
+    bits = tl.load(scales + rows, mask=inside, other=0)
+    return (bits.to(tl.int32) << 16).to(tl.float32, bitcast=True)
+'''
+
+GROUP_SCALES = '''\
+@triton.jit
+def scales_at(weight, rows, columns, there, n, k):
+    """The scales of {group} columns each: bfloat16 is the upper half of float32."""
+    scales = scales_part(weight, n, k).to(tl.pointer_type(tl.int16))
+    group, groups = columns // {group}, tl.cdiv(k, {group})
+    at = rows.to(tl.int64) * groups + group
+    bits = tl.load(scales + at, mask=there & (group < groups), other=0)
+    return (bits.to(tl.int32) << 16).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def scales_in(weight, rows, inside, first, n, k, COUNT: tl.constexpr):
+    """The scales of COUNT columns from `first` on: `[rows, COUNT]`, or `[rows, 1]` for all."""
+    if {group} % COUNT == 0:
+        columns = first + tl.zeros((1, 1), tl.int32)
+        return scales_at(weight, rows[:, None], columns, inside[:, None], n, k)
+    elif COUNT % {group} == 0:
+        columns = first + tl.arange(0, COUNT // {group})[None, :] * {group}
+        scales = scales_at(weight, rows[:, None], columns, inside[:, None], n, k)
+        wide = tl.broadcast_to(scales[:, :, None], (rows.shape[0], COUNT // {group}, {group}))
+        return wide.reshape(rows.shape[0], COUNT)
+    else:
+        columns = first + tl.arange(0, COUNT)[None, :]
+        return scales_at(weight, rows[:, None], columns, inside[:, None], n, k)
+'''
+
+
+def check_epilogue(steps: tuple[str, ...]) -> None:
+    """Return if every step can be written in Triton.
+
+    Raises:
+        Reject: a step has no expression.
+    """
+    for name in steps:
+        if name not in EXPRESSIONS:
+            raise Reject(f"the epilogue step {name!r} has no Triton expression")
+
+
+def render_scales(values: Values) -> str:
+    """The functions that read scales; empty where there are none."""
+    if values.group is None:
+        return ""
+    return GROUP_SCALES.format(group=values.group) if values.group else ROW_SCALES
+
+
+def render_finish(spec: KernelSpec, values: Values) -> str:
+    """The function `finish`: scales of rows and tokens, the bias and the epilogue, in float32."""
+    lines = []
+    if values.group == 0:
+        lines.append("    value *= row_scales(weight, rows, rows < n, n, k)[:, None]")
+    if spec.activations != "float":
+        scales = "tl.load(x_scales + tokens, mask=tokens < m, other=0.0)"
+        lines.append(f"    value *= {scales}[None, :]")
+    lines.append(BIAS)
+    operands = iter(("operand0", "operand1"))
+    for name in spec.epilogue:
+        operand = ""
+        if STEPS[name].has_operand:
+            operand = next(operands)
+            load = f"tl.load({operand} + at, mask=there, other=0.0).to(tl.float32)"
+            lines.append(f"    {operand}_here = {load}")
+            operand = f"{operand}_here"
+        lines.append(f"    value = {EXPRESSIONS[name].format(operand=operand)}  # {name}")
+    return FINISH.format(steps="\n".join(lines))

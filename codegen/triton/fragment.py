@@ -1,0 +1,151 @@
+"""TritonStructure and TritonCodec: how structures and codecs are stored for, and read by, Triton.
+
+A generated module is made of `@triton.jit` functions. Those of a layout's parts come first:
+`<name>_part(weight, n, k)` is where a part begins, a pointer to bytes.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparsecompile.codec import Codec
+from sparsecompile.errors import RegistrationError, Reject
+from sparsecompile.packed import Packed, Structure
+from sparsecompile.registry import Registry
+from sparsecompile.spec import KernelSpec
+from sparsecompile.template import Fragment
+
+ELEMENTS = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
+"""Triton's name of each dtype that x and the result may have."""
+TILE = 128
+"""Columns of a tile: what one pass of a loop over k reads of a row."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """How a codec stores its values.
+
+    Attributes:
+        bits: of a value: 4, 8, 16 or 32.
+        group: columns that share a scale, 0 for whole rows, None where values have no scales.
+    """
+
+    bits: int
+    group: int | None = None
+
+    @property
+    def are_integers(self) -> bool:
+        """Whether a value is an integer of at most 8 bits, times a scale."""
+        return self.group is not None
+
+
+class TritonStructure(Fragment):
+    """Stores and reads the kept places of one family; what `reads` names is who can use it.
+
+    `tiles`: defines `load_tile(weight, rows, inside, tile, n, k)`, the values `[rows, TILE]` of one
+    tile of columns of some rows, zeros where nothing is kept or `inside` is false.
+
+    `scattered`: the same, with a load of its own for every value.
+
+    `blocks`: parts `crow`, int32, and `col`, int32, as in `sparsecompile.structures.block`; values
+    block after block, row-major. `sides` says how large they are.
+
+    `rows`: parts `crow` and `col`, int32, as in `sparsecompile.structures.csr`.
+
+    Beside these there is the part `values`, which the codec's functions read.
+    """
+
+    language: ClassVar[str] = "triton"
+    reads: ClassVar[str]
+
+    def check(self, structure: Structure) -> None:
+        """Return if a structure of the family can be read.
+
+        Raises:
+            Reject: it cannot.
+        """
+
+    @abstractmethod
+    def arrange(self, packed: Packed, values: Tensor) -> dict[str, Tensor]:
+        """The parts in order; `values` among them holds elements, which the codec stores.
+
+        Args:
+            packed: a weight in the structure.
+            values: one element a slot, `[slots]`.
+        """
+
+    @abstractmethod
+    def sizes(self, structure: Structure, values: Values) -> Mapping[str, str]:
+        """Bytes of each part but the last, in Triton: of `rows` (n, int64), `tiles`, `weight`."""
+
+    def sides(self, structure: Structure) -> tuple[int, int]:
+        """Height and width of what is kept or cut as a whole."""
+        return 1, 1
+
+
+class TritonCodec(Fragment):
+    """Stores and reads the values of one family.
+
+    Defines, for values as they are stored (float values, or integers as int8),
+    `values_at(values, slots, there)` for any slots, and `values_in(values, first, there, COUNT)`
+    for COUNT neighbours from each `first` on, `[len(first), COUNT]`; `first` is a multiple of
+    COUNT. What is not `there` is zero.
+
+    Scales are in the part `scales` `[n, groups]` of bfloat16; a codec that has them derives its
+    `Values.group`, and the functions that read them are the templates'.
+    """
+
+    language: ClassVar[str] = "triton"
+
+    @abstractmethod
+    def values(self, codec: Codec, spec: KernelSpec) -> Values:
+        """How values are stored."""
+
+    @abstractmethod
+    def elements(self, packed: Packed) -> Tensor:
+        """One element a slot: `[slots]`, float values or int8."""
+
+    def store(self, elements: Tensor) -> Tensor:
+        """Elements, an even number of them, as bytes: `[bytes]` uint8."""
+        return elements.reshape(-1).view(torch.uint8)
+
+    def scales(self, packed: Packed) -> Tensor | None:
+        """`[n, groups]` bfloat16, None where values have no scales."""
+        return packed.values.get("scales")
+
+
+def structure_fragment(registry: Registry, structure: Structure) -> TritonStructure:
+    """The fragment of a structure.
+
+    Raises:
+        Reject: there is none.
+    """
+    fragment = _find(registry, structure.family)
+    if not isinstance(fragment, TritonStructure):
+        raise Reject(f"the Triton fragment of {structure.family!r} is not a TritonStructure")
+    return fragment
+
+
+def codec_fragment(registry: Registry, codec: Codec) -> TritonCodec:
+    """The fragment of a codec.
+
+    Raises:
+        Reject: there is none.
+    """
+    fragment = _find(registry, codec.family)
+    if not isinstance(fragment, TritonCodec):
+        raise Reject(f"the Triton fragment of {codec.family!r} is not a TritonCodec")
+    return fragment
+
+
+def _find(registry: Registry, family: str) -> Fragment:
+    try:
+        return registry.get(Fragment, f"triton/{family}")
+    except RegistrationError as error:
+        raise Reject(f"no Triton fragment reads {family!r}") from error

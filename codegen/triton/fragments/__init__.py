@@ -1,0 +1,1 @@
+"""How Triton kernels read the built-in structures and codecs, one file each."""

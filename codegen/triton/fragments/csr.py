@@ -1,0 +1,35 @@
+"""`csr` in Triton."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from sparsecompile.codec import Codec
+from sparsecompile.codegen.triton.fragment import TritonStructure, Values
+from sparsecompile.packed import Packed, Structure
+from sparsecompile.spec import KernelSpec
+
+
+class TritonCSR(TritonStructure):
+    """One column index a slot."""
+
+    family = "csr"
+    reads = "rows"
+
+    def arrange(self, packed: Packed, values: Tensor) -> dict[str, Tensor]:
+        """The tensors of the Packed."""
+        return {**packed.index, "values": values}
+
+    def sizes(self, structure: Structure, values: Values) -> Mapping[str, str]:
+        """Four bytes a row and a slot."""
+        crow = "tl.load(crow_part(weight, n, k).to(tl.pointer_type(tl.int32))"
+        return {"crow": "(rows + 1) * 4", "col": f"{crow} + n).to(tl.int64) * 4"}
+
+    def render(self, part: Structure | Codec, spec: KernelSpec) -> str:
+        """Says what the parts are; the template reads them."""
+        return "# csr: slots crow[r] .. crow[r + 1] of row r; col[slot] is a slot's column.\n"
+
+
+COMPONENTS = (TritonCSR(),)

@@ -1,0 +1,74 @@
+"""The layout that Triton kernels read: a header, scales, and a structure's parts."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from sparsecompile.codegen.triton.fragment import TritonCodec, TritonStructure
+from sparsecompile.ops import HEADER_BYTES
+from sparsecompile.packed import Packed
+from sparsecompile.spec import KernelSpec
+
+ALIGNMENT = 16
+"""Bytes that one thread loads at once: parts begin at multiples of it."""
+
+BEGIN = """\
+# Where the parts of the layout begin; each at a multiple of {alignment} bytes.
+@triton.jit
+def {name}_part(weight, n, k):
+    return weight + {header}
+"""
+
+NEXT = """
+
+@triton.jit
+def {name}_part(weight, n, k):
+    rows, tiles = tl.cast(n, tl.int64), tl.cdiv(k, 128)
+    size = {size}
+    return {before}_part(weight, n, k) + (size + {last}) // {alignment} * {alignment}
+"""
+
+
+def arrange(packed: Packed, structure: TritonStructure, codec: TritonCodec) -> Tensor:
+    """One weight as a layout.
+
+    The header is `n`, `k` and the number of slots, int64.
+
+    Returns:
+        `[bytes]` uint8.
+    """
+    parts: dict[str, Tensor] = {}
+    scales = codec.scales(packed)
+    if scales is not None:
+        parts["scales"] = scales
+    parts |= structure.arrange(packed, codec.elements(packed))
+    header = torch.zeros(HEADER_BYTES // 8, dtype=torch.int64)
+    header[:3] = torch.tensor([*packed.shape, packed.slots])
+    stretches = [header.view(torch.uint8)]
+    for name, tensor in parts.items():
+        flat = tensor.contiguous().reshape(-1)
+        if name == "values":
+            stored = codec.store(torch.nn.functional.pad(flat, (0, flat.numel() % 2)))
+        else:
+            stored = flat.view(torch.uint8)
+        stretches += [stored, stored.new_zeros(-stored.numel() % ALIGNMENT)]
+    return torch.cat(stretches)
+
+
+def render_parts(spec: KernelSpec, structure: TritonStructure, codec: TritonCodec) -> str:
+    """The functions `<name>_part(weight, n, k)`: pointers to bytes."""
+    values = codec.values(spec.format.codec, spec)
+    sizes = dict(structure.sizes(spec.format.structure, values))
+    if values.group is not None:
+        groups = f"tl.cdiv(k, {values.group})" if values.group else "1"
+        sizes = {"scales": f"rows * {groups} * 2", **sizes}
+    names = [*sizes, "values"]
+    text = BEGIN.format(alignment=ALIGNMENT, name=names[0], header=HEADER_BYTES)
+    for before, name in pairwise(names):
+        text += NEXT.format(
+            name=name, size=sizes[before], before=before, alignment=ALIGNMENT, last=ALIGNMENT - 1
+        )
+    return text

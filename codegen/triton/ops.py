@@ -1,0 +1,166 @@
+"""The torch ops on GPUs: `sparsecompile::linear` and `unpack`, and `sparsecompile::triton_linear`.
+
+`triton_linear` takes what `linear` takes. Inductor sees the Triton functions that it starts; which
+ones depends on m, so that a graph calls it where m is a constant. Where m is a symbol a graph calls
+`linear`, which Inductor does not look into and which decides at every call: a new m compiles
+nothing anew.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sparsecompile.codegen.triton.kernel import TritonKernel, find_kernel
+from sparsecompile.codegen.triton.start import FUSION, Wrap, start_linear, start_unpack
+from sparsecompile.epilogue import apply_epilogue
+from sparsecompile.errors import SparseCompileError
+from sparsecompile.ops import NAMESPACE
+
+_SCHEMA = (
+    "(Tensor x, Tensor weight, Tensor? bias, Tensor? operand0, Tensor? operand1, Tensor? dense0, "
+    "Tensor? dense1, Tensor? dense2, int n, int kernel) -> Tensor"
+)
+Optional = Tensor | None
+
+
+def run_linear(
+    kernel: TritonKernel,
+    x: Tensor,
+    weight: Tensor,
+    bias: Optional,
+    operands: tuple[Optional, Optional],
+    dense: tuple[Tensor, ...],
+    n: int,
+    wrap: Wrap,
+    options: dict[str, Any],
+) -> Tensor:
+    """The function that serves this m, or the dense linear where that does and is at hand.
+
+    Args:
+        kernel: what is run.
+        x: `[..., k]`.
+        weight: its layout.
+        bias: `[n]`.
+        operands: `[..., n]` each.
+        dense: the parts of the dense weight, `[n_i, k]`.
+        n: rows of W.
+        wrap: see `start.Wrap`.
+        options: for Triton's compiler.
+    """
+    part = kernel.range_at(prod(x.shape[:-1]))
+    if part.dense and dense:
+        biases = (None,) * len(dense)
+        if bias is not None:
+            biases = bias.split([w.shape[0] for w in dense])
+        y = torch.cat([F.linear(x, w, b) for w, b in zip(dense, biases, strict=True)], -1)
+        given = [operand for operand in operands if operand is not None]
+        return apply_epilogue(y, kernel.spec.epilogue, given)
+    launch = kernel.launch_of(part)
+    return start_linear(kernel, launch, x, weight, bias, operands, n, wrap, options)
+
+
+def _linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Optional,
+    operand0: Optional,
+    operand1: Optional,
+    dense0: Optional,
+    dense1: Optional,
+    dense2: Optional,
+    n: int,
+    kernel: int,
+) -> Tensor:
+    dense = tuple(part for part in (dense0, dense1, dense2) if part is not None)
+    operands, found = (operand0, operand1), find_kernel(kernel)
+    # Triton starts functions on the current device.
+    with torch.cuda.device(x.device):
+        return run_linear(found, x, weight, bias, operands, dense, n, _as_it_is, FUSION)
+
+
+def _unpack(weight: Tensor, like: Tensor, n: int, k: int, kernel: int, first: int = 0) -> Tensor:
+    with torch.cuda.device(weight.device):
+        return start_unpack(find_kernel(kernel), weight, like, n, k, first, FUSION)
+
+
+def _linear_autograd(keys: Any, *args: Any) -> Tensor:
+    """As the native op does: gradients for x and the bias where nothing is fused."""
+    x, weight, bias, operand0, operand1, dense0, dense1, dense2, n, kernel = args
+    given = [t for t in (x, bias, operand0, operand1) if t is not None]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
+        _check_differentiable(kernel)
+        with_grad = torch.ops.sparsecompile.linear_with_grad
+        return with_grad(x, weight, bias, dense0, dense1, dense2, n, kernel)  # type: ignore[no-any-return]
+    with torch._C._AutoDispatchBelowAutograd():
+        op = torch.ops.sparsecompile.linear.default
+        return op.redispatch(keys & torch._C._after_autograd_keyset, *args)  # type: ignore[no-any-return]
+
+
+def _check_differentiable(key: int) -> None:
+    if find_kernel(key).spec.epilogue:
+        raise SparseCompileError(
+            "gradients through a fused epilogue are not supported: compile with gradients "
+            "enabled, so that nothing is fused"
+        )
+
+
+def _triton_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Optional,
+    operand0: Optional,
+    operand1: Optional,
+    dense0: Optional,
+    dense1: Optional,
+    dense2: Optional,
+    n: int,
+    kernel: int,
+) -> Tensor:
+    from torch.library import wrap_triton
+
+    dense = tuple(part for part in (dense0, dense1, dense2) if part is not None)
+    operands, found = (operand0, operand1), find_kernel(kernel)
+    # Inductor decides about fusion when it compiles what it sees.
+    return run_linear(found, x, weight, bias, operands, dense, n, wrap_triton, {})
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weight, *_, n, kernel = inputs
+    _check_differentiable(kernel)
+    ctx.save_for_backward(weight)
+    ctx.n, ctx.k, ctx.kernel = n, x.shape[-1], kernel
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Optional, ...]:
+    grad_x = grad_bias = None
+    if ctx.needs_input_grad[0]:
+        (weight,) = ctx.saved_tensors
+        grad_x = grad @ torch.ops.sparsecompile.unpack(weight, grad, ctx.n, ctx.k, ctx.kernel)
+    if ctx.needs_input_grad[2]:
+        grad_bias = grad.reshape(-1, ctx.n).sum(0)
+    return (grad_x, None, grad_bias, *[None] * 7)
+
+
+def _as_it_is(function: Any) -> Any:
+    return function
+
+
+@cache
+def load_ops() -> torch.library.Library:
+    """Make the ops known to torch, once a process."""
+    from torch.library import triton_op
+
+    name = f"{NAMESPACE}::triton_linear"
+    op: Any = triton_op(name, _triton_linear, mutates_args=(), schema=_SCHEMA)
+    op.register_autograd(_backward, setup_context=_setup_context)
+    library = torch.library.Library(NAMESPACE, "FRAGMENT")
+    library.impl("linear", _linear, "CUDA")
+    library.impl("linear", _linear_autograd, "AutogradCUDA", with_keyset=True)
+    library.impl("unpack", _unpack, "CUDA")
+    return library

@@ -1,0 +1,156 @@
+"""TritonTemplate: what all Triton templates share."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from textwrap import fill
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparsecompile.codegen.triton.epilogues import check_epilogue, render_finish, render_scales
+from sparsecompile.codegen.triton.fragment import (
+    ELEMENTS,
+    TritonStructure,
+    Values,
+    codec_fragment,
+    structure_fragment,
+)
+from sparsecompile.codegen.triton.launch import Launch
+from sparsecompile.codegen.triton.layout import arrange, render_parts
+from sparsecompile.codegen.triton.rounding import check_rounding, render_rounding
+from sparsecompile.errors import Reject
+from sparsecompile.packed import Packed
+from sparsecompile.registry import Registry
+from sparsecompile.spec import KernelSpec, Schedule, Target
+from sparsecompile.template import Source, Template
+
+HEAD = '''\
+"""{spec}
+
+template: {name}; target: {target}
+{schedule}
+y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
+{launches}
+"""
+
+import triton
+import triton.language as tl
+'''
+
+FIRST_CAPABILITY = (8, 0)
+
+
+class TritonTemplate(Template):
+    """Assembled from a structure's and a codec's fragments; one layout serves every m.
+
+    Functions of a generated module take `x` `[m, k]` with rows `x_stride` apart (int8 where
+    activations are rounded, with `x_scales` `[m]` float32, else None), `weight`, a layout, `bias`
+    `[n]` or None, `operand0` and `operand1` `[m, n]` or None, and `y` `[m, n]`.
+    """
+
+    language = "triton"
+    reads: ClassVar[str]
+
+    def supports(self, spec: KernelSpec, target: Target, registry: Registry) -> None:
+        """Return if the target is a GPU that Triton compiles for and both parts have fragments.
+
+        Raises:
+            Reject: another device, an old GPU, no fragment or one that is read in another way, an
+                unknown epilogue step or rounding of x.
+        """
+        if target.device != "cuda":
+            raise Reject(f"Triton is for GPUs, not for {target.device}")
+        gpu = target.gpu
+        if gpu.vendor == "nvidia" and gpu.capability < FIRST_CAPABILITY:
+            raise Reject(f"needs sm_80, this is {target.arch}")
+        if spec.dtype not in ELEMENTS:
+            raise Reject(f"{spec.dtype} activations have no Triton type")
+        structure = structure_fragment(registry, spec.format.structure)
+        if structure.reads != self.reads:
+            raise Reject(f"{spec.format.structure} is read by {structure.reads}, not {self.reads}")
+        structure.check(spec.format.structure)
+        values = codec_fragment(registry, spec.format.codec).values(spec.format.codec, spec)
+        check_epilogue(spec.epilogue)
+        check_rounding(spec.activations)
+        if spec.activations != "float" and not values.are_integers:
+            raise Reject(f"{spec.activations} activations need integer weights")
+
+    @abstractmethod
+    def launches(self, spec: KernelSpec, schedule: Schedule) -> tuple[Launch, ...]:
+        """How each range of m is started, by rising m, the last without an end."""
+
+    def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
+        """The default."""
+        return (self.default(spec, target),)
+
+    @abstractmethod
+    def default(self, spec: KernelSpec, target: Target) -> Schedule:
+        """The best guess."""
+
+    def layout(self, schedule: Schedule) -> str:
+        """One layout for all schedules."""
+        return f"triton {self.name}"
+
+    def prepack(self, packed: Packed, schedule: Schedule) -> Tensor:
+        """See `codegen.triton.layout`."""
+        from sparsecompile.registry import default_registry
+
+        registry = default_registry()
+        structure = structure_fragment(registry, packed.format.structure)
+        return arrange(packed, structure, codec_fragment(registry, packed.format.codec))
+
+    def render(
+        self, spec: KernelSpec, schedule: Schedule, target: Target, registry: Registry
+    ) -> Source:
+        """Parts, fragments, epilogue, loops: a module that stands alone."""
+        structure = structure_fragment(registry, spec.format.structure)
+        codec = codec_fragment(registry, spec.format.codec)
+        values = codec.values(spec.format.codec, spec)
+        launches = self.launches(spec, schedule)
+        texts = (
+            HEAD.format(
+                spec=spec,
+                name=self.name,
+                target=target,
+                schedule=fill(f"schedule: {schedule}", 100),
+                launches="\n".join(map(str, launches)),
+            ),
+            render_parts(spec, structure, codec),
+            codec.render(spec.format.codec, spec),
+            structure.render(spec.format.structure, spec),
+            render_scales(values),
+            render_finish(spec, values),
+            render_rounding(spec.activations),
+            self.loops(spec, schedule, structure, values),
+        )
+        name = f"{self.name}_{spec.identifier}_{schedule.tag}"
+        kernels = tuple((launch.symbol, launch.largest_m) for launch in launches)
+        text = "\n\n".join(text for text in texts if text)
+        return Source(name, "triton", text, kernels)
+
+    @abstractmethod
+    def loops(
+        self, spec: KernelSpec, schedule: Schedule, structure: TritonStructure, values: Values
+    ) -> str:
+        """The functions that are launched, `unpack` among them."""
+
+
+def scaled(scales: str, indent: int = 4) -> str:
+    """Lines that multiply `value` by its scales in float32; none where there are none."""
+    if not scales:
+        return ""
+    margin = " " * indent
+    return f"{margin}scales = {scales}\n{margin}value = value.to(tl.float32) * scales\n"
+
+
+def precision(spec: KernelSpec) -> str:
+    """What `tl.dot` has to be told to multiply float32 as such."""
+    return ', input_precision="ieee"' if spec.dtype == torch.float32 else ""
+
+
+def matrix_kind(spec: KernelSpec) -> str:
+    """The kind of `GPU.rates` of a product of x and W."""
+    return ELEMENTS[spec.dtype]

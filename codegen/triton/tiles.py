@@ -1,0 +1,250 @@
+"""The tiles template: W is put together in registers, tile by tile, and multiplied."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from sparsecompile.codegen.triton.fragment import ELEMENTS, TILE, TritonStructure, Values
+from sparsecompile.codegen.triton.launch import Launch
+from sparsecompile.codegen.triton.template import (
+    TritonTemplate,
+    matrix_kind,
+    precision,
+    scaled,
+)
+from sparsecompile.problem import Contents
+from sparsecompile.spec import KernelSpec, Schedule, Target
+
+if TYPE_CHECKING:
+    from sparsecompile.costs import Cost
+
+ROW = '''\
+@triton.jit
+def linear_row(
+    x, x_scales, weight, bias, operand0, operand1, y, m, n, k, x_stride,
+    BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, SPLITS: tl.constexpr,
+):  # fmt: skip
+    """BLOCK_N rows of W times one token, without matrix instructions; k is split in SPLITS."""
+    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    token = tl.program_id(1)
+    inside = rows < n
+    x_row = x + token.to(tl.int64) * x_stride
+    total = tl.zeros((BLOCK_N, {tile}), tl.float32)
+    tiles = tl.cdiv(k, {tile})
+    share = tl.cdiv(tiles, SPLITS)
+    begin = tl.program_id(2) * share
+    for tile in range(begin, tl.minimum(begin + share, tiles)):
+        columns = tile * {tile} + tl.arange(0, {tile})
+        activations = tl.load(x_row + columns, mask=columns < k, other=0.0)
+        w = load_weight(weight, rows, inside, tile, n, k)
+        total += w.to(tl.float32) * activations.to(tl.float32)[None, :]
+    tokens = token + tl.arange(0, 1)
+    total = tl.sum(total, 1)[:, None]
+    if SPLITS == 1:
+        finish(total, x_scales, weight, bias, operand0, operand1, y, rows, tokens, m, n, k)
+    else:
+        store_part(total, y, rows, tokens, m, n)
+'''
+
+LINEAR = '''\
+@triton.jit
+def linear(
+    x, x_scales, weight, bias, operand0, operand1, y, m, n, k, x_stride,
+    BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, SPLITS: tl.constexpr,
+):  # fmt: skip
+    """BLOCK_N rows of W times BLOCK_M tokens, y^T = W x^T; k is split in SPLITS.
+
+    W is the first operand: on sm_90 it then goes from registers to the matrix instruction.
+    """
+    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    tokens = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
+    inside = rows < n
+    x_rows = x + tokens.to(tl.int64) * x_stride
+    total = tl.zeros((BLOCK_N, BLOCK_M), {sum_type})
+    tiles = tl.cdiv(k, {tile})
+    share = tl.cdiv(tiles, SPLITS)
+    begin = tl.program_id(2) * share
+    for tile in range(begin, tl.minimum(begin + share, tiles)):
+        columns = tile * {tile} + tl.arange(0, {tile})
+        there = (columns < k)[:, None] & (tokens < m)[None, :]
+        activations = tl.load(x_rows[None, :] + columns[:, None], mask=there, other=0.0)
+        w = load_weight(weight, rows, inside, tile, n, k)
+{product}
+    if SPLITS == 1:
+        finish(total, x_scales, weight, bias, operand0, operand1, y, rows, tokens, m, n, k)
+    else:
+        store_part(total, y, rows, tokens, m, n)
+'''
+
+PARTS = '''\
+@triton.jit
+def store_part(total, parts, rows, tokens, m, n):
+    """The sum over a part of k, float32: parts is `[SPLITS, m, n]`."""
+    there = (rows < n)[:, None] & (tokens < m)[None, :]
+    part = tl.program_id(2).to(tl.int64) * m + tokens
+    tl.store(parts + part[None, :] * n + rows[:, None], total.to(tl.float32), mask=there)
+
+
+@triton.jit
+def add_parts(
+    parts, x_scales, weight, bias, operand0, operand1, y, m, n, k,
+    BLOCK_N: tl.constexpr, SPLITS: tl.constexpr,
+):  # fmt: skip
+    """The parts of k are added in their order, whichever was ready first."""
+    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    tokens = tl.program_id(1) + tl.arange(0, 1)
+    there = (rows < n)[:, None] & (tokens < m)[None, :]
+    total = tl.zeros((BLOCK_N, 1), tl.float32)
+    for split in range(SPLITS):
+        part = tl.cast(split, tl.int64) * m + tokens
+        total += tl.load(parts + part[None, :] * n + rows[:, None], mask=there, other=0.0)
+    finish(total, x_scales, weight, bias, operand0, operand1, y, rows, tokens, m, n, k)
+'''
+
+UNPACK = '''\
+@triton.jit
+def unpack(weight, dense, first, count, k, BLOCK_N: tl.constexpr):
+    """`count` rows of W from `first` on, `[count, k]`, with their scales."""
+    n = tl.load(weight.to(tl.pointer_type(tl.int64)))
+    places = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    rows, inside = first + places, places < count
+    tile = tl.program_id(1)
+    columns = tile * {tile} + tl.arange(0, {tile})
+    value = load_tile(weight, rows, inside, tile, n, k)
+{scale}    there = inside[:, None] & (columns < k)[None, :]
+    at = places.to(tl.int64)[:, None] * k + columns[None, :]
+    tl.store(dense + at, value.to(dense.dtype.element_ty), mask=there)
+'''
+
+WEIGHT = '''\
+@triton.jit
+def load_weight(weight, rows, inside, tile, n, k):
+    """One tile of some rows as it is multiplied."""
+    value = load_tile(weight, rows, inside, tile, n, k)
+{scale}    return {expression}
+'''
+
+
+class TilesLinear(TritonTemplate):
+    """For structures whose rows are read tile by tile: any structure, any m.
+
+    Tensor cores multiply zeros as fast as values: what is saved is memory traffic, which is what a
+    linear with few rows takes.
+    """
+
+    name = "tiles"
+    reads = "tiles"
+
+    def default(self, spec: KernelSpec, target: Target) -> Schedule:
+        """Half a tile of rows for many tokens; for few, k is split until all units have work."""
+        wide = spec.dtype == torch.float32
+        return Schedule.of(
+            {
+                "row_n": 16,
+                "few_n": 64,
+                "few_m": 16,
+                "some_n": 64,
+                "some_m": 32 if wide else 64,
+                "some_warps": 4,
+                "many_n": 64 if wide else 128,
+                "many_m": 32 if wide else 64,
+                "many_warps": 4 if wide else 8,
+                "programs": 2 * target.gpu.units,
+                "stages": 2 if wide or target.gpu.vendor == "amd" else 3,
+            }
+        )
+
+    def launches(self, spec: KernelSpec, schedule: Schedule) -> tuple[Launch, ...]:
+        """One token without matrix instructions, then ever larger tiles."""
+        s, stages = schedule, schedule["stages"]
+        return (
+            Launch("row", "linear_row", 1, s["row_n"], 1, s["programs"], 4, stages),
+            Launch("few", "linear", 16, s["few_n"], s["few_m"], s["programs"], 4, stages),
+            Launch(
+                "some",
+                "linear",
+                128,
+                s["some_n"],
+                s["some_m"],
+                s["programs"],
+                s["some_warps"],
+                stages,
+            ),
+            Launch("many", "linear", None, s["many_n"], s["many_m"], 0, s["many_warps"], stages),
+        )
+
+    def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
+        """The layout is read; everything, zeros included, is multiplied."""
+        from sparsecompile.costs import Cost, m
+
+        n, k = weight.shape
+        kind = "int8" if self._as_integers(spec, _group(spec)) else matrix_kind(spec)
+        return Cost(weight.nbytes + m * (n + k) * spec.dtype.itemsize, 2 * m * n * k, kind)
+
+    def _as_integers(self, spec: KernelSpec, group: int | None) -> bool:
+        """Whether integers are multiplied as such: scales then have to fit whole tiles."""
+        return spec.activations != "float" and group is not None and group % TILE == 0
+
+    def loops(
+        self, spec: KernelSpec, schedule: Schedule, structure: TritonStructure, values: Values
+    ) -> str:
+        """`load_weight`, the loops over tiles, what adds the parts, and `unpack`."""
+        as_integers = self._as_integers(spec, values.group)
+        element = ELEMENTS[spec.dtype]
+        multiplied = "value" if as_integers or values.group is None else f"value.to(tl.{element})"
+        by_group = f"scales_in(weight, rows, inside, tile * {TILE}, n, k, {TILE})"
+        by_row = "row_scales(weight, rows, inside, n, k)[:, None]"
+        grouped = scaled(by_group if values.group else "")
+        exact = scaled(by_row) if values.group == 0 else grouped
+        texts = [WEIGHT.format(scale="" if as_integers else grouped, expression=multiplied)]
+        product = f"        total = tl.dot(w, activations, total{precision(spec)})"
+        row = ROW
+        if as_integers and values.group:
+            # Without matrix instructions there is nothing to gain from integers.
+            row = ROW.replace("load_weight", "load_scaled")
+            load_scaled = WEIGHT.replace("load_weight", "load_scaled")
+            texts.append(load_scaled.format(scale=grouped, expression="value"))
+            product = (
+                "        # One scale for all columns of the tile.\n"
+                f"        scales = {by_group}\n"
+                "        total += tl.dot(w, activations).to(tl.float32) * scales"
+            )
+        elif spec.activations != "float" and not as_integers:
+            product = product.replace("activations", f"activations.to(tl.{element})")
+        sum_type = "tl.int32" if as_integers and not values.group else "tl.float32"
+        texts += [
+            PARTS,
+            row.format(tile=TILE),
+            LINEAR.format(tile=TILE, sum_type=sum_type, product=product),
+            UNPACK.format(tile=TILE, scale=exact),
+        ]
+        return "\n\n".join(texts)
+
+
+def _group(spec: KernelSpec) -> int | None:
+    """Columns that share a scale, as in `Values.group`."""
+    if spec.format.codec.lossless:
+        return None
+    return getattr(spec.format.codec, "group", None) or 0
+
+
+class ScatteredLinear(TilesLinear):
+    """For structures whose tiles take a load of its own for every value.
+
+    An address a value takes registers: tiles are of fewer values a thread.
+    """
+
+    name = "scattered"
+    reads = "scattered"
+
+    def default(self, spec: KernelSpec, target: Target) -> Schedule:
+        """Half as many values a thread."""
+        wide = spec.dtype == torch.float32
+        smaller = {"few_n": 32, "some_n": 32 if wide else 64, "some_warps": 4 if wide else 8}
+        smaller |= {"many_n": 32 if wide else 64}
+        return Schedule.of({**dict(super().default(spec, target).choices), **smaller})
+
+
+COMPONENTS = (TilesLinear(), ScatteredLinear())

@@ -1,0 +1,152 @@
+"""Every template x structure x codec x epilogue against float64 on the unpacked weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from kernel_cases import EPILOGUES
+from linear_law import sparse_weight
+from torch import Tensor
+from triton_cases import CODECS, STRUCTURES, TEMPLATES, build, specs, template_of
+
+from sparsecompile.activations import ACTIVATIONS
+from sparsecompile.codegen.triton.epilogues import EXPRESSIONS
+from sparsecompile.codegen.triton.kernel import TritonKernel
+from sparsecompile.codegen.triton.start import start_linear, start_unpack
+from sparsecompile.epilogue import STEPS
+from sparsecompile.errors import Reject
+from sparsecompile.packed import Format, Packed
+from sparsecompile.registry import default_registry
+from sparsecompile.spec import KernelSpec
+
+DTYPES = (torch.float16, torch.float32, torch.bfloat16)
+SPECS = tuple(specs(DTYPES))
+Check = Callable[..., tuple[Tensor, float]]
+# What the GPU does without a word.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:overflow encountered in exp:RuntimeWarning"),
+    pytest.mark.filterwarnings("ignore:invalid value encountered in:RuntimeWarning"),
+]
+
+
+def pack(spec: KernelSpec, n: int, k: int) -> Packed:
+    weight = sparse_weight(spec.format.structure, n, k, spec.dtype)
+    try:
+        return spec.format.pack(weight)
+    except Reject:
+        return spec.format.pack(torch.zeros_like(weight))
+
+
+def check_unpack(kernel: TritonKernel, packed: Packed, first: int) -> None:
+    (n, k), layout = packed.shape, kernel.prepack(packed)
+    for dtype in (packed.dtype, torch.float32):
+        like, want = torch.empty(0, dtype=dtype), packed.unpack(dtype)
+        got = start_unpack(kernel, layout, like, n - first, k, first, {})
+        assert torch.equal(got, want[first:])
+
+
+def test_the_cases_leave_nothing_out() -> None:
+    assert {template_of(spec) for spec in SPECS} == set(TEMPLATES)
+    assert set(EXPRESSIONS) == set(STEPS)
+    assert {spec.dtype for spec in SPECS} == set(DTYPES)
+    assert {spec.epilogue for spec in SPECS} == set(EPILOGUES)
+    assert {spec.activations for spec in SPECS} == set(ACTIVATIONS)
+    served = {(spec.format.structure, spec.format.codec) for spec in SPECS}
+    for structure in STRUCTURES:
+        own = {codec for other, codec in served if other == structure}
+        assert own in (set(), set(CODECS)), f"{structure} is served with some codecs only"
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=str)
+def test_every_structure_and_codec(spec: KernelSpec, check_launch: Check) -> None:
+    kernel, turn = build(spec), SPECS.index(spec)
+    n, k = ((20, 140), (17, 64), (33, 37), (5, 129))[turn % 4]
+    packed = pack(spec, n, k)
+    check_unpack(kernel, packed, turn % 4)
+    launch = kernel.launches[turn % len(kernel.launches)]
+    m = 1 if launch.largest_m == 1 else (3, 18, 2)[turn % 3]
+    check_launch(kernel, launch, packed, (m,) if turn % 2 else (1, m), turn % 3 != 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "activations"),
+    [
+        ("dense/int4[group=32]", torch.float32, "float"),
+        ("n_m[2:4]", torch.float16, "float"),
+        ("n_m[3:8]/int8", torch.bfloat16, "int8"),
+        ("bitmap", torch.float32, "float"),
+        ("block[16x8]", torch.float16, "float"),
+        ("csr/int4", torch.float16, "float"),
+    ],
+)
+@given(data=st.data())
+@settings(max_examples=12, phases=(Phase.explicit, Phase.generate))
+def test_any_shape(
+    name: str, dtype: torch.dtype, activations: str, data: st.DataObject, check_launch: Check
+) -> None:
+    spec = KernelSpec(default_registry().format(name), dtype, ("add",), activations)
+    kernel = build(spec)
+    n, k = data.draw(st.integers(0, 34)), data.draw(st.integers(0, 200))
+    packed = pack(spec, n, k)
+    check_unpack(kernel, packed, data.draw(st.integers(0, n)))
+    launch = data.draw(st.sampled_from(kernel.launches))
+    lead = data.draw(st.sampled_from(((1,), (0,), (1, 1), (3,), (2, 3), (17,))))
+    rows = torch.Size(lead).numel()
+    if launch.largest_m is None or rows <= launch.largest_m:
+        check_launch(kernel, launch, packed, lead, data.draw(st.booleans()))
+
+
+@pytest.mark.parametrize("name", ["dense/int8", "csr/int4"])
+def test_rows_that_cannot_be_rounded_are_nan_and_small_ones_are_zero(name: str) -> None:
+    spec = KernelSpec(default_registry().format(name), torch.float32, activations="int8")
+    kernel, packed = build(spec), pack(spec, 8, 40)
+    x = torch.randn(5, 40)
+    x[0, 3], x[1, 4], x[2], x[3], x[4] = float("nan"), float("inf"), 0, 1e-45, 1e30
+    layout = kernel.prepack(packed)
+    y = start_linear(kernel, kernel.launches[-1], x, layout, None, (None, None), 8, _same, {})
+    want = torch.nn.functional.linear(ACTIVATIONS["int8"](x), packed.unpack())
+    assert torch.equal(y.isnan(), want.isnan())
+    assert bool(y[:2].isnan().all())
+    assert not y[2:4].any()
+    torch.testing.assert_close(y[4:], want[4:])
+
+
+def test_special_values_survive(check_launch: Check) -> None:
+    weight = torch.randn(16, 130)
+    weight[:, 1::2] = 0
+    weight[3, 4], weight[5, 128], weight[7, 0] = float("nan"), float("inf"), -1e-45
+    for name in ("bitmap", "csr", "n_m[1:2]", "block[16x1]"):
+        spec = KernelSpec(Format(default_registry().structure(name), CODECS[0]), torch.float32)
+        kernel = build(spec)
+        layout = kernel.prepack(spec.format.pack(weight))
+        got = start_unpack(kernel, layout, torch.empty(0), 16, 130, 0, {})
+        assert torch.equal(got.nan_to_num(7), weight.nan_to_num(7))
+        assert torch.equal(got.isnan(), weight.isnan())
+
+
+def test_rows_that_are_far_apart() -> None:
+    spec = KernelSpec(default_registry().format("n_m[2:4]"), torch.float16)
+    kernel, packed = build(spec), pack(spec, 4, 32)
+    stride = 2**31 + 16
+    # Memory that nobody touches takes none.
+    x = torch.empty(stride + 32, dtype=torch.float16).as_strided((2, 32), (stride, 1))
+    x.copy_(torch.randn(2, 32))
+    layout, weight = kernel.prepack(packed), packed.unpack()
+    y = start_linear(kernel, kernel.launches[1], x, layout, None, (None, None), 4, _same, {})
+    torch.testing.assert_close(y, torch.nn.functional.linear(x, weight), rtol=2e-3, atol=2e-3)
+
+
+def test_layouts_begin_with_their_shape() -> None:
+    spec = KernelSpec(default_registry().format("csr/int4"), torch.float16)
+    packed = pack(spec, 9, 33)
+    layout = build(spec).prepack(packed)
+    assert layout[:24].view(torch.int64).tolist() == [9, 33, packed.slots]
+    assert layout.numel() % 16 == 0
+
+
+def _same(function: object) -> object:
+    return function
