@@ -22,7 +22,8 @@ def words_part(weight, n, k):
 
 @triton.jit
 def values_part(weight, n, k):
-    rows, tiles = tl.cast(n, tl.int64), tl.cdiv(k, 128)
+    rows = tl.cast(n, tl.int64)
+    tiles = tl.cdiv(k, 128)
     size = rows * tiles * 16
     return words_part(weight, n, k) + (size + 15) // 16 * 16
 
@@ -61,8 +62,10 @@ def load_tile(weight, rows, inside, tile, n, k):
     p0 = code & 3
     p1 = (code >> 2) & 3
     c0 = tl.where(p0 == 0, v0, zero)
-    c1 = tl.where(p0 == 1, v0, tl.where(p1 == 1, v1, zero))
-    c2 = tl.where(p0 == 2, v0, tl.where(p1 == 2, v1, zero))
+    c1 = tl.where(p1 == 1, v1, zero)
+    c1 = tl.where(p0 == 1, v0, c1)
+    c2 = tl.where(p1 == 2, v1, zero)
+    c2 = tl.where(p0 == 2, v0, c2)
     c3 = tl.where(p1 == 3, v1, zero)
     tile_of_rows = tl.join(tl.join(c0, c2), tl.join(c1, c3))
     return tile_of_rows.reshape(rows.shape[0], 128)
