@@ -62,10 +62,8 @@ def load_tile(weight, rows, inside, tile, n, k):
     p0 = code & 3
     p1 = (code >> 2) & 3
     c0 = tl.where(p0 == 0, v0, zero)
-    c1 = tl.where(p1 == 1, v1, zero)
-    c1 = tl.where(p0 == 1, v0, c1)
-    c2 = tl.where(p1 == 2, v1, zero)
-    c2 = tl.where(p0 == 2, v0, c2)
+    c1 = tl.where(p0 == 1, v0, tl.where(p1 == 1, v1, zero))
+    c2 = tl.where(p0 == 2, v0, tl.where(p1 == 2, v1, zero))
     c3 = tl.where(p1 == 3, v1, zero)
     tile_of_rows = tl.join(tl.join(c0, c2), tl.join(c1, c3))
     return tile_of_rows.reshape(rows.shape[0], 128)
