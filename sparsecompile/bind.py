@@ -220,7 +220,7 @@ class WeightView:
         if tensor.layout != torch.strided:
             raise Reject(f"{name} has layout {tensor.layout}, not strided")
         if self._device is not None and tensor.device.type != self._device:
-            raise Reject(f"{name} is on {tensor.device}; kernels are made for {self._device}")
+            raise Reject(f"{name} is on {tensor.device}; there are kernels for {self._device}")
         if tensor.is_inference():
             raise Reject(f"{name} was made under inference_mode: its changes cannot be noticed")
         if self.grad and tensor.requires_grad:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.costs import Cost, m
 from sparsecompile.gpu import GPU
-from sparsecompile.problem import Contents, Problem
+from sparsecompile.problem import Contents, DenseUse, Problem
 from sparsecompile.spec import Schedule
 from sparsecompile.template import Range, Source, Template
 
@@ -90,12 +90,14 @@ def choose(problem: Problem, candidates: Sequence[Candidate], weight: Contents, 
     totals = [sum(p.seconds / p.dense for p in rows) for rows in predictions]
     best = min(range(len(candidates)), key=totals.__getitem__)
     candidate, predicted = candidates[best], predictions[best]
+    denses = [problem.dense is not DenseUse.NEVER and not p.wins for p in predicted]
+    if problem.dense is DenseUse.ALONE and not all(denses):
+        denses = [False] * len(predicted)
     ranges: list[Range] = []
-    for prediction in predicted:
+    for prediction, dense in zip(predicted, denses, strict=True):
         is_last = prediction is predicted[-1]
         launch = _launch_at(candidate, prediction.rows, unlimited=is_last and problem.is_dynamic)
         end = None if is_last else prediction.rows
-        dense = problem.dense and not prediction.wins
         name, schedule = candidate.source.name, candidate.schedule
         part = Range(end, name, launch.symbol, schedule, dense)
         if ranges and _same(ranges[-1], part):

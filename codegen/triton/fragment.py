@@ -82,7 +82,11 @@ class TritonStructure(Fragment):
 
     @abstractmethod
     def sizes(self, structure: Structure, values: Values) -> Mapping[str, str]:
-        """Bytes of each part but the last, in Triton: of `rows` (n, int64), `tiles`, `weight`."""
+        """Bytes of each part but the last, in Triton.
+
+        Of `rows` (n as int64), `tiles` (of columns), `n`, `k`, and `entry_of(part, at)`, one int32
+        of a part before it.
+        """
 
     def sides(self, structure: Structure) -> tuple[int, int]:
         """Height and width of what is kept or cut as a whole."""

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from sparsecompile.codegen.triton.fragment import TritonCodec, TritonStructure
+from sparsecompile.codegen.triton.fragment import TILE, TritonCodec, TritonStructure
 from sparsecompile.ops import HEADER_BYTES
 from sparsecompile.packed import Packed
 from sparsecompile.spec import KernelSpec
@@ -26,10 +26,18 @@ NEXT = """
 
 @triton.jit
 def {name}_part(weight, n, k):
-    rows, tiles = tl.cast(n, tl.int64), tl.cdiv(k, 128)
-    size = {size}
+{sizes}    size = {size}
     return {before}_part(weight, n, k) + (size + {last}) // {alignment} * {alignment}
 """
+
+ENTRY = """
+
+@triton.jit
+def entry_of(part, at):
+    return tl.load(part.to(tl.pointer_type(tl.int32)) + at).to(tl.int64)
+"""
+SIZES = {"rows": "tl.cast(n, tl.int64)", "tiles": f"tl.cdiv(k, {TILE})"}
+"""What sizes of parts are given in, beside `n` and `k`."""
 
 
 def arrange(packed: Packed, structure: TritonStructure, codec: TritonCodec) -> Tensor:
@@ -67,8 +75,16 @@ def render_parts(spec: KernelSpec, structure: TritonStructure, codec: TritonCode
         sizes = {"scales": f"rows * {groups} * 2", **sizes}
     names = [*sizes, "values"]
     text = BEGIN.format(alignment=ALIGNMENT, name=names[0], header=HEADER_BYTES)
+    if any("entry_of" in size for size in sizes.values()):
+        text += ENTRY
     for before, name in pairwise(names):
+        used = {key: value for key, value in SIZES.items() if key in sizes[before]}
         text += NEXT.format(
-            name=name, size=sizes[before], before=before, alignment=ALIGNMENT, last=ALIGNMENT - 1
+            name=name,
+            sizes="".join(f"    {key} = {value}\n" for key, value in used.items()),
+            size=sizes[before],
+            before=before,
+            alignment=ALIGNMENT,
+            last=ALIGNMENT - 1,
         )
     return text

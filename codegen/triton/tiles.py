@@ -199,7 +199,8 @@ class TilesLinear(TritonTemplate):
         grouped = scaled(by_group if values.group else "")
         exact = scaled(by_row) if values.group == 0 else grouped
         texts = [WEIGHT.format(scale="" if as_integers else grouped, expression=multiplied)]
-        product = f"        total = tl.dot(w, activations, total{precision(spec)})"
+        how = ", out_dtype=tl.int32" if as_integers else precision(spec)
+        product = f"        total = tl.dot(w, activations, total{how})"
         row = ROW
         if as_integers and values.group:
             # Without matrix instructions there is nothing to gain from integers.
@@ -209,7 +210,7 @@ class TilesLinear(TritonTemplate):
             product = (
                 "        # One scale for all columns of the tile.\n"
                 f"        scales = {by_group}\n"
-                "        total += tl.dot(w, activations).to(tl.float32) * scales"
+                f"        total += tl.dot(w, activations{how}).to(tl.float32) * scales"
             )
         elif spec.activations != "float" and not as_integers:
             product = product.replace("activations", f"activations.to(tl.{element})")

@@ -52,10 +52,9 @@ class TritonBlock(TritonStructure):
     def sizes(self, structure: Structure, values: Values) -> Mapping[str, str]:
         """Four bytes a band and a block."""
         height, _ = self.sides(structure)
-        crow = "tl.load(crow_part(weight, n, k).to(tl.pointer_type(tl.int32))"
         return {
             "crow": f"(tl.cdiv(rows, {height}) + 1) * 4",
-            "col": f"{crow} + tl.cdiv(n, {height})).to(tl.int64) * 4",
+            "col": f"entry_of(crow_part(weight, n, k), tl.cdiv(n, {height})) * 4",
         }
 
     def render(self, part: Structure | Codec, spec: KernelSpec) -> str:

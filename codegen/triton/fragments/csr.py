@@ -24,8 +24,7 @@ class TritonCSR(TritonStructure):
 
     def sizes(self, structure: Structure, values: Values) -> Mapping[str, str]:
         """Four bytes a row and a slot."""
-        crow = "tl.load(crow_part(weight, n, k).to(tl.pointer_type(tl.int32))"
-        return {"crow": "(rows + 1) * 4", "col": f"{crow} + n).to(tl.int64) * 4"}
+        return {"crow": "(rows + 1) * 4", "col": "entry_of(crow_part(weight, n, k), n) * 4"}
 
     def render(self, part: Structure | Codec, spec: KernelSpec) -> str:
         """Says what the parts are; the template reads them."""

@@ -144,6 +144,7 @@ def _select_by_position(nm: NM) -> list[str]:
     bits, mask = _position_bits(nm), nm.m - 1
     lines = [f"p{p} = {_shifted(p * bits)} & {mask}" for p in range(nm.n)]
     for j in range(nm.m):
+        # Nested: in this order ptxas takes fewer registers than with a line each.
         text = "zero"
         for p in reversed(_candidates(nm, j)):
             text = f"tl.where(p{p} == {j}, v{p}, {text})"
@@ -155,15 +156,16 @@ def _select_by_mask(nm: NM) -> list[str]:
     """A kept column has as many values before it as there are bits below its own."""
     lines = []
     for j in range(nm.m):
-        lines.append(f"b{j} = (code >> {j}) & 1")
-        lines.append(
-            f"before{j} = before{j - 1} + b{j - 1}" if j else "before0 = tl.zeros_like(b0)"
-        )
-        *others, last = _candidates(nm, j)
-        text = f"v{last}"
+        *others, rest = _candidates(nm, j)
+        lines.append(f"b{j} = {_shifted(j)} & 1")
+        if j < nm.m - 1:
+            count = f"before{j - 1} + b{j - 1}" if j else "tl.zeros_like(b0)"
+            lines.append(f"before{j} = {count}")
+        chosen = f"v{rest}"
         for p in reversed(others):
-            text = f"tl.where(before{j} == {p}, v{p}, {text})"
-        lines.append(f"c{j} = tl.where(b{j} == 1, {text}, zero)")
+            lines.append(f"c{j} = tl.where(before{j} == {p}, v{p}, {chosen})")
+            chosen = f"c{j}"
+        lines.append(f"c{j} = tl.where(b{j} == 1, {chosen}, zero)")
     return lines
 
 

@@ -13,14 +13,18 @@ from sparsecompile.codegen.triton.choose import choose
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.lowering import ROWS
-from sparsecompile.problem import Contents, Problem
+from sparsecompile.problem import Contents, DenseUse, Problem
 from sparsecompile.registry import default_registry
 from sparsecompile.spec import KernelSpec, Target
 from sparsecompile.template import Range
 
 
 def ranges(
-    name: str, arch: str, *, dense: bool = True, rows: tuple[int, ...] = ROWS
+    name: str,
+    arch: str,
+    *,
+    dense: DenseUse = DenseUse.ANYWHERE,
+    rows: tuple[int, ...] = ROWS,
 ) -> list[Range]:
     registry, target = default_registry(), Target.parse(arch)
     spec = KernelSpec(registry.format(name), torch.float16)
@@ -48,7 +52,7 @@ def test_2_4_is_packed_where_memory_is_what_takes_time() -> None:
 
 
 def test_without_the_dense_weight_there_is_a_function_for_every_m() -> None:
-    found = ranges("dense/int4[group=128]", "sm_80", dense=False)
+    found = ranges("dense/int4[group=128]", "sm_80", dense=DenseUse.NEVER)
     assert not any(r.dense for r in found)
     assert [r.symbol for r in found] == ["row", "few", "some", "many"]
     assert [r.largest_m for r in found] == [1, 16, 128, None]
@@ -59,6 +63,13 @@ def test_one_m_has_one_function() -> None:
         (part,) = ranges("n_m[2:4]", "sm_90", rows=(m,))
         assert (part.symbol, part.largest_m, part.dense) == (symbol, None, False)
     assert ranges("n_m[2:4]", "sm_90", rows=(4096,)) == []
+
+
+def test_a_copy_serves_all_rows_or_none() -> None:
+    found = ranges("n_m[2:4]", "sm_90", dense=DenseUse.ALONE)
+    assert not any(r.dense for r in found)
+    assert found[-1].largest_m is None
+    assert ranges("n_m[2:4]", "sm_90", dense=DenseUse.ALONE, rows=(4096,)) == []
 
 
 def test_csr_serves_few_rows_only() -> None:
@@ -86,7 +97,7 @@ def test_the_cheaper_candidate_is_chosen() -> None:
             return replace(cost, nbytes=3 * cost.nbytes)
 
     worse = replace(candidate, template=Worse())
-    problem = Problem(spec, packed.shape, (1,), False, True, "off", 0.5)
+    problem = Problem(spec, packed.shape, (1,), False, DenseUse.ANYWHERE, "off", 0.5)
     chosen = choose(problem, [worse, candidate], Contents(packed), target.gpu)
     assert chosen.candidate is candidate
     assert choose(problem, [worse], Contents(packed), target.gpu).is_dense

@@ -18,16 +18,20 @@ def crow_part(weight, n, k):
 
 
 @triton.jit
+def entry_of(part, at):
+    return tl.load(part.to(tl.pointer_type(tl.int32)) + at).to(tl.int64)
+
+
+@triton.jit
 def col_part(weight, n, k):
-    rows, tiles = tl.cast(n, tl.int64), tl.cdiv(k, 128)
+    rows = tl.cast(n, tl.int64)
     size = (tl.cdiv(rows, 32) + 1) * 4
     return crow_part(weight, n, k) + (size + 15) // 16 * 16
 
 
 @triton.jit
 def values_part(weight, n, k):
-    rows, tiles = tl.cast(n, tl.int64), tl.cdiv(k, 128)
-    size = tl.load(crow_part(weight, n, k).to(tl.pointer_type(tl.int32)) + tl.cdiv(n, 32)).to(tl.int64) * 4
+    size = entry_of(crow_part(weight, n, k), tl.cdiv(n, 32)) * 4
     return col_part(weight, n, k) + (size + 15) // 16 * 16
 
 

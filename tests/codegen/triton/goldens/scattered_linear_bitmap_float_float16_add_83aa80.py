@@ -22,14 +22,16 @@ def words_part(weight, n, k):
 
 @triton.jit
 def starts_part(weight, n, k):
-    rows, tiles = tl.cast(n, tl.int64), tl.cdiv(k, 128)
+    rows = tl.cast(n, tl.int64)
+    tiles = tl.cdiv(k, 128)
     size = rows * tiles * 16
     return words_part(weight, n, k) + (size + 15) // 16 * 16
 
 
 @triton.jit
 def values_part(weight, n, k):
-    rows, tiles = tl.cast(n, tl.int64), tl.cdiv(k, 128)
+    rows = tl.cast(n, tl.int64)
+    tiles = tl.cdiv(k, 128)
     size = rows * tiles * 4
     return starts_part(weight, n, k) + (size + 15) // 16 * 16
 

@@ -22,7 +22,7 @@ def scales_part(weight, n, k):
 
 @triton.jit
 def values_part(weight, n, k):
-    rows, tiles = tl.cast(n, tl.int64), tl.cdiv(k, 128)
+    rows = tl.cast(n, tl.int64)
     size = rows * tl.cdiv(k, 128) * 2
     return scales_part(weight, n, k) + (size + 15) // 16 * 16
 

@@ -22,7 +22,7 @@ def scales_part(weight, n, k):
 
 @triton.jit
 def values_part(weight, n, k):
-    rows, tiles = tl.cast(n, tl.int64), tl.cdiv(k, 128)
+    rows = tl.cast(n, tl.int64)
     size = rows * 1 * 2
     return scales_part(weight, n, k) + (size + 15) // 16 * 16
 
@@ -175,7 +175,7 @@ def linear(
         there = (columns < k)[:, None] & (tokens < m)[None, :]
         activations = tl.load(x_rows[None, :] + columns[:, None], mask=there, other=0.0)
         w = load_weight(weight, rows, inside, tile, n, k)
-        total = tl.dot(w, activations, total)
+        total = tl.dot(w, activations, total, out_dtype=tl.int32)
     if SPLITS == 1:
         finish(total, x_scales, weight, bias, operand0, operand1, y, rows, tokens, m, n, k)
     else:

@@ -22,7 +22,8 @@ def words_part(weight, n, k):
 
 @triton.jit
 def values_part(weight, n, k):
-    rows, tiles = tl.cast(n, tl.int64), tl.cdiv(k, 128)
+    rows = tl.cast(n, tl.int64)
+    tiles = tl.cdiv(k, 128)
     size = rows * tiles * 16
     return words_part(weight, n, k) + (size + 15) // 16 * 16
 
@@ -60,29 +61,40 @@ def load_tile(weight, rows, inside, tile, n, k):
     v2 = values_in(values, at * 64 + 32, inside, 16)
     v3 = values_in(values, at * 64 + 48, inside, 16)
     zero = tl.zeros_like(v0)
-    b0 = (code >> 0) & 1
+    b0 = code & 1
     before0 = tl.zeros_like(b0)
     c0 = tl.where(b0 == 1, v0, zero)
     b1 = (code >> 1) & 1
     before1 = before0 + b0
-    c1 = tl.where(b1 == 1, tl.where(before1 == 0, v0, v1), zero)
+    c1 = tl.where(before1 == 0, v0, v1)
+    c1 = tl.where(b1 == 1, c1, zero)
     b2 = (code >> 2) & 1
     before2 = before1 + b1
-    c2 = tl.where(b2 == 1, tl.where(before2 == 0, v0, tl.where(before2 == 1, v1, v2)), zero)
+    c2 = tl.where(before2 == 1, v1, v2)
+    c2 = tl.where(before2 == 0, v0, c2)
+    c2 = tl.where(b2 == 1, c2, zero)
     b3 = (code >> 3) & 1
     before3 = before2 + b2
-    c3 = tl.where(b3 == 1, tl.where(before3 == 0, v0, tl.where(before3 == 1, v1, tl.where(before3 == 2, v2, v3))), zero)
+    c3 = tl.where(before3 == 2, v2, v3)
+    c3 = tl.where(before3 == 1, v1, c3)
+    c3 = tl.where(before3 == 0, v0, c3)
+    c3 = tl.where(b3 == 1, c3, zero)
     b4 = (code >> 4) & 1
     before4 = before3 + b3
-    c4 = tl.where(b4 == 1, tl.where(before4 == 0, v0, tl.where(before4 == 1, v1, tl.where(before4 == 2, v2, v3))), zero)
+    c4 = tl.where(before4 == 2, v2, v3)
+    c4 = tl.where(before4 == 1, v1, c4)
+    c4 = tl.where(before4 == 0, v0, c4)
+    c4 = tl.where(b4 == 1, c4, zero)
     b5 = (code >> 5) & 1
     before5 = before4 + b4
-    c5 = tl.where(b5 == 1, tl.where(before5 == 1, v1, tl.where(before5 == 2, v2, v3)), zero)
+    c5 = tl.where(before5 == 2, v2, v3)
+    c5 = tl.where(before5 == 1, v1, c5)
+    c5 = tl.where(b5 == 1, c5, zero)
     b6 = (code >> 6) & 1
     before6 = before5 + b5
-    c6 = tl.where(b6 == 1, tl.where(before6 == 2, v2, v3), zero)
+    c6 = tl.where(before6 == 2, v2, v3)
+    c6 = tl.where(b6 == 1, c6, zero)
     b7 = (code >> 7) & 1
-    before7 = before6 + b6
     c7 = tl.where(b7 == 1, v3, zero)
     tile_of_rows = tl.join(tl.join(tl.join(c0, c4), tl.join(c2, c6)), tl.join(tl.join(c1, c5), tl.join(c3, c7)))
     return tile_of_rows.reshape(rows.shape[0], 128)

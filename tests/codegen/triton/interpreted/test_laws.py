@@ -131,10 +131,10 @@ def test_special_values_survive(check_launch: Check) -> None:
 def test_rows_that_are_far_apart() -> None:
     spec = KernelSpec(default_registry().format("n_m[2:4]"), torch.float16)
     kernel, packed = build(spec), pack(spec, 4, 32)
-    stride = 2**31 + 16
-    # Memory that nobody touches takes none.
-    x = torch.empty(stride + 32, dtype=torch.float16).as_strided((2, 32), (stride, 1))
-    x.copy_(torch.randn(2, 32))
+    # The stride fits in 32 bits, three of it do not. Memory that nobody touches takes none.
+    stride = 2**30
+    x = torch.empty(3 * stride + 32, dtype=torch.float16).as_strided((4, 32), (stride, 1))
+    x.copy_(torch.randn(4, 32))
     layout, weight = kernel.prepack(packed), packed.unpack()
     y = start_linear(kernel, kernel.launches[1], x, layout, None, (None, None), 4, _same, {})
     torch.testing.assert_close(y, torch.nn.functional.linear(x, weight), rtol=2e-3, atol=2e-3)
