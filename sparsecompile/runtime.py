@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from sparsecompile.errors import Reject
 from sparsecompile.slot import Slot
+from sparsecompile.stamps import Stamps
 from sparsecompile.weights import PACK_CACHE
 
 
@@ -19,9 +21,8 @@ from sparsecompile.weights import PACK_CACHE
 class _State:
     """The live tensors at the last look, and what slots made of them; None: dense has to run."""
 
-    tensors: Sequence[weakref.ref[Tensor]]
-    versions: Sequence[int]
-    pointers: Sequence[int]
+    first: weakref.ref[Tensor]
+    stamps: Stamps
     epoch: int
     weights: Sequence[Tensor] | None
 
@@ -49,41 +50,35 @@ class CompiledGraph:
         dense: Callable[[], Callable[..., Any]],
     ) -> None:
         self._run = run
-        self._keep = tuple(keep)
+        self._kept = _picker(keep)
         self._slots = tuple(slots)
         self._make_dense = dense
         self._dense: Callable[..., Any] | None = None
         self._lock = threading.Lock()
         leaves = dict.fromkeys(leaf.index for slot in slots for leaf in slot.binding.leaves())
-        self._leaves = tuple(leaves)
+        self._first = next(iter(leaves))
+        self._live = _picker(tuple(leaves))
         self._states: dict[int, _State] = {}
 
     def __call__(self, *args: Any) -> Any:
         """Run the graph on Dynamo's arguments."""
-        state = self._states.get(id(args[self._leaves[0]]))
+        state = self._states.get(id(args[self._first]))
         if state is None or not self._is_fresh(state, args):
             state = self._renew(args)
         if state.weights is None:
             return self._run_dense(args)
-        return self._run(*[args[i] for i in self._keep], *state.weights)
+        return self._run(*self._kept(args), *state.weights)
 
     def _is_fresh(self, state: _State, args: Sequence[Any]) -> bool:
-        tensors = [args[i] for i in self._leaves]
-        return (
-            state.epoch == PACK_CACHE.epoch
-            and [tensor._version for tensor in tensors] == state.versions
-            and [tensor.data_ptr() for tensor in tensors] == state.pointers
-            and all(ref() is tensor for ref, tensor in zip(state.tensors, tensors, strict=True))
-        )
+        return state.epoch == PACK_CACHE.epoch and state.stamps.match(self._live(args))
 
     def _renew(self, args: Sequence[Any]) -> _State:
         """Pack what changed, or note that the dense original has to run."""
         with self._lock:
             epoch = PACK_CACHE.epoch
-            tensors = [args[i] for i in self._leaves]
+            tensors = self._live(args)
             # Stamped before packing: a write in between is noticed at the next call.
-            versions = [tensor._version for tensor in tensors]
-            pointers = [tensor.data_ptr() for tensor in tensors]
+            stamps = Stamps(tensors)
             weights: list[Tensor] | None = []
             try:
                 for slot in self._slots:
@@ -91,9 +86,8 @@ class CompiledGraph:
                     weights.append(slot.weight(own))  # type: ignore[union-attr]
             except Reject:
                 weights = None
-            refs = [weakref.ref(tensor) for tensor in tensors]
-            alive = {k: s for k, s in self._states.items() if s.tensors[0]() is not None}
-            state = _State(refs, versions, pointers, epoch, weights)
+            alive = {k: s for k, s in self._states.items() if s.first() is not None}
+            state = _State(weakref.ref(tensors[0]), stamps, epoch, weights)
             self._states = {**alive, id(tensors[0]): state}
             return state
 
@@ -101,3 +95,10 @@ class CompiledGraph:
         if self._dense is None:
             self._dense = self._make_dense()
         return self._dense(*args)
+
+
+def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    """What picks these of a call's arguments, without a loop in Python."""
+    if len(places) > 1:
+        return operator.itemgetter(*places)
+    return lambda args: tuple(args[i] for i in places)

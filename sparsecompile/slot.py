@@ -101,7 +101,7 @@ class DenseSlot(Slot):
         """The copy."""
 
         def make() -> Tensor:
-            return evaluate(self.binding, tensors).contiguous()
+            return beside(evaluate(self.binding, tensors).contiguous(), tensors[0])
 
         return PACK_CACHE.get(self.binding, tensors, "dense", make).value
 

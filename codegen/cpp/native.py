@@ -19,7 +19,7 @@ from sparsecompile.codegen.cpp.text import read
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 MAX_RANGES = 16
-PARTS = ("arguments.h", "kernels.h", "linear.cpp", "unpack.cpp", "evict.cpp")
+PARTS = ("arguments.h", "kernels.h", "linear.cpp", "unpack.cpp", "freshness.cpp", "evict.cpp")
 
 
 class NativeKernel(ctypes.Structure):
