@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -32,11 +32,12 @@ class Stamps:
         else:
             self._stamps = tuple(map(Stamp.of, tensors))
 
-    def match(self, tensors: Iterable[Tensor]) -> bool:
-        """Whether tensors, as many and in the same order, are what they were."""
+    def match(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether these are the same tensors, in the same order, and as they were."""
         if self._native is not None:
             return _is_fresh(tensors, self._native)  # type: ignore[no-any-return]
-        return all(map(Stamp.matches, self._stamps, tensors))
+        same = len(tensors) == len(self._stamps)
+        return same and all(map(Stamp.matches, self._stamps, tensors))
 
 
 _is_fresh = torch.ops.sparsecompile.is_fresh.default

@@ -68,8 +68,7 @@ def test_tensors_are_not_kept_alive(kind: str) -> None:
     assert not made.match(parameters())
 
 
-def test_as_many_tensors_are_wanted() -> None:
-    load_native()
+def test_as_many_tensors_are_wanted(kind: str) -> None:
     tensors = parameters()
     made = Stamps(tensors)
     assert not made.match(tensors[:-1])
