@@ -23,6 +23,9 @@ class Packer(ABC):
     """
 
     name: ClassVar[str]
+    reach: ClassVar[float] = 1.0
+    """Share of the machine's rate of arithmetic that its loops come to at best. One that comes to
+    less is measured only where none of the others can do better."""
 
     @abstractmethod
     def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:

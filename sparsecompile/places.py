@@ -53,7 +53,10 @@ class Places:
         Args:
             size: columns of a group; None for whole rows.
         """
-        n, rows = self.shape[0], self.rows
+        n, k = self.shape
+        if k and self.structure.padded(self.shape) == self.shape and k % (size or k) == 0:
+            return self.flat // (size or k)
+        rows = self.rows
         rows = rows.clamp(max=max(n - 1, 0))
         if size is None:
             return rows

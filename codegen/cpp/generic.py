@@ -33,6 +33,7 @@ class GenericLinear(Template):
 
     name = "generic"
     language = "cpp"
+    reach = 0.5
 
     def supports(self, spec: KernelSpec, target: Target, registry: Registry) -> None:
         """Return if both parts have C++ fragments.

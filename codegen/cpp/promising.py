@@ -11,7 +11,7 @@ from sparsecompile.problem import Contents
 from sparsecompile.spec import KernelSpec
 
 CHEAPER = 1.05
-"""A candidate is left out where another of its template has to do this much less."""
+"""A candidate is left out where another one has to do this much less; less is no difference."""
 TYPICAL = Machine("", 1, 1e10, 1e10, 0, 0, 1e11, 2e11, 4e11, "", "", "")
 """Stands for a machine that was not measured: only its ratios matter."""
 
@@ -19,7 +19,10 @@ TYPICAL = Machine("", 1, 1e10, 1e10, 0, 0, 1e11, 2e11, 4e11, "", "", "")
 def promising(
     spec: KernelSpec, variants: Sequence[Variant], contents: Contents, machine: Machine
 ) -> list[Variant]:
-    """Variants without those whose own template has one that is nowhere more expensive.
+    """Variants without those that another one beats.
+
+    One of the same template does where it is nowhere more expensive. What bounds of different
+    templates say is vaguer: only one that does not reach the machine's rate gives way to others.
 
     Args:
         spec: what they compute.
@@ -34,10 +37,12 @@ def promising(
 
     def beats(i: int, j: int) -> bool:
         pairs = list(zip(bounds[i], bounds[j], strict=True))
-        return (
-            variants[i].template is variants[j].template
-            and all(theirs <= own for theirs, own in pairs)
-            and any(theirs * CHEAPER < own for theirs, own in pairs)
+        winner, loser = variants[i].template, variants[j].template
+        if winner is not loser:
+            no_worse = all(theirs < own * CHEAPER for theirs, own in pairs)
+            return loser.reach < 1 <= winner.reach and no_worse
+        return all(theirs <= own for theirs, own in pairs) and any(
+            theirs * CHEAPER < own for theirs, own in pairs
         )
 
     places = range(len(variants))
@@ -49,5 +54,5 @@ def _bounds(
     spec: KernelSpec, variant: Variant, contents: Contents, machine: Machine
 ) -> list[float]:
     cost = variant.template.cost(spec, variant.schedule, contents)
-    rate = getattr(machine, f"{cost.kind}_rate")
+    rate = getattr(machine, f"{cost.kind}_rate") * variant.template.reach
     return [cost.seconds(rows, machine.read_bandwidth, rate) for rows in LAYOUT_ROWS]

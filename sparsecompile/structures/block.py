@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsecompile.errors import Reject
+from sparsecompile.magnitude import magnitudes, smallest
 from sparsecompile.occupancy import Occupancy
 from sparsecompile.packed import Structure
 from sparsecompile.structures.csr import (
@@ -141,8 +142,7 @@ class Block(Structure):
         n, k = weight.shape
         blocks = self._blocks(weight.float().square())
         norms = blocks.sum((1, 3)).reshape(-1)
-        mask = torch.ones(norms.numel(), dtype=torch.bool)
-        mask[norms.argsort(stable=True)[: round(check_share(sparsity) * norms.numel())]] = False
+        mask = ~smallest(magnitudes(norms), round(check_share(sparsity) * norms.numel()))
         rows, cols = self._grid((n, k))
         full = mask.view(rows, 1, cols, 1).expand(rows, self.height, cols, self.width)
         return full.reshape(self.padded((n, k)))[:n, :k].contiguous()

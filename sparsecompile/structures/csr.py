@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsecompile.errors import Reject
+from sparsecompile.magnitude import magnitudes, smallest
 from sparsecompile.occupancy import Occupancy
 from sparsecompile.packed import Structure
 
@@ -133,10 +134,7 @@ def unstructured_mask(weight: Tensor, sparsity: float | None) -> Tensor:
         ValueError: no share, or one outside [0, 1].
     """
     cut = round(check_share(sparsity) * weight.numel())
-    mask = torch.ones(weight.numel(), dtype=torch.bool)
-    if cut:
-        mask[weight.abs().float().reshape(-1).argsort(stable=True)[:cut]] = False
-    return mask.view(weight.shape)
+    return ~smallest(magnitudes(weight.reshape(-1)), cut).view(weight.shape)
 
 
 def check_share(sparsity: float | None) -> float:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sparsecompile.errors import Reject
+from sparsecompile.magnitude import largest_of_groups, magnitudes
 from sparsecompile.occupancy import Occupancy
 from sparsecompile.packed import Structure
 from sparsecompile.structures.bits import pack_codes, unpack_codes
@@ -117,7 +118,12 @@ class NM(Structure):
     def positions(self, index: Mapping[str, Tensor], shape: tuple[int, int]) -> Tensor:
         """Places of the set bits of all group masks in row-major order."""
         _, columns = self.padded(shape)
-        masks = self._masks(self._load(index["codes"], columns // self.m))
+        codes = self._load(index["codes"], columns // self.m)
+        if self.coding == "positions":
+            first = torch.arange(codes.numel()) * 4
+            codes = codes.reshape(-1)
+            return torch.stack((first + (codes & 3), first + (codes >> 2)), 1).reshape(-1)
+        masks = self._masks(codes)
         bits = (masks.unsqueeze(-1) >> torch.arange(self.m)) & 1
         return bits.reshape(-1).nonzero().squeeze(1)
 
@@ -180,10 +186,9 @@ class NM(Structure):
             raise ValueError(f"{self.name} fixes the share of zeros, {sparsity} cannot be set")
         rows, columns = self.padded((weight.shape[0], weight.shape[1]))
         cells = torch.nn.functional.pad(
-            weight.abs().float(), (0, columns - weight.shape[1]), value=-1.0
-        ).view(-1, self.m)
-        kept = cells.argsort(dim=1, descending=True, stable=True)[:, : self.n]
-        mask = torch.zeros_like(cells, dtype=torch.bool).scatter_(1, kept, True)
+            magnitudes(weight.contiguous()), (0, columns - weight.shape[1]), value=-1
+        )
+        mask = largest_of_groups(cells.view(-1, self.m), self.n)
         return mask.view(rows, columns)[:, : weight.shape[1]].contiguous()
 
     def _code(self, masks: Tensor) -> Tensor:

@@ -1,0 +1,62 @@
+"""What the cost model leaves for measuring."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sparsecompile.codegen.cpp.generic import GenericLinear
+from sparsecompile.codegen.cpp.machine import Machine
+from sparsecompile.codegen.cpp.promising import promising
+from sparsecompile.codegen.cpp.strips import StripsLinear
+from sparsecompile.codegen.cpp.variant import Variant
+from sparsecompile.problem import Contents
+from sparsecompile.registry import default_registry
+from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.template import Source, Template
+
+# Bandwidth, then float32, bfloat16 and int8 rates: as of a server with two cores.
+MACHINE = Machine("", 2, 2e10, 1e10, 2**21, 2**25, 2.6e11, 1.2e12, 2.5e12, "", "", "")
+TEMPLATES = (StripsLinear(), GenericLinear())
+
+
+def variants_of(template: Template, spec: KernelSpec) -> list[Variant]:
+    return [
+        Variant(template, schedule, Source(template.name, "cpp", "", ()))
+        for schedule in template.schedules(spec, Target.host())
+    ]
+
+
+def measured(text: str, dtype: torch.dtype, sparsity: float | None = None) -> set[str]:
+    """Names of the templates of which something would be measured."""
+    format = default_registry().format(text)
+    weight = torch.randn(64, 256, generator=torch.Generator().manual_seed(0)).to(dtype)
+    if format.structure.family != "dense":
+        weight = weight * format.structure.prune(weight, sparsity)
+    spec = KernelSpec(format, dtype)
+    variants = [v for template in TEMPLATES for v in variants_of(template, spec)]
+    found = promising(spec, variants, Contents(format.pack(weight)), MACHINE)
+    assert len(found) == len(set(found))
+    return {variant.template.name for variant in found}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize("text", ["n_m[2:4]/float", "dense/int8", "dense/int4[group=32]"])
+def test_the_generic_template_gives_way_where_it_does_no_less(
+    text: str, dtype: torch.dtype
+) -> None:
+    assert measured(text, dtype) == {"strips"}
+
+
+def test_the_generic_template_is_measured_where_it_skips_most_of_the_work() -> None:
+    assert measured("bitmap/float", torch.float32, 0.5) == {"strips"}
+    assert measured("bitmap/float", torch.float32, 0.9) == {"strips", "generic"}
+
+
+def test_a_template_that_is_alone_is_measured() -> None:
+    format = default_registry().format("n_m[2:4]/float")
+    weight = torch.randn(16, 64)
+    contents = Contents(format.pack(weight * format.structure.prune(weight)))
+    spec, generic = KernelSpec(format, torch.float32), GenericLinear()
+    variants = variants_of(generic, spec)
+    assert promising(spec, variants, contents, MACHINE) == variants
