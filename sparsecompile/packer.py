@@ -24,8 +24,8 @@ class Packer(ABC):
 
     name: ClassVar[str]
     reach: ClassVar[float] = 1.0
-    """Share of the machine's rate of arithmetic that its loops come to at best. One that comes to
-    less is measured only where none of the others can do better."""
+    """How fast its loops are on the same arithmetic, beside those of templates with 1. One that is
+    slower is measured only where none of the others has less to do."""
 
     @abstractmethod
     def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:

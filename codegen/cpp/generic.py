@@ -33,7 +33,7 @@ class GenericLinear(Template):
 
     name = "generic"
     language = "cpp"
-    reach = 0.5
+    reach = 0.3
 
     def supports(self, spec: KernelSpec, target: Target, registry: Registry) -> None:
         """Return if both parts have C++ fragments.
@@ -104,6 +104,7 @@ class GenericLinear(Template):
                 render_rounding(spec.activations),
                 render_epilogue(spec.epilogue),
                 read("finish.h"),
+                read("transpose.h"),
                 read("generic.h"),
             )
         )

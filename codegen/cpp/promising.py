@@ -22,7 +22,7 @@ def promising(
     """Variants without those that another one beats.
 
     One of the same template does where it is nowhere more expensive. What bounds of different
-    templates say is vaguer: only one that does not reach the machine's rate gives way to others.
+    templates say is vaguer: only one that reaches less of the machine's rate gives way to others.
 
     Args:
         spec: what they compute.
@@ -40,7 +40,7 @@ def promising(
         winner, loser = variants[i].template, variants[j].template
         if winner is not loser:
             no_worse = all(theirs < own * CHEAPER for theirs, own in pairs)
-            return loser.reach < 1 <= winner.reach and no_worse
+            return loser.reach < winner.reach and no_worse
         return all(theirs <= own for theirs, own in pairs) and any(
             theirs * CHEAPER < own for theirs, own in pairs
         )

@@ -18,7 +18,10 @@ from sparsecompile.template import Template
 GOLDENS = Path(__file__).parent / "goldens"
 AMX = Target("cpu", "x86_64", "amx")
 SHARED = {
-    "generic": ("arguments.h", "prelude.h", "activations.h", "round.h", "finish.h", "generic.h"),
+    "generic": (
+        *("arguments.h", "prelude.h", "activations.h", "round.h", "finish.h", "transpose.h"),
+        "generic.h",
+    ),
     "strips": (
         *("arguments.h", "prelude.h", "activations.h", "round.h", "strips.h", "strips_values.h"),
         *("strips_float.h", "strips_prepack.h", "finish.h", "strips_decode.h", "strips_chunk.h"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sparsecompile.codegen.cpp.generic import GenericLinear
+from sparsecompile.codegen.cpp.lists import ListsLinear
 from sparsecompile.codegen.cpp.machine import Machine
 from sparsecompile.codegen.cpp.promising import promising
 from sparsecompile.codegen.cpp.strips import StripsLinear
@@ -17,7 +18,7 @@ from sparsecompile.template import Source, Template
 
 # Bandwidth, then float32, bfloat16 and int8 rates: as of a server with two cores.
 MACHINE = Machine("", 2, 2e10, 1e10, 2**21, 2**25, 2.6e11, 1.2e12, 2.5e12, "", "", "")
-TEMPLATES = (StripsLinear(), GenericLinear())
+TEMPLATES = (StripsLinear(), ListsLinear(), GenericLinear())
 
 
 def variants_of(template: Template, spec: KernelSpec) -> list[Variant]:
@@ -48,9 +49,11 @@ def test_the_generic_template_gives_way_where_it_does_no_less(
     assert measured(text, dtype) == {"strips"}
 
 
-def test_the_generic_template_is_measured_where_it_skips_most_of_the_work() -> None:
+def test_lists_are_measured_where_they_skip_most_of_the_work() -> None:
     assert measured("bitmap/float", torch.float32, 0.5) == {"strips"}
-    assert measured("bitmap/float", torch.float32, 0.9) == {"strips", "generic"}
+    assert measured("bitmap/float", torch.float32, 0.9) == {"strips", "lists"}
+    assert measured("bitmap/float", torch.bfloat16, 0.8) == {"strips"}
+    assert measured("bitmap/float", torch.bfloat16, 0.95) == {"strips", "lists"}
 
 
 def test_a_template_that_is_alone_is_measured() -> None:

@@ -77,22 +77,6 @@ inline void widen(const SCLinearArguments& a, int64_t k, int64_t rows, int64_t s
   }
 }
 
-// Batch: columns of x, `lanes` rows of it from m0, transposed to [columns][width] floats.
-template <int width>
-inline void transpose(const SCLinearArguments& a, int64_t k, int64_t m0, int64_t lanes,
-                      Range columns, const float* scales, float* out) {
-  constexpr int64_t step = 16;
-  for (int64_t c0 = columns.begin; c0 < columns.end; c0 += step) {
-    const int64_t end = c0 + step < columns.end ? c0 + step : columns.end;
-    const int64_t stop = end < k ? end : k;
-    std::memset(out + c0 * width, 0, sizeof(float) * (end - c0) * width);
-    for (int64_t j = 0; j < lanes; ++j)
-      for (int64_t c = c0; c < stop; ++c)
-        out[c * width + j] = round_activation(
-            to_float(static_cast<const Element*>(a.x)[(m0 + j) * k + c]), scales[j]);
-  }
-}
-
 // Part of a row of W times a tile of x, added to `sums` [width].
 template <int width>
 SC_INLINE void multiply_row(const Weight& w, int64_t row, int64_t& cursor, Range columns,

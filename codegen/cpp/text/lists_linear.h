@@ -1,0 +1,143 @@
+// Loops of the template `lists`: each kept value times a few vectors of rows of x, which stay in
+// the innermost cache for a block of columns, as do the sums of a block's rows. A single row of x
+// leaves most of a vector empty; gathering what it has for a vector of values takes as long.
+
+namespace {
+
+constexpr int most_vectors = 4;
+constexpr int64_t tile_lanes = most_vectors * native_floats;  // rows of x in a tile
+constexpr int64_t panel_rows = 8 * tile_lanes;                // rows of x in the workspace at once
+
+// One list times a tile of x [block_columns][width], added to `sums` [width].
+template <int vectors>
+SC_INLINE void multiply_list(const uint8_t* columns, const char* values, int64_t count,
+                             const float* x, float* sums) {
+  constexpr int width = vectors * native_floats;
+  constexpr int chains = vectors == 1 ? 4 : 2;  // sums in flight
+  Floats<native_floats> total[chains][vectors] = {};
+  const auto add = [&](int chain, int64_t i) SC_INLINED {
+    const float value = to_float(load<Element>(values + i * sizeof(Element)));
+    const float* from = x + columns[i] * width;
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v)
+      total[chain][v] += value * load<Floats<native_floats>>(from + v * native_floats);
+  };
+  int64_t i = 0;
+  for (; i + chains <= count; i += chains) {
+#pragma GCC unroll 4
+    for (int c = 0; c < chains; ++c) add(c, i + c);
+  }
+  for (; i < count; ++i) add(0, i);
+#pragma GCC unroll 4
+  for (int v = 0; v < vectors; ++v) {
+#pragma GCC unroll 4
+    for (int c = 1; c < chains; ++c) total[0][v] += total[c][v];
+    // Block by block: sums of sums are more exact than one long sum.
+    float* to = sums + v * native_floats;
+    store(to, load<Floats<native_floats>>(to) + total[0][v]);
+  }
+}
+
+// All blocks of some rows times a tile of x [columns][width], as `sums` [block_rows][width].
+template <int vectors>
+inline void multiply_blocks(const Lists& w, int64_t row_block, const float* x, float* sums) {
+  constexpr int64_t width = vectors * native_floats;
+  std::memset(sums, 0, sizeof(float) * block_rows * width);
+  for (int64_t b = 0; b < w.column_blocks; ++b) {
+    const Block block = w.block(row_block, b);
+    const float* part = x + b * block_columns * width;
+    block.visit([&](int64_t row, const uint8_t* columns, const char* values, int64_t count)
+                    SC_INLINED {
+      multiply_list<vectors>(columns, values, count, part, sums + row * width);
+    });
+  }
+}
+
+// y for `lanes` rows of x from m0, of sums [block_rows][width].
+inline void finish_blocks(const SCLinearArguments& a, const Lists& w, int64_t row_block, int64_t m0,
+                          int64_t lanes, int64_t width, const float* sums) {
+  float turned[tile_lanes * row_tile];
+  const int64_t begin = row_block * block_rows;
+  const int64_t end = begin + block_rows < w.n ? begin + block_rows : w.n;
+  for (int64_t first = begin; first < end; first += row_tile, sums += row_tile * width) {
+    const Range rows = {first, first + row_tile < end ? first + row_tile : end};
+    for (int64_t j = 0; j < lanes; ++j)
+      for (int64_t r = 0; r < row_tile; ++r) turned[j * row_tile + r] = sums[r * width + j];
+    finish(a, w.n, rows, m0, lanes, turned);
+  }
+}
+
+// Call run(vectors) with the fewest that hold `lanes` rows of x.
+template <class Run>
+SC_INLINE void with_vectors(int64_t lanes, Run&& run) {
+  if (lanes <= native_floats) {
+    run(lane<1>());
+  } else if (lanes <= 2 * native_floats) {
+    run(lane<2>());
+  } else {
+    run(lane<most_vectors>());
+  }
+}
+
+// Where everything is in the workspace: x, then what each thread has for itself.
+struct Workspace {
+  int64_t columns, tiles, sums;
+
+  Workspace(int64_t k, int64_t m)
+      : columns(ceil_div(k, block_columns) * block_columns),
+        tiles(ceil_div(m < panel_rows ? m : panel_rows, tile_lanes)),
+        sums(block_rows * tile_lanes) {}
+  int64_t x() const { return tiles * columns * tile_lanes; }
+};
+
+// At most panel_rows rows of x: transpose them, then share blocks of rows x tiles of x.
+inline void multiply_panel(const SCLinearArguments& a, const Lists& w, Range panel,
+                           const Workspace& space, int64_t threads) {
+  float* x = static_cast<float*>(a.workspace);
+  const int64_t tiles = ceil_div(panel.end - panel.begin, tile_lanes);
+  const int64_t steps = w.column_blocks;
+  const float ones[tile_lanes] = {};  // no scales
+  const auto lanes_of = [&](int64_t tile) {
+    const int64_t rest = panel.end - panel.begin - tile * tile_lanes;
+    return rest < tile_lanes ? rest : tile_lanes;
+  };
+  parallel(threads, [&](int64_t thread, int64_t of) {
+    const Range own = share(tiles * steps, thread, of);
+    for (int64_t step = own.begin; step < own.end; ++step) {
+      const int64_t tile = step / steps, first = step % steps * block_columns;
+      with_vectors(lanes_of(tile), [&](auto vectors) {
+        transpose<vectors * native_floats>(a, w.k, panel.begin + tile * tile_lanes, lanes_of(tile),
+                                           {first, first + block_columns}, ones,
+                                           x + tile * space.columns * tile_lanes);
+      });
+    }
+    wait_for_threads(of);
+    float* sums = x + space.x() + thread * space.sums;
+    // A block is in the cache for all tiles of x that it meets.
+    const Range items = share(w.row_blocks * tiles, thread, of);
+    for (int64_t item = items.begin; item < items.end; ++item) {
+      const int64_t row_block = item / tiles, tile = item % tiles;
+      const int64_t lanes = lanes_of(tile), m0 = panel.begin + tile * tile_lanes;
+      with_vectors(lanes, [&](auto vectors) {
+        multiply_blocks<vectors>(w, row_block, x + tile * space.columns * tile_lanes, sums);
+        finish_blocks(a, w, row_block, m0, lanes, vectors * native_floats, sums);
+      });
+    }
+  });
+}
+
+}  // namespace
+
+SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
+  const Workspace space(header_of(weight).k, m);
+  return sizeof(float) * (space.x() + threads * space.sums);
+}
+
+SC_EXPORT void sc_linear(const SCLinearArguments* arguments) {
+  const SCLinearArguments& a = *arguments;
+  const Lists w(a.weight);
+  const Workspace space(w.k, a.m);
+  const int64_t threads = useful_threads(a, header_of(a.weight).slots * a.m);
+  for (int64_t m0 = 0; m0 < a.m; m0 += panel_rows)
+    multiply_panel(a, w, {m0, m0 + panel_rows < a.m ? m0 + panel_rows : a.m}, space, threads);
+}
