@@ -165,7 +165,8 @@ def test_overhead() -> None:
     assert [row["what"].partition(",")[0] for row in rows[:2]] == ["one more linear of 3"] * 2
     assert all("freshness of 4 weights" in row["what"] for row in rows[2:])
     assert rows[0]["ratio"] == rows[2]["ratio"] == 1
-    assert {row["kernel"] for row in rows} == {"", "n_m[2:4]/float generic"}
+    packed = {row["kernel"] for row in rows} - {""}
+    assert len(packed) == 1 and packed.pop().startswith("n_m[2:4]/float ")
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ template <int width>
 inline void multiply_rows(const SCLinearArguments& a, const Weight& w, Range rows, int64_t m0,
                           int64_t lanes, const float* x) {
   constexpr int64_t chunk = batch_columns * batch_lanes / width;
-  alignas(64) float sums[batch_rows * width] = {};
+  alignas(64) float sums[batch_rows * width + native_floats] = {};
   int64_t cursors[batch_rows];
   for (int64_t row = rows.begin; row < rows.end; ++row)
     cursors[row - rows.begin] = first_slot(w, row);
@@ -116,14 +116,7 @@ inline void multiply_rows(const SCLinearArguments& a, const Weight& w, Range row
       multiply_row<width>(w, row, cursors[r], columns, x, sums + r * width);
     }
   }
-  float turned[width * row_tile];
-  for (int64_t first = rows.begin; first < rows.end; first += row_tile) {
-    const Range part = {first, first + row_tile < rows.end ? first + row_tile : rows.end};
-    for (int64_t row = part.begin; row < part.end; ++row)
-      for (int64_t j = 0; j < lanes; ++j)
-        turned[j * row_tile + row - first] = sums[(row - rows.begin) * width + j];
-    finish(a, w.n, part, m0, lanes, turned);
-  }
+  finish_turned(a, w.n, rows, m0, lanes, width, sums);
 }
 
 // Narrower tiles for the rest of m: call run(width) with the narrowest that holds `lanes`.

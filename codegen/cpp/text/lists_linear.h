@@ -53,20 +53,6 @@ inline void multiply_blocks(const Lists& w, int64_t row_block, const float* x, f
   }
 }
 
-// y for `lanes` rows of x from m0, of sums [block_rows][width].
-inline void finish_blocks(const SCLinearArguments& a, const Lists& w, int64_t row_block, int64_t m0,
-                          int64_t lanes, int64_t width, const float* sums) {
-  float turned[tile_lanes * row_tile];
-  const int64_t begin = row_block * block_rows;
-  const int64_t end = begin + block_rows < w.n ? begin + block_rows : w.n;
-  for (int64_t first = begin; first < end; first += row_tile, sums += row_tile * width) {
-    const Range rows = {first, first + row_tile < end ? first + row_tile : end};
-    for (int64_t j = 0; j < lanes; ++j)
-      for (int64_t r = 0; r < row_tile; ++r) turned[j * row_tile + r] = sums[r * width + j];
-    finish(a, w.n, rows, m0, lanes, turned);
-  }
-}
-
 // Call run(vectors) with the fewest that hold `lanes` rows of x.
 template <class Run>
 SC_INLINE void with_vectors(int64_t lanes, Run&& run) {
@@ -118,9 +104,11 @@ inline void multiply_panel(const SCLinearArguments& a, const Lists& w, Range pan
     for (int64_t item = items.begin; item < items.end; ++item) {
       const int64_t row_block = item / tiles, tile = item % tiles;
       const int64_t lanes = lanes_of(tile), m0 = panel.begin + tile * tile_lanes;
+      const int64_t last = (row_block + 1) * block_rows;
+      const Range rows = {row_block * block_rows, last < w.n ? last : w.n};
       with_vectors(lanes, [&](auto vectors) {
         multiply_blocks<vectors>(w, row_block, x + tile * space.columns * tile_lanes, sums);
-        finish_blocks(a, w, row_block, m0, lanes, vectors * native_floats, sums);
+        finish_turned(a, w.n, rows, m0, lanes, vectors * native_floats, sums);
       });
     }
   });
