@@ -166,7 +166,8 @@ def test_overhead() -> None:
     assert all("freshness of 4 weights" in row["what"] for row in rows[2:])
     assert rows[0]["ratio"] == rows[2]["ratio"] == 1
     packed = {row["kernel"] for row in rows} - {""}
-    assert len(packed) == 1 and packed.pop().startswith("n_m[2:4]/float ")
+    assert len(packed) == 1
+    assert packed.pop().startswith("n_m[2:4]/float ")
 
 
 @pytest.mark.parametrize(

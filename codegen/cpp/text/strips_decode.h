@@ -42,7 +42,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const DecodeActivati
     for (int i = 0; i < rows; ++i) {
 #pragma GCC unroll 4
       for (int c = 0; c < chains; ++c) {
-        parts_of_total[s][i] += sums[s][i][c];
+        parts_of_total[s][i] += scale_tile(readers[s], sums[s][i][c]);
         sums[s][i][c] = Sums{};
       }
       if (t % spans != spans - 1 && !last) continue;

@@ -80,13 +80,16 @@ struct IntegerSums {
   int32_t taken[strips][rows][planes];  // sums of x under the codes of `partial`
 
   SC_INLINE IntegerSums() {
+#pragma GCC unroll 8
     for (int s = 0; s < strips; ++s)
+#pragma GCC unroll 8
       for (int i = 0; i < rows; ++i) {
         total[s][i] = _mm512_setzero_ps();
         clear(s, i);
       }
   }
   SC_INLINE void clear(int s, int i) {
+#pragma GCC unroll 2
     for (int p = 0; p < planes; ++p) {
       partial[s][i][p] = _mm512_setzero_si512();
       taken[s][i][p] = 0;
@@ -97,6 +100,7 @@ struct IntegerSums {
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
       __m512 sum = _mm512_setzero_ps();
+#pragma GCC unroll 2
       for (int p = planes - 1; p >= 0; --p) {
         const __m512i above = _mm512_set1_epi32(taken[s][i][p] * static_cast<int32_t>(cut));
         const __m512 part = _mm512_cvtepi32_ps(_mm512_sub_epi32(partial[s][i][p], above));
@@ -122,7 +126,9 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const Integers& x, f
   const auto add_tile = [&](int s, int64_t t) SC_INLINED {
     const int64_t place = w.place(strip + s, t);
     readers[s].open_tile(w, strip + s, place);
+#pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 2
       for (int p = 0; p < planes; ++p) sums.taken[s][i][p] += x.sum(p, i, place);
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; ++v) {

@@ -72,6 +72,7 @@ SC_INLINE void store_expanded(const Reader&, __m512i codes, bfloat16* out) {
   _mm512_storeu_si512(out, codes);
 }
 SC_INLINE void store_expanded(const Reader&, __m512i codes, float* out) {
+#pragma GCC unroll 4
   for (int c = 0; c < depth; ++c) _mm512_storeu_ps(out + c * strip_rows, floats_of(codes, c));
 }
 
@@ -80,8 +81,11 @@ SC_INLINE Floats<strip_rows> scale_sums(const Strips&, int64_t, Floats<strip_row
   return sums;
 }
 
+SC_INLINE Sums scale_tile(const Reader&, Sums sums) { return sums; }
+
 // sum + vector times the activations x[0 .. depth).
 SC_INLINE Sums multiply_add(const Reader&, Sums sum, __m512i codes, const float* x) {
+#pragma GCC unroll 4
   for (int c = 0; c < depth; ++c)
     sum = multiply_expanded(sum, _mm512_castps_si512(floats_of(codes, c)), x + c);
   return sum;

@@ -66,19 +66,42 @@ struct Reader {
   }
 };
 
-// One column of a vector as floats, not scaled where a row has one scale.
+// One column of a vector as floats that are integers still.
+SC_INLINE __m512 integers_of(__m512i codes, int column) {
+  const __m512i shifted = _mm512_srli_epi32(codes, 8 * column);
+  if constexpr (value_bits == 4) {
+    const __m512 table = (__m512)(iota<int32_t, 16>() - static_cast<int32_t>(cut));
+    const __m512 values = _mm512_cvtepi32_ps((__m512i)table);
+    // Of an index only the lowest four bits count.
+    return _mm512_permutexvar_ps(shifted, values);
+  } else {
+    // An integer in the mantissa of 2^23: no conversion, and the difference is exact.
+    const __m512i exponent = _mm512_set1_epi32(0x4b000000);
+    const __m512i bytes = _mm512_set1_epi32(255);
+    const __m512i joined = _mm512_ternarylogic_epi32(shifted, bytes, exponent, 0xea);
+    return _mm512_sub_ps(_mm512_castsi512_ps(joined), _mm512_set1_ps(0x1p23f + cut));
+  }
+}
+
+// The same, times the scales of its group, where a row has more than one.
 SC_INLINE __m512 floats_of(const Reader& reader, __m512i codes, int column) {
-  const __m512i bytes = _mm512_and_si512(_mm512_srli_epi32(codes, 8 * column),
-                                         _mm512_set1_epi32(255));
-  const __m512 floats = _mm512_cvtepi32_ps(_mm512_sub_epi32(bytes, _mm512_set1_epi32(cut)));
+  const __m512 floats = integers_of(codes, column);
   if constexpr (group_columns > 0) return _mm512_mul_ps(floats, load_scales(reader.scales));
   return floats;
 }
 
-// sum + vector times the activations x[0 .. depth), exact in float32.
-SC_INLINE Sums multiply_add(const Reader& reader, Sums sum, __m512i codes, const float* x) {
+// Sums of a tile's products with floats, times the scales of its group, where a row has several.
+SC_INLINE Sums scale_tile(const Reader& reader, Sums sums) {
+  if constexpr (group_columns > 0)
+    return (Sums)_mm512_mul_ps((__m512)sums, load_scales(reader.scales));
+  return sums;
+}
+
+// sum + vector times the activations x[0 .. depth), before scales.
+SC_INLINE Sums multiply_add(const Reader&, Sums sum, __m512i codes, const float* x) {
+#pragma GCC unroll 4
   for (int c = 0; c < depth; ++c)
-    sum = multiply_expanded(sum, _mm512_castps_si512(floats_of(reader, codes, c)), x + c);
+    sum = multiply_expanded(sum, _mm512_castps_si512(integers_of(codes, c)), x + c);
   return sum;
 }
 
@@ -87,12 +110,14 @@ SC_INLINE void store_expanded(const Reader&, __m512i codes, uint8_t* out) {
 }
 
 SC_INLINE void store_expanded(const Reader& reader, __m512i codes, float* out) {
+#pragma GCC unroll 4
   for (int c = 0; c < depth; ++c)
     _mm512_storeu_ps(out + c * strip_rows, floats_of(reader, codes, c));
 }
 
 #if defined(__AVX512BF16__)
 SC_INLINE void store_expanded(const Reader& reader, __m512i codes, bfloat16* out) {
+#pragma GCC unroll 4
   for (int c = 0; c < depth; c += 2) {
     const __m512 first = floats_of(reader, codes, c), second = floats_of(reader, codes, c + 1);
     __m512i pairs;

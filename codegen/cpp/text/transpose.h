@@ -42,9 +42,11 @@ inline void transpose(const SCLinearArguments& a, int64_t k, int64_t m0, int64_t
     if (!rounds_activations && width % step == 0 && c0 + step <= k && c0 + step <= end) {
       for (int64_t j0 = 0; j0 < width; j0 += step) {
         Values rows[step];
+#pragma GCC unroll 16
         for (int64_t j = 0; j < step; ++j)
           rows[j] = j0 + j < lanes ? load_floats<step>(x + (j0 + j) * k + c0) : Values{};
         turn(rows);
+#pragma GCC unroll 16
         for (int64_t c = 0; c < step; ++c) store(out + (c0 + c) * width + j0, rows[c]);
       }
       continue;
@@ -66,6 +68,7 @@ SC_SHARED void finish_turned(const SCLinearArguments& a, int64_t n, Range rows, 
       const Range part = {first, first + step < rows.end ? first + step : rows.end};
       const float* from = sums + (first - rows.begin) * width + j0;
       Values turned[step];
+#pragma GCC unroll 16
       for (int64_t r = 0; r < step; ++r)
         turned[r] = first + r < rows.end ? load<Values>(from + r * width) : Values{};
       turn(turned);
