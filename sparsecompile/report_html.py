@@ -84,6 +84,7 @@ def _row(row: Row, largest: int, report: Report) -> str:
     facts += [("chosen", node.chosen_by)] if node.chosen_by else []
     facts += [("serves", "; ".join(kernel.ranges))] if kernel and kernel.ranges else []
     facts += [(f"m={t.rows}", measured(t, report)) for t in node.trials]
+    facts += [("not measured", f"{name}: {why}") for name, why in node.dropped]
     facts += findings_of(node)
     inner = "".join(f"<tr><td>{escape(what)}<td>{escape(text)}" for what, text in facts)
     name = f"<details><summary>{escape(str(row))}</summary><table>{inner}</table></details>"

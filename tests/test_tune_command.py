@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sparsecompile.cli import app
-from sparsecompile.codegen.cpp.tune import tuning_key
+from sparsecompile.codegen.tuning.key import tuning_key
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
 
 FACTS = {

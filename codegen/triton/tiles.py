@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -127,6 +128,24 @@ def load_weight(weight, rows, inside, tile, n, k):
 '''
 
 
+CHOICES = (
+    *("row_n", "row_warps", "few_n", "few_warps", "some_n", "some_m", "some_warps"),
+    *("many_n", "many_m", "many_warps", "stages", "programs"),
+)
+"""What a search changes; `programs` as a multiple of the GPU's units."""
+VARIATIONS = (
+    (8, 4, 32, 4, 64, 32, 4, 128, 128, 8, 2, 1),
+    (32, 4, 64, 8, 128, 32, 4, 128, 128, 4, 3, 4),
+    (8, 2, 128, 4, 128, 64, 4, 64, 128, 4, 4, 2),
+    (16, 8, 128, 8, 128, 64, 8, 256, 64, 8, 3, 1),
+    (32, 8, 32, 2, 64, 128, 4, 64, 256, 4, 2, 4),
+    (4, 2, 64, 4, 64, 16, 4, 128, 64, 4, 4, 1),
+    (4, 1, 64, 4, 32, 64, 4, 64, 64, 4, 5, 4),
+    (16, 2, 64, 8, 64, 32, 8, 128, 256, 8, 3, 8),
+    (64, 8, 128, 4, 128, 128, 8, 64, 32, 4, 3, 8),
+)
+
+
 class TilesLinear(TritonTemplate):
     """For structures whose rows are read tile by tile: any structure, any m.
 
@@ -143,8 +162,10 @@ class TilesLinear(TritonTemplate):
         return Schedule.of(
             {
                 "row_n": 16,
+                "row_warps": 4,
                 "few_n": 64,
                 "few_m": 16,
+                "few_warps": 4,
                 "some_n": 64,
                 "some_m": 32 if wide else 64,
                 "some_warps": 4,
@@ -156,23 +177,27 @@ class TilesLinear(TritonTemplate):
             }
         )
 
+    def variations(self, target: Target) -> Iterable[dict[str, int]]:
+        """Other sides of tiles, warps, stages, and parts of k."""
+        for values in VARIATIONS:
+            choices = dict(zip(CHOICES, values, strict=True))
+            yield {**choices, "programs": choices["programs"] * target.gpu.units}
+
     def launches(self, spec: KernelSpec, schedule: Schedule) -> tuple[Launch, ...]:
         """One token without matrix instructions, then ever larger tiles."""
-        s, stages = schedule, schedule["stages"]
+        s = schedule
+
+        def launch(symbol: str, function: str, largest: int | None, block_m: int) -> Launch:
+            programs = 0 if largest is None else s["programs"]
+            warps = s[f"{symbol}_warps"]
+            block_n = s[f"{symbol}_n"]
+            return Launch(symbol, function, largest, block_n, block_m, programs, warps, s["stages"])
+
         return (
-            Launch("row", "linear_row", 1, s["row_n"], 1, s["programs"], 4, stages),
-            Launch("few", "linear", 16, s["few_n"], s["few_m"], s["programs"], 4, stages),
-            Launch(
-                "some",
-                "linear",
-                128,
-                s["some_n"],
-                s["some_m"],
-                s["programs"],
-                s["some_warps"],
-                stages,
-            ),
-            Launch("many", "linear", None, s["many_n"], s["many_m"], 0, s["many_warps"], stages),
+            launch("row", "linear_row", 1, 1),
+            launch("few", "linear", 16, s["few_m"]),
+            launch("some", "linear", 128, s["some_m"]),
+            launch("many", "linear", None, s["many_m"]),
         )
 
     def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:

@@ -88,26 +88,31 @@ def registry_cases(
     *,
     search: bool = False,
 ) -> Iterator[Case]:
-    """Every Triton template for every format and dtype that it supports, its default schedule.
+    """Every Triton template for every format and dtype that it supports, its default schedules.
 
     Args:
         registry: where the templates are.
         target: a GPU.
         dtypes: of the activations.
         formats: of the weights; all that the registry can make by default.
-        search: all schedules that a full search would measure.
+        search: besides them one of those that a full search would measure, each in its turn.
     """
     chosen = tuple(formats) if formats is not None else tuple(_formats(registry))
     for template in registry.all(Template):
         if not isinstance(template, TritonTemplate):
             continue
+        turn = 0
         for spec in (KernelSpec(found, dtype) for found in chosen for dtype in dtypes):
             try:
                 template.supports(spec, target, registry)
             except Reject:
                 continue
-            listed = template.search if search else template.schedules
-            for schedule in listed(spec, target):
+            listed = list(template.schedules(spec, target))
+            more = [s for s in template.search(spec, target) if search and s not in listed]
+            if more:
+                listed.append(more[turn % len(more)])
+                turn += 1
+            for schedule in listed:
                 yield Case(spec, template, schedule, target)
 
 
@@ -131,7 +136,9 @@ def report_cases(report: Report, registry: Registry) -> Iterator[Case]:
         chosen = node.kernel
         if chosen is None:
             continue
-        template = registry.get(Template, chosen.template)
+        named = (t for t in registry.all(Template) if t.name == chosen.template)
+        template = next(named, None)
+        # Kernels for CPUs have nothing to look at here, nor have library calls.
         if not isinstance(template, TritonTemplate):
             continue
         target = Target.parse(report.target.split()[-1])

@@ -10,7 +10,7 @@ from typing import Any
 from sparsecompile.codegen.triton.aot.analyse import analyse
 from sparsecompile.codegen.triton.aot.analysis import Analysis
 from sparsecompile.codegen.triton.aot.bound import Bound, bounds
-from sparsecompile.codegen.triton.aot.cases import Case, weight_like
+from sparsecompile.codegen.triton.aot.cases import SHAPE, Case, weight_like
 from sparsecompile.codegen.triton.aot.prune import Pruned, prune
 from sparsecompile.codegen.triton.aot.specialization import triton_version
 from sparsecompile.codegen.triton.launch import Launch
@@ -108,8 +108,9 @@ def prune_schedules(
     schedules: Iterable[Schedule],
     target: Target,
     registry: Registry,
-) -> Pruned[Schedule]:
-    """The schedules of a template that are worth a measurement; see `prune`.
+    shape: tuple[int, int] = SHAPE,
+) -> Pruned[tuple[Schedule, str]]:
+    """The functions of a template's schedules that are worth a measurement; see `prune`.
 
     Args:
         spec: what is computed.
@@ -117,6 +118,10 @@ def prune_schedules(
         schedules: such as `template.search(spec, target)`.
         target: a GPU.
         registry: where the fragments are.
+        shape: `(n, k)` of the weight, for which k is split.
+
+    Returns:
+        Pairs of a schedule and the symbol of a launch.
 
     Raises:
         OptionError: nothing can be compiled for the target.
@@ -124,8 +129,14 @@ def prune_schedules(
         CacheError: the cache folder cannot be used.
     """
     triton_version()
-    found = {s: Case(spec, template, s, target).specializations(registry) for s in schedules}
-    return prune({s: tuple(kernels.values()) for s, kernels in found.items()}, target.arch)
+    found = {
+        (schedule, symbol): (kernel,)
+        for schedule in schedules
+        for symbol, kernel in Case(spec, template, schedule, target, shape)
+        .specializations(registry)
+        .items()
+    }
+    return prune(found, target.arch)
 
 
 def _sample(case: Case) -> Contents:

@@ -70,8 +70,8 @@ def gpu(
     if correctness and not _is_correct(target, device):
         raise typer.Exit(1)
     from sparsecompile.bench.gpu.linear import bench_gpu
-    from sparsecompile.bench.gpu.timer import GpuTimer
     from sparsecompile.bench.results import results_csv, results_json, results_table, write
+    from sparsecompile.codegen.triton.timer import GpuTimer
 
     rows = bench_gpu(
         cases,

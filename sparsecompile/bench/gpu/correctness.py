@@ -11,17 +11,17 @@ from torch.nn import functional as F
 
 from sparsecompile.bench.gpu.failures import failures
 from sparsecompile.codegen.triton.aot.cases import Case, weight_like
-from sparsecompile.codegen.triton.kernel import TritonKernel
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.ops import linear
 from sparsecompile.registry import Registry
+from sparsecompile.template import Kernel
 
 SHAPE = (144, 328)
 """Sides that no tile divides."""
 ROWS = (1, 7, 16, 70, 200)
 """One m for every range of every template, with ragged ends."""
 
-Call = Callable[[TritonKernel, Tensor, Tensor, int], Tensor]
+Call = Callable[[Kernel, Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Wrong:
         return f"{self.what} m={self.rows}: error {self.error:.3g}, allowed {self.allowed:.3g}"
 
 
-def call_op(kernel: TritonKernel, x: Tensor, layout: Tensor, n: int) -> Tensor:
+def call_op(kernel: Kernel, x: Tensor, layout: Tensor, n: int) -> Tensor:
     """The op that compiled graphs call."""
     return linear(x, layout, None, (), n, kernel.key)
 

@@ -1,0 +1,88 @@
+"""Contest: candidates for a problem, built and ready to be measured against the dense linear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sparsecompile.codegen.tuning.choose import DENSE
+from sparsecompile.codegen.tuning.function import BuiltFunction
+from sparsecompile.codegen.tuning.measure import Contestant
+from sparsecompile.codegen.tuning.variant import Variant
+from sparsecompile.codegen.tuning.workbench import Workbench
+from sparsecompile.ops import linear
+from sparsecompile.packed import Packed
+from sparsecompile.spec import KernelSpec
+from sparsecompile.template import Kernel, Range
+
+Build = Callable[[KernelSpec, tuple[Variant, ...], tuple[Range, ...]], Kernel]
+"""Makes a kernel of functions."""
+
+
+class Contest:
+    """Candidates for one weight; each layout is made once.
+
+    Args:
+        spec: what they compute.
+        packed: the weight.
+        workbench: where they run.
+        build: see `Build`.
+    """
+
+    def __init__(
+        self, spec: KernelSpec, packed: Packed, workbench: Workbench, build: Build
+    ) -> None:
+        self._spec, self._packed, self._workbench, self._build = spec, packed, workbench, build
+        self._dense = packed.unpack().to(workbench.device)
+        self._layouts: dict[str, Tensor] = {}
+
+    def contestants(
+        self, rows: int, functions: Sequence[BuiltFunction]
+    ) -> tuple[dict[str, Contestant], dict[str, str]]:
+        """The dense linear and the functions, on random activations `[rows, k]`.
+
+        Returns:
+            Contestants by name, and those that do not run, with the reason.
+
+        Raises:
+            BuildError: the compiler is missing or failed.
+            CacheError: the cache folder cannot be used.
+        """
+        n, k = self._packed.shape
+        # The model's own random numbers must not depend on whether something was measured.
+        generator = torch.Generator().manual_seed(0)
+        x = (
+            torch.randn(rows, k, generator=generator)
+            .to(self._spec.dtype)
+            .to(self._workbench.device)
+        )
+        with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
+            kernels = list(pool.map(self._kernel, functions))
+        dense, ready = self._dense, self._workbench.contestant
+        found = {DENSE: ready(lambda: F.linear(x, dense), dense, rows)}
+        failed: dict[str, str] = {}
+        for function, kernel in zip(functions, kernels, strict=True):
+            try:
+                layout = self._layout(function, kernel)
+                found[function.name] = ready(_call(x, layout, n, kernel.key), layout, rows)
+            except self._workbench.failures as error:
+                failed[function.name] = f"m={rows}: {' '.join(str(error).split()) or repr(error)}"
+        return found, failed
+
+    def _kernel(self, function: BuiltFunction) -> Kernel:
+        return self._build(self._spec, (function.variant,), (function.range(None),))
+
+    def _layout(self, function: BuiltFunction, kernel: Kernel) -> Tensor:
+        if function.layout not in self._layouts:
+            packed = self._packed
+            layout = kernel.prepack(packed).to(self._workbench.device)
+            self._layouts[function.layout] = kernel.finish(layout, packed.shape, packed.dtype)
+        return self._layouts[function.layout]
+
+
+def _call(x: Tensor, layout: Tensor, n: int, key: int) -> Callable[[], object]:
+    return lambda: linear(x, layout, None, (), n, key)
