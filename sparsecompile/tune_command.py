@@ -109,7 +109,7 @@ def _order(entry: Entry) -> tuple[str, int]:
 
 
 def _problem(facts: Entry) -> str:
-    """`n_m[2:4]/float bfloat16 1536x576, density 0.5, threads 2`, or the GPU: what tells them apart."""
+    """`n_m[2:4]/float bfloat16 1536x576, density 0.5, threads 2`: what tells problems apart."""
     given = {name: facts.get(name, "?") for name in ("spec", "n", "k", "density", "threads")}
     spec = str(given["spec"]).removeprefix("linear ")
     where = facts.get("gpu", f"threads {given['threads']}")

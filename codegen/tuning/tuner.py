@@ -132,6 +132,8 @@ class Tuner:
         guess = self._workbench.guess(self.problem, self._promising, self.contents)
         variants = variants_of(functions_of(self._promising), guess.ranges)
         basis = "; ".join(filter(None, (reason, guess.basis)))
+        if not variants:
+            basis = f"the dense linear is no slower ({basis})"
         return Decision(variants, guess.ranges, (), basis, tuple(self._dropped.items()))
 
     def _without_timings(self) -> Decision:

@@ -58,10 +58,10 @@ def test_dense_rows_run_the_dense_linear() -> None:
     assert template is not None
     schedule = template.schedules(spec, H100)[0]
     codegen, registry = TritonCodegen(), sc.default_registry()
-    candidate = codegen.candidate(spec, template, schedule, H100, registry)
-    name = candidate.source.name
+    variant = codegen.variant(spec, template, schedule, H100, registry)
+    name = variant.source_name
     ranges = (Range(2, name, "few", schedule), Range(None, name, "many", schedule, dense=True))
-    kernel = codegen.assemble(spec, candidate, ranges, H100, registry)
+    kernel = codegen.assemble(spec, (variant,), ranges, H100, registry)
     packed = spec.format.pack(sparse_weight(spec.format.structure, 24, 70, torch.float32))
     layout, other = kernel.prepack(packed), torch.randn(24, 70)
     bias, parts = torch.randn(24), (other[:10], other[10:])
