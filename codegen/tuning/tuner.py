@@ -110,7 +110,7 @@ class Tuner:
         source = "measured" if self.measured_now else "from the tuning record, nothing measured"
         ranges = join(functions, refined)
         variants = variants_of(functions, ranges)
-        return Decision(variants, ranges, tuple(trials), source, tuple(self._dropped.items()))
+        return Decision(variants, ranges, tuple(trials), source, self._left_out)
 
     @cached_property
     def contents(self) -> Contents:
@@ -134,7 +134,7 @@ class Tuner:
         basis = "; ".join(filter(None, (reason, guess.basis)))
         if not variants:
             basis = f"the dense linear is no slower ({basis})"
-        return Decision(variants, guess.ranges, (), basis, tuple(self._dropped.items()))
+        return Decision(variants, guess.ranges, (), basis, self._left_out)
 
     def _without_timings(self) -> Decision:
         """Where the record lacks what is needed, or no candidate could be measured."""
@@ -145,7 +145,11 @@ class Tuner:
         reason = f"nothing could be measured ({name}: {why})"
         if self.problem.dense is DenseUse.NEVER:
             return self._guess(reason)
-        return Decision((), (), (), reason, tuple(self._dropped.items()))
+        return Decision((), (), (), reason, self._left_out)
+
+    @property
+    def _left_out(self) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted(self._dropped.items()))
 
     def _wants(self, function: BuiltFunction) -> bool:
         """Whether it has to be measured: everything in `full`, else what may win."""
