@@ -102,14 +102,10 @@ class TritonWorkbench(Workbench):
                 names[schedule, function.symbol] = function.name
         found: dict[str, str] = {}
         for template, names in by_template.items():
-            pruned = prune_schedules(
-                problem.spec,
-                template,
-                dict.fromkeys(schedule for schedule, _ in names),
-                self._target,
-                self._registry,
-                problem.shape,
-            )
+            schedules = dict.fromkeys(schedule for schedule, _ in names)
+            target, registry = self._target, self._registry
+            # Looked at for one shape: all layers of a model share what was found.
+            pruned = prune_schedules(problem.spec, template, schedules, target, registry)
             found |= {names[at]: why for at, why in pruned.dropped.items() if at in names}
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from sparsecompile.packed import Packed
 from sparsecompile.problem import Contents, DenseUse, Problem, Trial
 from sparsecompile.template import Range
 
+logger = logging.getLogger("sparsecompile")
 _measuring = threading.Lock()
 
 
@@ -194,6 +196,8 @@ class Tuner:
         contestants, failed = self._contest.contestants(rows, fit)
         dropped |= failed
         timed = measure(contestants, DENSE)
+        for name, why in dropped.items():
+            logger.info("%s: %s is not measured: %s", self.problem, name, why)
         TuningRecord().add(self._key(rows), self._facts(rows), timed, dropped)
         self._dropped |= dropped
         self.measured_now += len(timed)

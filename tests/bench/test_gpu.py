@@ -14,10 +14,12 @@ from typer.testing import CliRunner, Result
 from sparsecompile.bench.cases import linear_cases
 from sparsecompile.bench.gpu.command import COLUMNS
 from sparsecompile.bench.gpu.contestants import DENSE, Subject, contestants
+from sparsecompile.bench.gpu.correctness import correctness_cases
 from sparsecompile.bench.gpu.linear import GpuRow, bench_gpu
 from sparsecompile.bench.gpu.timed import timed
 from sparsecompile.bench.results import results_csv, results_json, results_table
 from sparsecompile.cli import app
+from sparsecompile.codegen.triton.aot.cases import registry_cases
 from sparsecompile.codegen.triton.timer import REPLAYED_ROWS, GpuTimer
 from sparsecompile.registry import default_registry
 from sparsecompile.spec import Target
@@ -133,6 +135,16 @@ def test_rows(cache_folder: Path) -> None:
 def test_many_rows_are_not_replayed(cache_folder: Path) -> None:
     _, timer = measured(m=64)
     assert timer.replayed == [False]
+
+
+def test_every_template_is_checked_with_every_format_and_every_schedule() -> None:
+    target, dtypes = Target.parse("sm_90"), (torch.float16, torch.float32)
+    cases = list(correctness_cases(REGISTRY, target, dtypes))
+    defaults = list(registry_cases(REGISTRY, target, dtypes))
+    assert set(defaults) < set(cases)
+    assert len(cases) == 2 * len(defaults)
+    for case in registry_cases(REGISTRY, target, dtypes, search=True):
+        assert (case.template, case.schedule) in {(c.template, c.schedule) for c in cases}
 
 
 def test_rows_are_a_table_json_and_csv(cache_folder: Path) -> None:

@@ -88,31 +88,26 @@ def registry_cases(
     *,
     search: bool = False,
 ) -> Iterator[Case]:
-    """Every Triton template for every format and dtype that it supports, its default schedules.
+    """Every Triton template for every format and dtype that it supports, its default schedule.
 
     Args:
         registry: where the templates are.
         target: a GPU.
         dtypes: of the activations.
         formats: of the weights; all that the registry can make by default.
-        search: besides them one of those that a full search would measure, each in its turn.
+        search: all schedules that a full search would measure.
     """
     chosen = tuple(formats) if formats is not None else tuple(_formats(registry))
     for template in registry.all(Template):
         if not isinstance(template, TritonTemplate):
             continue
-        turn = 0
         for spec in (KernelSpec(found, dtype) for found in chosen for dtype in dtypes):
             try:
                 template.supports(spec, target, registry)
             except Reject:
                 continue
-            listed = list(template.schedules(spec, target))
-            more = [s for s in template.search(spec, target) if search and s not in listed]
-            if more:
-                listed.append(more[turn % len(more)])
-                turn += 1
-            for schedule in listed:
+            listed = template.search if search else template.schedules
+            for schedule in listed(spec, target):
                 yield Case(spec, template, schedule, target)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sparsecompile.codegen.triton.aot.analyse import analyse
 from sparsecompile.codegen.triton.aot.analysis import Analysis
 from sparsecompile.codegen.triton.aot.bound import Bound, bounds
-from sparsecompile.codegen.triton.aot.cases import SHAPE, Case, weight_like
+from sparsecompile.codegen.triton.aot.cases import Case, weight_like
 from sparsecompile.codegen.triton.aot.prune import Pruned, prune
 from sparsecompile.codegen.triton.aot.specialization import triton_version
 from sparsecompile.codegen.triton.launch import Launch
@@ -108,7 +108,6 @@ def prune_schedules(
     schedules: Iterable[Schedule],
     target: Target,
     registry: Registry,
-    shape: tuple[int, int] = SHAPE,
 ) -> Pruned[tuple[Schedule, str]]:
     """The functions of a template's schedules that are worth a measurement; see `prune`.
 
@@ -118,7 +117,6 @@ def prune_schedules(
         schedules: such as `template.search(spec, target)`.
         target: a GPU.
         registry: where the fragments are.
-        shape: `(n, k)` of the weight, for which k is split.
 
     Returns:
         Pairs of a schedule and the symbol of a launch.
@@ -132,7 +130,7 @@ def prune_schedules(
     found = {
         (schedule, symbol): (kernel,)
         for schedule in schedules
-        for symbol, kernel in Case(spec, template, schedule, target, shape)
+        for symbol, kernel in Case(spec, template, schedule, target)
         .specializations(registry)
         .items()
     }
