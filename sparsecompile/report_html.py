@@ -78,7 +78,7 @@ def _row(row: Row, largest: int, report: Report) -> str:
     node = row.node
     kernel = node.kernel
     facts = [("kernel", f"{kernel.spec}, {kernel.template} {kernel.schedule}")] if kernel else []
-    facts += [("source", kernel.source)] if kernel else []
+    facts += [("source", kernel.source)] if kernel and kernel.source else []
     facts += [("one kernel call for", linears) for linears in merged([row])]
     facts += [("lossy", node.lossy)] if node.lossy else []
     facts += [("chosen", node.chosen_by)] if node.chosen_by else []

@@ -15,6 +15,7 @@ from sparsecompile.codegen.triton.template import (
     precision,
     scaled,
 )
+from sparsecompile.codegen.triton.tiles_search import variations
 from sparsecompile.problem import Contents
 from sparsecompile.spec import KernelSpec, Schedule, Target
 
@@ -128,24 +129,6 @@ def load_weight(weight, rows, inside, tile, n, k):
 '''
 
 
-CHOICES = (
-    *("row_n", "row_warps", "few_n", "few_warps", "some_n", "some_m", "some_warps"),
-    *("many_n", "many_m", "many_warps", "stages", "programs"),
-)
-"""What a search changes; `programs` as a multiple of the GPU's units."""
-VARIATIONS = (
-    (8, 4, 32, 4, 64, 32, 4, 128, 128, 8, 2, 1),
-    (32, 4, 64, 8, 128, 32, 4, 64, 64, 8, 3, 4),
-    (8, 2, 128, 4, 128, 64, 4, 64, 128, 4, 4, 2),
-    (16, 8, 128, 8, 128, 64, 8, 256, 64, 16, 3, 1),
-    (32, 8, 32, 2, 64, 128, 8, 64, 256, 8, 2, 4),
-    (4, 2, 64, 4, 64, 16, 4, 128, 32, 4, 4, 1),
-    (4, 1, 64, 4, 32, 64, 4, 64, 64, 4, 5, 4),
-    (16, 2, 64, 8, 64, 32, 8, 128, 128, 16, 3, 8),
-    (64, 8, 128, 4, 128, 128, 8, 64, 32, 4, 3, 8),
-)
-
-
 class TilesLinear(TritonTemplate):
     """For structures whose rows are read tile by tile: any structure, any m.
 
@@ -179,8 +162,7 @@ class TilesLinear(TritonTemplate):
 
     def variations(self, target: Target) -> Iterable[dict[str, int]]:
         """Other sides of tiles, warps, stages, and parts of k."""
-        for values in VARIATIONS:
-            choices = dict(zip(CHOICES, values, strict=True))
+        for choices in variations():
             yield {**choices, "programs": choices["programs"] * target.gpu.units}
 
     def launches(self, spec: KernelSpec, schedule: Schedule) -> tuple[Launch, ...]:

@@ -90,11 +90,19 @@ class Tuner:
             BuildError: the compiler is missing or failed.
             CacheError: the cache folder cannot be used.
         """
-        problem, functions = self.problem, self._functions
         if self._workbench.device is None:
             return self._guess("not measured")
-        if problem.tune == "off":
+        if self.problem.tune == "off":
             return self._guess("not measured (tune is off)")
+        try:
+            return self._decide()
+        except self._workbench.failures as error:
+            # The dense linear itself, or the device: no candidate is to blame.
+            return self._guess(f"could not be measured ({' '.join(str(error).split())})")
+
+    def _decide(self) -> Decision:
+        """By timings, as far as there are some."""
+        problem, functions = self.problem, self._functions
         timings = {rows: self._timings(rows, functions) for rows in LAYOUT_ROWS}
         layout = choose_layout(functions, timings, dense=problem.dense is DenseUse.ANYWHERE)
         if layout is None:
@@ -144,7 +152,7 @@ class Tuner:
         if tune == "cached" or not self._dropped:
             return self._guess(f"not in the tuning record (tune is {tune})")
         name, why = next(iter(self._dropped.items()))
-        reason = f"nothing could be measured ({name}: {why})"
+        reason = f"could not be measured ({name}: {why})"
         if self.problem.dense is DenseUse.NEVER:
             return self._guess(reason)
         return Decision((), (), (), reason, self._left_out)

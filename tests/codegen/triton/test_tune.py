@@ -274,13 +274,28 @@ def test_where_nothing_runs_dense_does(model: nn.Module, tuned: Tuned, gpu: Gpu)
     tuned.broken = Everything()
     node = explain(model, "fast")
     assert not node.packed
-    assert node.reason.startswith("nothing could be measured (")
+    assert node.reason.startswith("could not be measured (")
     assert node.reason.endswith("m=1: out of resources)")
     # The dense linear would compute something else than quantised weights.
     node = explain(model, "fast", quantize="int8-weight-only", formats=[])
     assert node.packed
-    assert node.chosen_by.startswith("nothing could be measured (tiles ")
+    assert node.chosen_by.startswith("could not be measured (tiles ")
     assert "; rooflines of H100" in node.chosen_by
+
+
+def test_where_not_even_dense_can_be_measured_rooflines_decide(
+    model: nn.Module, tuned: Tuned, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def contestants(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of\nmemory")
+
+    monkeypatch.setattr(Contest, "contestants", contestants)
+    node = explain(model, "fast")
+    assert node.packed
+    assert node.chosen_by.startswith(
+        "could not be measured (CUDA out of memory); rooflines of H100 SXM: m=4 "
+    )
+    assert tuned.record().entries() == []
 
 
 def test_a_library_wins_and_serves_every_m(
