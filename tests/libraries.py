@@ -57,5 +57,7 @@ class Turned(PackedExtern):
     def call(
         self, x: Tensor, layout: Tensor, bias: Tensor | None, n: int, schedule: Schedule
     ) -> Tensor:
+        assert x.numel(), "libraries refuse what is empty"
+        assert n
         self.called.append(schedule)
         return F.linear(x, layout.view(x.dtype).view(x.shape[1], n).t(), bias)

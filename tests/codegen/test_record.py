@@ -48,7 +48,7 @@ def test_what_was_dropped_is_kept_with_the_reason(record: TuningRecord) -> None:
     record.add("k", FACTS, {"dense": Timing(1.0, 0.1)}, {"a": "24 spills"})
     record.add("other", FACTS, {}, {"c": "too"})
     record.add("k", FACTS, {"a": Timing(2.0, 0.1)}, {"b": "m=1: no kernel image"})
-    record.add("k", FACTS, {})
+    record.add("k", FACTS, {}, {})
     assert TuningRecord().dropped("k") == {"a": "24 spills", "b": "m=1: no kernel image"}
     assert TuningRecord().timings("k").keys() == {"dense", "a"}
     assert TuningRecord().dropped("nothing") == {}

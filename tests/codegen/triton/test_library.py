@@ -117,6 +117,7 @@ def test_a_library_unpacks_exactly(dtype: torch.dtype, shape: tuple[int, int]) -
     for wanted in (dtype, torch.float32):
         like = torch.empty(0, dtype=wanted)
         got = run_unpack(kernel, layout, like, *shape, 0, {})
+        assert got.dtype == wanted
         assert torch.equal(got, packed.unpack(wanted))
 
 
