@@ -254,5 +254,11 @@ class ScatteredLinear(TilesLinear):
         smaller |= {"many_n": 32 if wide else 64}
         return Schedule.of({**dict(super().default(spec, target).choices), **smaller})
 
+    def variations(self, target: Target) -> Iterable[dict[str, int]]:
+        """Tiles of half the height."""
+        for choices in super().variations(target):
+            sides = {name: choices[name] // 2 for name in ("few_n", "some_n", "many_n")}
+            yield {**choices, **{name: max(side, 16) for name, side in sides.items()}}
+
 
 COMPONENTS = (TilesLinear(), ScatteredLinear())
