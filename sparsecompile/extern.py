@@ -41,6 +41,10 @@ class PackedExtern(Extern, Packer):
         """
         return layout
 
+    def finished_bytes(self, layout: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> int:
+        """Bytes of what `finish` makes, for where no such device is at hand to make it."""
+        return layout.numel()
+
     @abstractmethod
     def call(
         self,
@@ -62,3 +66,20 @@ class PackedExtern(Extern, Packer):
         Returns:
             `[m, n]` in x's dtype.
         """
+
+    def unpack(
+        self, layout: Tensor, shape: tuple[int, int], dtype: torch.dtype, schedule: Schedule
+    ) -> Tensor:
+        """The dense weight `[n, k]` that a layout stands for, which gradients need.
+
+        The product with the identity: exact, but a NaN or infinity spreads over its row.
+
+        Args:
+            layout: what `finish` gave.
+            shape: `(n, k)` of the weight.
+            dtype: of the weight.
+            schedule: one of `search`.
+        """
+        n, k = shape
+        identity = torch.eye(k, dtype=dtype, device=layout.device)
+        return self.call(identity, layout, None, n, schedule).t()

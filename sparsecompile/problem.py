@@ -127,6 +127,7 @@ class Trial:
 
 
 def short_name(candidate: str) -> str:
-    """Template and what the function is for, without the schedule: `strips decode`."""
+    """Template and what the function is for, without the schedule: `strips decode`, `cutlass`."""
     template, *choices = candidate.split() or [candidate]
-    return " ".join((template, *(c.removeprefix("sc_linear_") for c in choices[-1:])))
+    last = (c.removeprefix("sc_linear_") for c in choices[-1:] if "=" not in c)
+    return " ".join((template, *last))

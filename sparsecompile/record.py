@@ -102,6 +102,7 @@ def _node_report(
         trials=low.lowering.trials if low is not None else (),
         problem=str(low.problem) if low is not None else "",
         chosen_by=low.lowering.reason if low is not None else "",
+        dropped=low.lowering.dropped if low is not None else (),
     )
 
 
@@ -110,7 +111,7 @@ def _choice(lowering: Lowering, kernel: Kernel) -> KernelChoice:
         str(kernel.spec),
         kernel.template.name,
         str(kernel.schedule),
-        kernel.sources[0].name,
+        kernel.sources[0].name if kernel.sources else "",
         tuple(map(str, kernel.ranges)),
         lowering.reason,
         kernel.layout,

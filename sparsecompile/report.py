@@ -24,7 +24,7 @@ class KernelChoice:
         spec: `str(KernelSpec)`.
         template: name of the template.
         schedule: `str(Schedule)`.
-        source: name of the generated source, a key of `Report.sources`.
+        source: name of the generated source, a key of `Report.sources`; empty of a library call.
         ranges: which function serves which m, such as `m <= 8: sc_linear_decode`.
         reason: what the choice rests on.
         layout: name of the layout that it reads.
@@ -64,6 +64,8 @@ class NodeReport:
         problem: what that was measured for, such as `n_m[2:4]/float bfloat16 960x576`, where n is
             that of all merged linears; empty when no kernel was looked for.
         chosen_by: what the choice of kernel or dense rests on, such as `measured`.
+        dropped: candidates that were not measured after all, such as those that spill registers,
+            each with the reason.
     """
 
     graph: int
@@ -84,6 +86,7 @@ class NodeReport:
     trials: tuple[Trial, ...] = ()
     problem: str = ""
     chosen_by: str = ""
+    dropped: tuple[tuple[str, str], ...] = ()
 
     @property
     def packed(self) -> bool:
@@ -108,6 +111,7 @@ def _outcome(node: NodeReport) -> NodeReport:
         trials=(),
         problem="",
         chosen_by="",
+        dropped=(),
     )
 
 
@@ -163,14 +167,15 @@ class Report:
     def nodes(self) -> tuple[NodeReport, ...]:
         """The linears of all graphs, each once: of recompiles with one outcome the first.
 
-        It gets the trials of all of them, since each may be for other m.
+        It gets the trials, and what was dropped, of all of them: each may be for other m.
         """
         seen: dict[NodeReport, NodeReport] = {}
         for graph in self.graph_reports:
             for node in graph.nodes:
                 first = seen.setdefault(_outcome(node), node)
                 trials = tuple(dict.fromkeys((*first.trials, *node.trials)))
-                seen[_outcome(node)] = replace(first, trials=trials)
+                dropped = tuple(dict.fromkeys((*first.dropped, *node.dropped)))
+                seen[_outcome(node)] = replace(first, trials=trials, dropped=dropped)
         return tuple(seen.values())
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sparsecompile.problem import short_name
 from sparsecompile.report_rows import DTYPES, one_line
 
 if TYPE_CHECKING:
@@ -37,7 +38,16 @@ def _lines(why: str, report: Report) -> list[str]:
         for m in rows if node.chosen_by == why else ():
             trials = [t for t in node.trials if t.rows == m]
             lines.setdefault((node.problem, m), f"{_problem(node)} m={m}: {_race(trials, report)}")
+        if node.dropped and node.chosen_by == why:
+            lines.setdefault((node.problem, -1), f"{_problem(node)} {left_out(node)}")
     return list(lines.values())
+
+
+def left_out(node: NodeReport) -> str:
+    """`not measured: 3, such as tiles few, linear on sm_90: 24 spills`."""
+    (name, reason), count = node.dropped[0], len(node.dropped)
+    what = one_line(f"{short_name(name)}, {reason}")
+    return f"not measured: {what}" if count == 1 else f"not measured: {count}, such as {what}"
 
 
 def _problem(node: NodeReport) -> str:

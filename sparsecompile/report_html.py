@@ -78,12 +78,13 @@ def _row(row: Row, largest: int, report: Report) -> str:
     node = row.node
     kernel = node.kernel
     facts = [("kernel", f"{kernel.spec}, {kernel.template} {kernel.schedule}")] if kernel else []
-    facts += [("source", kernel.source)] if kernel else []
+    facts += [("source", kernel.source)] if kernel and kernel.source else []
     facts += [("one kernel call for", linears) for linears in merged([row])]
     facts += [("lossy", node.lossy)] if node.lossy else []
     facts += [("chosen", node.chosen_by)] if node.chosen_by else []
     facts += [("serves", "; ".join(kernel.ranges))] if kernel and kernel.ranges else []
     facts += [(f"m={t.rows}", measured(t, report)) for t in node.trials]
+    facts += [("not measured", f"{name}: {why}") for name, why in node.dropped]
     facts += findings_of(node)
     inner = "".join(f"<tr><td>{escape(what)}<td>{escape(text)}" for what, text in facts)
     name = f"<details><summary>{escape(str(row))}</summary><table>{inner}</table></details>"

@@ -83,12 +83,14 @@ class PackedSlot(Slot):
         purpose = ("layout", kernel.spec.format, kernel.layout)
 
         def make() -> Layout:
-            layout = kernel.prepack(pack_binding(self.binding, tensors, kernel.spec.format))
+            packed = pack_binding(self.binding, tensors, kernel.spec.format)
+            layout = kernel.prepack(packed)
             first = 0
             for part in stored_parts(self.binding, tensors) if kernel.device == "cpu" else ():
                 part.adopt(Part(layout, kernel.key, first))
                 first += part.shape[0]
-            return Layout.of(beside(layout, tensors[0]))
+            placed = beside(layout, tensors[0])
+            return Layout.of(kernel.finish(placed, packed.shape, packed.dtype))
 
         return PACK_CACHE.get(self.binding, tensors, purpose, make).value
 

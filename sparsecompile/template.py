@@ -97,8 +97,8 @@ class Range:
 
     Attributes:
         largest_m: the last m it serves, or None for all that are left.
-        source: name of the source that it is in.
-        symbol: its name there.
+        source: name of the source that it is in; empty of a library call.
+        symbol: its name there, or that of the library call.
         schedule: of that source.
         dense: whether the dense linear of torch runs instead, where its weight is at hand.
     """
@@ -110,10 +110,11 @@ class Range:
     dense: bool = False
 
     def __str__(self) -> str:
-        """`m <= 8: sc_linear_decode of strips_...`."""
+        """`m <= 8: sc_linear_decode of strips_...`, `any m: cusparselt alg_id=0`."""
         where = f"m <= {self.largest_m}" if self.largest_m is not None else "any m"
-        what = "dense" if self.dense else f"{self.symbol} of {self.source}"
-        return f"{where}: {what}"
+        called = f"{self.symbol} {self.schedule}".strip()
+        what = f"{self.symbol} of {self.source}" if self.source else called
+        return f"{where}: {'dense' if self.dense else what}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +126,8 @@ class Kernel:
         spec: what it computes.
         template: makes its layout: a `Template`, or a library call.
         schedule: of that template.
-        sources: everything that was built for it, the layout's own first.
+        sources: everything that was generated for it, the layout's own first; none for a library
+            call.
         ranges: by rising m.
         relayout: makes the layout out of what `template.prepack` returns, if that is not it.
         device: where it runs: `cpu` or `cuda`.
@@ -150,10 +152,24 @@ class Kernel:
         """Whether the dense linear serves some rows."""
         return any(r.dense for r in self.ranges)
 
+    def range_at(self, m: int) -> Range:
+        """What serves this m."""
+        return next(r for r in self.ranges if r.largest_m is None or m <= r.largest_m)
+
     def prepack(self, packed: Packed) -> Tensor:
         """The weight as this kernel reads it: `[bytes]` uint8, on the CPU."""
         layout = self.template.prepack(packed, self.schedule)
         return self.relayout(layout) if self.relayout is not None else layout
+
+    def finish(self, layout: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """What the op takes: what `prepack` gave, on the device, or what a library makes of it.
+
+        Args:
+            layout: on the device that it will be used on.
+            shape: `(n, k)` of the weight.
+            dtype: of the weight.
+        """
+        return layout
 
 
 @dataclass(frozen=True)
@@ -164,11 +180,13 @@ class Lowering:
         kernel: the kernel, or None where the dense linear serves every m.
         trials: what was measured, now or at an earlier time.
         reason: why it was chosen.
+        dropped: candidates that were not measured after all, each with the reason.
     """
 
     kernel: Kernel | None
     trials: tuple[Trial, ...]
     reason: str
+    dropped: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

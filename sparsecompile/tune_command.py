@@ -28,7 +28,7 @@ def show(
     """Show what was measured for this version and machine, the fastest schedule of each kind."""
     from rich.console import Console
 
-    from sparsecompile.codegen.cpp.tune import tuning_key
+    from sparsecompile.codegen.tuning.key import tuning_key
     from sparsecompile.codegen.tuning.record import TuningRecord
 
     record = TuningRecord()
@@ -112,9 +112,8 @@ def _problem(facts: Entry) -> str:
     """`n_m[2:4]/float bfloat16 1536x576, density 0.5, threads 2`: what tells problems apart."""
     given = {name: facts.get(name, "?") for name in ("spec", "n", "k", "density", "threads")}
     spec = str(given["spec"]).removeprefix("linear ")
-    return (
-        f"{spec} {given['n']}x{given['k']}, density {given['density']}, threads {given['threads']}"
-    )
+    where = facts.get("gpu", f"threads {given['threads']}")
+    return f"{spec} {given['n']}x{given['k']}, density {given['density']}, {where}"
 
 
 def _fastest(timings: Mapping[str, Entry]) -> list[tuple[str, float, float | None]]:

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sparsecompile.cli import app
-from sparsecompile.codegen.cpp.tune import tuning_key
+from sparsecompile.codegen.tuning.key import tuning_key
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
 
 FACTS = {
@@ -80,6 +80,19 @@ def test_show_without_dense_or_facts(cache_folder: Path) -> None:
     result = run("tune", "show")
     assert result.exit_code == 0, result.exception
     assert lines(result.stdout)[1] == "? ?x?, density ?, threads ? gone 1000"
+
+
+def test_show_names_the_gpu(cache_folder: Path) -> None:
+    facts = {**FACTS, "target": "cuda sm_90", "gpu": "NVIDIA H100", "triton": "3.9.0"}
+    facts.pop("threads")
+    timings = {"dense": Timing(3e-6, 0.0), "cusparselt alg_id=2": Timing(2e-6, 0.0)}
+    timings |= {"cusparselt alg_id=0": Timing(4e-6, 0.0), "tiles stages=3 row": Timing(1e-6, 0.0)}
+    TuningRecord().add(tuning_key(facts), facts, timings)
+    assert lines(run("tune", "show").stdout)[1:] == [
+        "n_m[2:4]/float bfloat16 1536x576, density 0.5, NVIDIA H100 1 tiles row 0.001 3.00x",
+        "cusparselt 0.002 1.50x",
+        "dense 0.003",
+    ]
 
 
 def test_show_as_json(record: TuningRecord) -> None:

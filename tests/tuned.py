@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from sparsecompile.codegen.cache import Cache
-from sparsecompile.codegen.cpp import tune
-from sparsecompile.codegen.cpp.contest import Contest
+from sparsecompile.codegen.cpp import workbench
 from sparsecompile.codegen.cpp.machine import Machine
+from sparsecompile.codegen.tuning import tuner
+from sparsecompile.codegen.tuning.contest import Contest
+from sparsecompile.codegen.tuning.function import BuiltFunction
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
 
 MACHINE = Machine("a CPU", 1, 2e10, 1e10, 1 << 20, 1 << 25, 1e11, 2e11, 4e11, "fma", "amx", "vnni")
@@ -22,23 +24,28 @@ class Tuned:
     Attributes:
         seconds: time of a candidate, by its name and m; packed functions take half of dense.
         measured: `(m, names)` of everything that was measured.
+        broken: candidates that do not run, with the reason.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
         self.seconds: Callable[[str, int], float] = lambda name, rows: 2.0 - (name != "dense")
         self.measured: list[tuple[int, list[str]]] = []
+        self.broken: dict[str, str] = {}
         self.folder = folder
 
         def contestants(
-            contest: Contest, rows: int, functions: Sequence[tune.CppFunction]
-        ) -> dict[str, int]:
-            return dict.fromkeys(("dense", *(f.name for f in functions)), rows)
+            contest: Contest, rows: int, functions: Sequence[BuiltFunction]
+        ) -> tuple[dict[str, int], dict[str, str]]:
+            racing = [f.name for f in functions if f.name not in self.broken]
+            failed = {f.name: self.broken[f.name] for f in functions if f.name in self.broken}
+            return dict.fromkeys(("dense", *racing), rows), failed
 
+        patch.setattr(Contest, "__init__", lambda *_: None)
         patch.setattr(Contest, "contestants", contestants)
-        patch.setattr(tune, "measure", self._measure)
-        patch.setattr(tune, "measure_machine", lambda threads: MACHINE)
-        patch.setattr(tune, "known_machine", lambda threads: None)
-        patch.setattr(tune, "TuningRecord", self.record)
+        patch.setattr(tuner, "measure", self._measure)
+        patch.setattr(tuner, "TuningRecord", self.record)
+        patch.setattr(workbench, "measure_machine", lambda threads: MACHINE)
+        patch.setattr(workbench, "known_machine", lambda threads: None)
 
     def record(self) -> TuningRecord:
         return TuningRecord(Cache(self.folder))

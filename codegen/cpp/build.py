@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import platform
 import time
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
+from sparsecompile.codegen.host import host_cpu
 from sparsecompile.errors import BuildError
 from sparsecompile.spec import digest
 
@@ -95,15 +94,3 @@ def open_library(path: Path) -> ctypes.CDLL:
     import torch  # noqa: F401
 
     return ctypes.CDLL(str(path))
-
-
-@cache
-def host_cpu() -> str:
-    """What `-march=native` depends on: the architecture, and lines of `/proc/cpuinfo`."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return platform.machine() + platform.processor()
-    wanted = ("model name", "flags", "Features", "CPU part")
-    found = (next((line for line in lines if line.startswith(word)), "") for word in wanted)
-    return "\n".join((platform.machine(), *found))

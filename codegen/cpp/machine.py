@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sparsecompile.codegen.cache import Cache
-from sparsecompile.codegen.cpp.build import host_cpu, load_built, open_library
+from sparsecompile.codegen.cpp.build import load_built, open_library
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
 from sparsecompile.codegen.cpp.text import read
+from sparsecompile.codegen.host import host_cpu
+from sparsecompile.codegen.tuning.limits import Limits
 from sparsecompile.errors import SparseCompileError
 from sparsecompile.spec import Target, digest
 
@@ -61,6 +63,12 @@ class Machine:
     float32_instruction: str
     bfloat16_instruction: str
     int8_instruction: str
+
+    @property
+    def limits(self) -> Limits:
+        """For the cost model."""
+        rates = {"float32": self.float32_rate, "bfloat16": self.bfloat16_rate}
+        return Limits(self.read_bandwidth, {**rates, "int8": self.int8_rate})
 
 
 _known: dict[int, Machine] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 
 COLUMNS = 64
 """Columns of W that a pass takes at least: of several blocks where these are narrower."""
+
+VARIATIONS = (
+    (16, 2, 32, 4, 3),
+    (16, 8, 128, 4, 2),
+    (16, 1, 128, 8, 3),
+    (32, 4, 256, 8, 2),
+    (16, 4, 64, 8, 4),
+    (16, 4, 64, 2, 2),
+)
+"""Of a search: tokens and warps of the function for few, and of that for many; stages."""
 
 LOAD = '''\
 @triton.jit
@@ -99,18 +110,26 @@ class BlocksLinear(TritonTemplate):
         return Schedule.of(
             {
                 "few_m": 16,
+                "few_warps": 4,
                 "many_m": 32 if wide else 64,
+                "many_warps": 4,
                 "stages": 2 if wide or target.gpu.vendor == "amd" else 3,
             }
         )
+
+    def variations(self, target: Target) -> Iterable[dict[str, int]]:
+        """More tokens a program, other warps and stages."""
+        names = ("few_m", "few_warps", "many_m", "many_warps", "stages")
+        for values in VARIATIONS:
+            yield dict(zip(names, values, strict=True))
 
     def launches(self, spec: KernelSpec, schedule: Schedule) -> tuple[Launch, ...]:
         """The same function for few tokens and for many."""
         height = getattr(spec.format.structure, "height", 1)
         few, many, stages = schedule["few_m"], schedule["many_m"], schedule["stages"]
         return (
-            Launch("few", "linear", 16, height, few, 0, 4, stages),
-            Launch("many", "linear", None, height, many, 0, 4, stages),
+            Launch("few", "linear", 16, height, few, 0, schedule["few_warps"], stages),
+            Launch("many", "linear", None, height, many, 0, schedule["many_warps"], stages),
         )
 
     def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:

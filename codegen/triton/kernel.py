@@ -1,8 +1,9 @@
-"""TritonKernel: a kernel whose functions are in a generated module."""
+"""TritonKernel: a kernel whose functions are in generated modules; kernels by their keys."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ from torch import Tensor
 from sparsecompile.codegen.triton.fragment import TritonCodec, TritonStructure
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.layout import arrange
+from sparsecompile.codegen.triton.library import LibraryKernel
 from sparsecompile.codegen.triton.module import import_module
 from sparsecompile.errors import SparseCompileError
 from sparsecompile.packed import Packed
@@ -20,28 +22,42 @@ from sparsecompile.template import Kernel, Range
 
 @dataclass(frozen=True, eq=False)
 class TritonKernel(Kernel):
-    """A kernel for GPUs.
+    """A kernel whose functions are in generated modules.
 
     Attributes:
-        path: the generated module.
+        paths: the modules' files by name of their source, that of the layout first.
         launches: how its functions are started.
         structure: makes the layout, with `codec`.
         codec: stores the values.
     """
 
-    path: Path = Path()
+    paths: Mapping[str, Path] = field(default_factory=dict)
     launches: tuple[Launch, ...] = ()
     structure: TritonStructure | None = None
     codec: TritonCodec | None = None
 
+    @property
+    def path(self) -> Path:
+        """The first module's file."""
+        return next(iter(self.paths.values()))
+
     @cached_property
-    def module(self) -> ModuleType:
-        """Its functions; imported when they are first needed.
+    def modules(self) -> Mapping[str, ModuleType]:
+        """The modules by name of their source; imported when they are first needed.
 
         Raises:
             BuildError: there is no Triton.
         """
-        return import_module(self.path)
+        return {name: import_module(path) for name, path in self.paths.items()}
+
+    @property
+    def module(self) -> ModuleType:
+        """The first module.
+
+        Raises:
+            BuildError: there is no Triton.
+        """
+        return next(iter(self.modules.values()))
 
     def prepack(self, packed: Packed) -> Tensor:
         """The weight as this kernel reads it: `[bytes]` uint8, on the CPU."""
@@ -49,24 +65,23 @@ class TritonKernel(Kernel):
             return super().prepack(packed)
         return arrange(packed, self.structure, self.codec)
 
-    def range_at(self, m: int) -> Range:
-        """What serves this m."""
-        return next(r for r in self.ranges if r.largest_m is None or m <= r.largest_m)
-
     def launch_of(self, part: Range) -> Launch:
         """How a range is started."""
-        return next(launch for launch in self.launches if launch.symbol == part.symbol)
+        wanted = (part.source, part.symbol)
+        return next(each for each in self.launches if (each.source, each.symbol) == wanted)
 
 
-_KERNELS: dict[int, TritonKernel] = {}
+GpuKernel = TritonKernel | LibraryKernel
+
+_KERNELS: dict[int, GpuKernel] = {}
 
 
-def remember_kernel(kernel: TritonKernel) -> TritonKernel:
+def remember_kernel(kernel: GpuKernel) -> GpuKernel:
     """Let ops find a kernel by its key; the first one of a key stays."""
     return _KERNELS.setdefault(kernel.key, kernel)
 
 
-def find_kernel(key: int) -> TritonKernel:
+def find_kernel(key: int) -> GpuKernel:
     """The kernel of a key.
 
     Raises:

@@ -18,6 +18,7 @@ class Launch:
         programs: k is split until there are as many programs as this; 0 leaves it whole.
         warps: of a program.
         stages: loads of that many passes of the loop are under way at once.
+        source: name of the module's source, where kernels are of several.
     """
 
     symbol: str
@@ -28,6 +29,7 @@ class Launch:
     programs: int
     warps: int
     stages: int
+    source: str = ""
 
     def __str__(self) -> str:
         """`few: m <= 16, linear, 16 x 16 (n x m), 4 warps, 3 stages, k split to 264 programs`."""

@@ -1,47 +1,39 @@
-"""TritonCodegen: spec -> candidates -> choice -> text -> module -> kernel of the ops."""
+"""TritonCodegen: candidates -> text -> modules -> kernel of the ops; or a library call."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 
-from sparsecompile.codegen.candidates import Candidate as Found
-from sparsecompile.codegen.candidates import find_candidates
-from sparsecompile.codegen.sources import sources_digest
-from sparsecompile.codegen.triton.choose import Candidate, choose
 from sparsecompile.codegen.triton.fragment import codec_fragment, structure_fragment
-from sparsecompile.codegen.triton.kernel import TritonKernel, remember_kernel
+from sparsecompile.codegen.triton.kernel import GpuKernel, TritonKernel, remember_kernel
+from sparsecompile.codegen.triton.library import LibraryKernel
 from sparsecompile.codegen.triton.module import write_module
 from sparsecompile.codegen.triton.ops import load_ops
 from sparsecompile.codegen.triton.template import TritonTemplate
-from sparsecompile.packed import Packed
-from sparsecompile.problem import Contents, Problem
+from sparsecompile.codegen.triton.workbench import TritonWorkbench
+from sparsecompile.codegen.tuning.codegen import TunedCodegen
+from sparsecompile.codegen.tuning.contest import Build
+from sparsecompile.codegen.tuning.variant import Variant
+from sparsecompile.extern import PackedExtern
+from sparsecompile.problem import Problem
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Schedule, Target, digest
-from sparsecompile.template import Codegen, Kernel, Lowering, Range
+from sparsecompile.spec import KernelSpec, Target, digest
+from sparsecompile.template import Kernel, Range
 
 logger = logging.getLogger("sparsecompile")
 
 
-class TritonCodegen(Codegen):
+class TritonCodegen(TunedCodegen):
     """Kernels for GPUs, of NVIDIA and AMD; nothing of Triton is imported before one runs."""
 
     device = "cuda"
-
-    def sources_digest(self) -> str:
-        """Stands for every file of this package."""
-        return sources_digest()
-
-    def candidates(self, spec: KernelSpec, target: Target, registry: Registry) -> list[Found]:
-        """See `find_candidates`.
-
-        Raises:
-            Reject: no candidates; every refusal is in the reason.
-        """
-        return find_candidates("triton", spec, target, registry)
+    language = "triton"
+    packers = (TritonTemplate, PackedExtern)
 
     def op(self, kernel: Kernel, problem: Problem) -> Any:
         """`triton_linear`, which Inductor looks into, where m is a constant; else `linear`."""
@@ -49,87 +41,27 @@ class TritonCodegen(Codegen):
             return super().op(kernel, problem)
         return torch.ops.sparsecompile.triton_linear.default
 
-    def lower(
-        self,
-        problems: Mapping[Problem, Callable[[], Packed]],
-        target: Target,
-        registry: Registry,
-    ) -> dict[Problem, Lowering]:
-        """Choose by the cost model and write the modules; see `choose`.
+    def workbench(self, target: Target, registry: Registry) -> TritonWorkbench:
+        """The GPU, if it is at hand."""
+        return TritonWorkbench(target, registry)
 
-        Raises:
-            Reject: no candidates.
-            CacheError: the cache folder cannot be used.
-        """
-        return {p: self._lower(p, sample, target, registry) for p, sample in problems.items()}
-
-    def _lower(
-        self,
-        problem: Problem,
-        sample: Callable[[], Packed],
-        target: Target,
-        registry: Registry,
-    ) -> Lowering:
-        spec = problem.spec
-        candidates = [
-            self.candidate(spec, template, schedule, target, registry)
-            for template, schedule in self._templates(spec, target, registry)
-        ]
-        choice = choose(problem, candidates, Contents(sample()), target.gpu)
-        if choice.is_dense:
-            return Lowering(None, (), f"the dense linear is no slower ({choice.reason})")
-        kernel = self.assemble(spec, choice.candidate, choice.ranges, target, registry)
-        return Lowering(kernel, (), choice.reason)
-
-    def _templates(
-        self, spec: KernelSpec, target: Target, registry: Registry
-    ) -> list[tuple[TritonTemplate, Schedule]]:
-        pairs = (c for c in self.candidates(spec, target, registry) if isinstance(c, tuple))
-        return [(t, s) for t, s in pairs if isinstance(t, TritonTemplate)]
-
-    def candidate(
-        self,
-        spec: KernelSpec,
-        template: TritonTemplate,
-        schedule: Schedule,
-        target: Target,
-        registry: Registry,
-    ) -> Candidate:
-        """A template and schedule, rendered."""
-        source = template.render(spec, schedule, target, registry)
-        return Candidate(template, schedule, source, template.launches(spec, schedule))
-
-    def build(
-        self,
-        spec: KernelSpec,
-        template: TritonTemplate,
-        schedule: Schedule,
-        target: Target,
-        registry: Registry,
-    ) -> TritonKernel:
-        """The kernel of one template and schedule, which serves every m.
-
-        Raises:
-            CacheError: the cache folder cannot be used.
-        """
-        candidate = self.candidate(spec, template, schedule, target, registry)
-        name = candidate.source.name
-        ranges = tuple(Range(m, name, symbol, schedule) for symbol, m in candidate.source.kernels)
-        return self.assemble(spec, candidate, ranges, target, registry)
+    def builder(self, target: Target, registry: Registry) -> Build:
+        """See `assemble`."""
+        return partial(self.assemble, target=target, registry=registry)
 
     def assemble(
         self,
         spec: KernelSpec,
-        candidate: Candidate,
+        variants: tuple[Variant, ...],
         ranges: tuple[Range, ...],
         target: Target,
         registry: Registry,
-    ) -> TritonKernel:
-        """A kernel out of functions of one module, known to the ops.
+    ) -> GpuKernel:
+        """A kernel out of functions of several modules, or calls of one library.
 
         Args:
             spec: what it computes.
-            candidate: the module.
+            variants: they read one layout, which the first makes.
             ranges: by rising m, the last without an end.
             target: where it runs.
             registry: where the fragments are that make the layout.
@@ -138,20 +70,33 @@ class TritonCodegen(Codegen):
             CacheError: the cache folder cannot be used.
         """
         load_ops()
-        source = candidate.source
-        text = digest(str(spec), source.text, repr(ranges), str(target))
+        first = variants[0]
+        sources = tuple(v.source for v in variants if v.source is not None)
+        texts = (first.layout, *(source.text for source in sources))
+        key = (int(digest(str(spec), *texts, repr(ranges), str(target))[:16], 16) >> 1) | 1
         logger.info("%s: %s", spec, ", ".join(map(str, ranges)))
+        if isinstance(first.template, PackedExtern):
+            return remember_kernel(
+                LibraryKernel(
+                    key, spec, first.template, first.schedule, (), ranges, device=self.device
+                )
+            )
         return remember_kernel(
             TritonKernel(
-                key=(int(text[:16], 16) >> 1) | 1,
+                key=key,
                 spec=spec,
-                template=candidate.template,
-                schedule=candidate.schedule,
-                sources=(source,),
+                template=first.template,
+                schedule=first.schedule,
+                sources=sources,
                 ranges=ranges,
-                device="cuda",
-                path=write_module(source),
-                launches=candidate.launches,
+                device=self.device,
+                paths={source.name: write_module(source) for source in sources},
+                launches=tuple(
+                    replace(launch, source=v.source_name)
+                    for v in variants
+                    if isinstance(v.template, TritonTemplate)
+                    for launch in v.template.launches(spec, v.schedule)
+                ),
                 structure=structure_fragment(registry, spec.format.structure),
                 codec=codec_fragment(registry, spec.format.codec),
             )

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparsecompile.codegen.triton.kernel import TritonKernel, find_kernel
+from sparsecompile.codegen.triton.kernel import GpuKernel, find_kernel
+from sparsecompile.codegen.triton.library import LibraryKernel
 from sparsecompile.codegen.triton.start import FUSION, Wrap, start_linear, start_unpack
 from sparsecompile.epilogue import apply_epilogue
 from sparsecompile.errors import SparseCompileError
@@ -30,7 +31,7 @@ Optional = Tensor | None
 
 
 def run_linear(
-    kernel: TritonKernel,
+    kernel: GpuKernel,
     x: Tensor,
     weight: Tensor,
     bias: Optional,
@@ -40,7 +41,7 @@ def run_linear(
     wrap: Wrap,
     options: dict[str, Any],
 ) -> Tensor:
-    """The function that serves this m, or the dense linear where that does and is at hand.
+    """What serves this m: a function, a library, or the dense linear where that is at hand.
 
     Args:
         kernel: what is run.
@@ -54,15 +55,42 @@ def run_linear(
         options: for Triton's compiler.
     """
     part = kernel.range_at(prod(x.shape[:-1]))
+    given = [operand for operand in operands if operand is not None]
     if part.dense and dense:
         biases = (None,) * len(dense)
         if bias is not None:
             biases = bias.split([w.shape[0] for w in dense])
         y = torch.cat([F.linear(x, w, b) for w, b in zip(dense, biases, strict=True)], -1)
-        given = [operand for operand in operands if operand is not None]
         return apply_epilogue(y, kernel.spec.epilogue, given)
+    if isinstance(kernel, LibraryKernel):
+        return kernel.linear(x, weight, bias, given, n, part)
     launch = kernel.launch_of(part)
     return start_linear(kernel, launch, x, weight, bias, operands, n, wrap, options)
+
+
+def run_unpack(
+    kernel: GpuKernel,
+    weight: Tensor,
+    like: Tensor,
+    n: int,
+    k: int,
+    first: int,
+    options: dict[str, Any],
+) -> Tensor:
+    """`n` rows from `first` on of the dense weight that a layout stands for: `[n, k]`.
+
+    Args:
+        kernel: that reads the layout.
+        weight: the layout.
+        like: of the dtype that is wanted.
+        n: rows.
+        k: columns.
+        first: the first row; 0 where a library made the layout.
+        options: for Triton's compiler.
+    """
+    if isinstance(kernel, LibraryKernel):
+        return kernel.unpack(weight, like, n, k, first)
+    return start_unpack(kernel, weight, like, n, k, first, options)
 
 
 def _linear(
@@ -85,8 +113,9 @@ def _linear(
 
 
 def _unpack(weight: Tensor, like: Tensor, n: int, k: int, kernel: int, first: int = 0) -> Tensor:
+    found = find_kernel(kernel)
     with torch.cuda.device(weight.device):
-        return start_unpack(find_kernel(kernel), weight, like, n, k, first, FUSION)
+        return run_unpack(found, weight, like, n, k, first, FUSION)
 
 
 def _linear_autograd(keys: Any, *args: Any) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from sparsecompile.codegen.triton.fragment import TritonStructure, Values
@@ -17,6 +18,15 @@ STEP = 64
 """Slots of a row that a pass takes."""
 GATHER_OPERATIONS = 8
 """A multiply-add with a gathered load takes the issue slots of four."""
+
+VARIATIONS = (
+    (1, 1, 1, 8, 4),
+    (2, 2, 2, 8, 4),
+    (8, 4, 2, 16, 8),
+    (8, 8, 4, 4, 4),
+    (16, 8, 8, 4, 8),
+)
+"""Of a search: rows of W and warps for one token; rows, tokens and warps for more."""
 
 LINEAR = '''\
 @triton.jit
@@ -78,14 +88,21 @@ class RowsLinear(TritonTemplate):
 
     def default(self, spec: KernelSpec, target: Target) -> Schedule:
         """Few rows of W a program: rows are of different lengths."""
-        return Schedule.of({"row_n": 4, "some_n": 4, "some_m": 8, "stages": 2})
+        rows = {"row_n": 4, "row_warps": 4, "some_n": 4, "some_m": 8, "some_warps": 4}
+        return Schedule.of({**rows, "stages": 2})
+
+    def variations(self, target: Target) -> Iterable[dict[str, int]]:
+        """Other numbers of rows, tokens and warps a program."""
+        names = ("row_n", "row_warps", "some_n", "some_m", "some_warps")
+        for values in VARIATIONS:
+            yield dict(zip(names, values, strict=True))
 
     def launches(self, spec: KernelSpec, schedule: Schedule) -> tuple[Launch, ...]:
         """One token, or a few a program."""
         s, stages = schedule, schedule["stages"]
         return (
-            Launch("row", "linear", 1, s["row_n"], 1, 0, 4, stages),
-            Launch("some", "linear", None, s["some_n"], s["some_m"], 0, 4, stages),
+            Launch("row", "linear", 1, s["row_n"], 1, 0, s["row_warps"], stages),
+            Launch("some", "linear", None, s["some_n"], s["some_m"], 0, s["some_warps"], stages),
         )
 
     def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:

@@ -48,7 +48,7 @@ def start_linear(
         wrap: see `Wrap`.
         options: for Triton's compiler.
     """
-    module, k = kernel.module, x.shape[-1]
+    module, k = kernel.modules[launch.source], x.shape[-1]
     m = prod(x.shape[:-1])
     rows = x.reshape(m, k)
     if k > 1 and rows.stride(1) != 1:

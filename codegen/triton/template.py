@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from textwrap import fill
 from typing import ClassVar
 
@@ -89,6 +89,19 @@ class TritonTemplate(Template):
     @abstractmethod
     def default(self, spec: KernelSpec, target: Target) -> Schedule:
         """The best guess."""
+
+    def search(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
+        """The default, and those of `variations`; a function that spills is not measured."""
+        default = self.default(spec, target)
+        more = (dict(default.choices) | choices for choices in self.variations(target))
+        return tuple(dict.fromkeys((default, *map(Schedule.of, more))))
+
+    def variations(self, target: Target) -> Iterable[dict[str, int]]:
+        """In what the schedules of a full search differ from the default.
+
+        Functions are measured one by one: in one schedule all of them may differ at once.
+        """
+        return ()
 
     def layout(self, schedule: Schedule) -> str:
         """One layout for all schedules."""

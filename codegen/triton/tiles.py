@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,7 @@ from sparsecompile.codegen.triton.template import (
     precision,
     scaled,
 )
+from sparsecompile.codegen.triton.tiles_search import variations
 from sparsecompile.problem import Contents
 from sparsecompile.spec import KernelSpec, Schedule, Target
 
@@ -143,8 +145,10 @@ class TilesLinear(TritonTemplate):
         return Schedule.of(
             {
                 "row_n": 16,
+                "row_warps": 4,
                 "few_n": 64,
                 "few_m": 16,
+                "few_warps": 4,
                 "some_n": 64,
                 "some_m": 32 if wide else 64,
                 "some_warps": 4,
@@ -156,23 +160,26 @@ class TilesLinear(TritonTemplate):
             }
         )
 
+    def variations(self, target: Target) -> Iterable[dict[str, int]]:
+        """Other sides of tiles, warps, stages, and parts of k."""
+        for choices in variations():
+            yield {**choices, "programs": choices["programs"] * target.gpu.units}
+
     def launches(self, spec: KernelSpec, schedule: Schedule) -> tuple[Launch, ...]:
         """One token without matrix instructions, then ever larger tiles."""
-        s, stages = schedule, schedule["stages"]
+        s = schedule
+
+        def launch(symbol: str, function: str, largest: int | None, block_m: int) -> Launch:
+            programs = 0 if largest is None else s["programs"]
+            warps = s[f"{symbol}_warps"]
+            block_n = s[f"{symbol}_n"]
+            return Launch(symbol, function, largest, block_n, block_m, programs, warps, s["stages"])
+
         return (
-            Launch("row", "linear_row", 1, s["row_n"], 1, s["programs"], 4, stages),
-            Launch("few", "linear", 16, s["few_n"], s["few_m"], s["programs"], 4, stages),
-            Launch(
-                "some",
-                "linear",
-                128,
-                s["some_n"],
-                s["some_m"],
-                s["programs"],
-                s["some_warps"],
-                stages,
-            ),
-            Launch("many", "linear", None, s["many_n"], s["many_m"], 0, s["many_warps"], stages),
+            launch("row", "linear_row", 1, 1),
+            launch("few", "linear", 16, s["few_m"]),
+            launch("some", "linear", 128, s["some_m"]),
+            launch("many", "linear", None, s["many_m"]),
         )
 
     def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
@@ -246,6 +253,12 @@ class ScatteredLinear(TilesLinear):
         smaller = {"few_n": 32, "some_n": 32 if wide else 64, "some_warps": 4 if wide else 8}
         smaller |= {"many_n": 32 if wide else 64}
         return Schedule.of({**dict(super().default(spec, target).choices), **smaller})
+
+    def variations(self, target: Target) -> Iterable[dict[str, int]]:
+        """Tiles of half the height."""
+        for choices in super().variations(target):
+            sides = {name: choices[name] // 2 for name in ("few_n", "some_n", "many_n")}
+            yield {**choices, **{name: max(side, 16) for name, side in sides.items()}}
 
 
 COMPONENTS = (TilesLinear(), ScatteredLinear())

@@ -34,9 +34,9 @@ class Timing:
 class TuningRecord:
     """A file of JSON lines, one for each problem and m; later lines add to earlier ones.
 
-    A line has `key`, `facts` (what the key was made of, for people) and `timings` by candidate.
-    Lines are appended whole, so that processes may write at once; lines that cannot be read are
-    passed over.
+    A line has `key`, `facts` (what the key was made of, for people), `timings` by candidate, and
+    where some were not measured after all, `dropped`, their reasons by candidate. Lines are
+    appended whole, so that processes may write at once; lines that cannot be read are passed over.
     """
 
     def __init__(self, cache: Cache | None = None) -> None:
@@ -71,14 +71,39 @@ class TuningRecord:
                 found |= {name: Timing(**timing) for name, timing in entry["timings"].items()}
         return found
 
-    def add(self, key: str, facts: Mapping[str, Any], timings: Mapping[str, Timing]) -> None:
+    def dropped(self, key: str) -> dict[str, str]:
+        """What was not measured under a key after all: reasons by candidate.
+
+        Raises:
+            CacheError: the file cannot be read.
+        """
+        found: dict[str, str] = {}
+        for entry in _parse(line for line in self._text() if key in line):
+            if entry["key"] == key:
+                found |= entry.get("dropped", {})
+        return found
+
+    def add(
+        self,
+        key: str,
+        facts: Mapping[str, Any],
+        timings: Mapping[str, Timing],
+        dropped: Mapping[str, str] | None = None,
+    ) -> None:
         """Append a line.
+
+        Args:
+            key: what it is found by.
+            facts: what the key was made of.
+            timings: by candidate.
+            dropped: why others were not measured, by candidate.
 
         Raises:
             CacheError: the file cannot be written.
         """
         measured = {name: asdict(timing) for name, timing in timings.items()}
-        self._append([_line({"key": key, "facts": dict(facts), "timings": measured})])
+        entry = {"key": key, "facts": dict(facts), "timings": measured}
+        self._append([_line({**entry, "dropped": dict(dropped)} if dropped else entry)])
 
     def merge(self, path: Path) -> int:
         """Append the lines of another record that are not here yet; how many.
@@ -162,6 +187,7 @@ def _parse(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
                 isinstance(entry["key"], str)
                 and isinstance(entry["facts"], dict)
                 and all(map(_is_plausible, timings))
+                and _is_text(entry.get("dropped", {}))
             )
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             known = False
@@ -169,6 +195,10 @@ def _parse(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
             yield entry
         elif line.strip():
             logger.info("passing over an unreadable line of the tuning record")
+
+
+def _is_text(dropped: Any) -> bool:
+    return isinstance(dropped, dict) and all(isinstance(why, str) for why in dropped.values())
 
 
 def _is_plausible(timing: Timing) -> bool:

@@ -154,8 +154,10 @@ def test_schedules_at_fault_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(pruning, "analyse", look_up)
     left = prune_schedules(case.spec, case.template, (good, wide), SM_90, REGISTRY)
-    assert left.kept == (good,)
-    assert left.dropped == {wide: f"linear on sm_90: {found['bad'].faults[0]}"}
+    symbols = [launch.symbol for launch in case.launches]
+    rest = [(wide, symbol) for symbol in symbols if symbol != "few"]
+    assert list(left.kept) == [*((good, symbol) for symbol in symbols), *rest]
+    assert left.dropped == {(wide, "few"): f"linear on sm_90: {found['bad'].faults[0]}"}
 
 
 def spilling_on_sm_90() -> Analysis:

@@ -12,13 +12,15 @@ import torch
 from typer.testing import CliRunner, Result
 
 from sparsecompile.bench.cases import linear_cases
-from sparsecompile.bench.gpu import timer as timing
 from sparsecompile.bench.gpu.command import COLUMNS
 from sparsecompile.bench.gpu.contestants import DENSE, Subject, contestants
+from sparsecompile.bench.gpu.correctness import correctness_cases
 from sparsecompile.bench.gpu.linear import GpuRow, bench_gpu
-from sparsecompile.bench.gpu.timer import GpuTimer, timed
+from sparsecompile.bench.gpu.timed import timed
 from sparsecompile.bench.results import results_csv, results_json, results_table
 from sparsecompile.cli import app
+from sparsecompile.codegen.triton.aot.cases import registry_cases
+from sparsecompile.codegen.triton.timer import REPLAYED_ROWS, GpuTimer
 from sparsecompile.registry import default_registry
 from sparsecompile.spec import Target
 
@@ -31,12 +33,15 @@ class Steps(GpuTimer):
     """Every call takes a millisecond more than the one before it."""
 
     def __init__(self) -> None:
-        self.calls = 0
+        self.calls = self.evicted = 0
         self.replayed: list[bool] = []
 
     def ready(self, run: Callable[[], object], *, replay: bool) -> Callable[[], object]:
         self.replayed.append(replay)
         return run
+
+    def evict(self) -> None:
+        self.evicted += 1
 
     def seconds(self, run: Callable[[], object]) -> float:
         run()
@@ -132,6 +137,16 @@ def test_many_rows_are_not_replayed(cache_folder: Path) -> None:
     assert timer.replayed == [False]
 
 
+def test_every_template_is_checked_with_every_format_and_every_schedule() -> None:
+    target, dtypes = Target.parse("sm_90"), (torch.float16, torch.float32)
+    cases = list(correctness_cases(REGISTRY, target, dtypes))
+    defaults = list(registry_cases(REGISTRY, target, dtypes))
+    assert set(defaults) < set(cases)
+    assert len(cases) == 2 * len(defaults)
+    for case in registry_cases(REGISTRY, target, dtypes, search=True):
+        assert (case.template, case.schedule) in {(c.template, c.schedule) for c in cases}
+
+
 def test_rows_are_a_table_json_and_csv(cache_folder: Path) -> None:
     rows, _ = measured()
     gpu = Target.parse("sm_80").gpu
@@ -144,7 +159,9 @@ def test_rows_are_a_table_json_and_csv(cache_folder: Path) -> None:
 def test_contestants_take_turns() -> None:
     order: list[str] = []
     runs = {name: (lambda name=name: order.append(name)) for name in ("a", "b")}
-    found = timed(runs, Steps(), 2)
+    timer = Steps()
+    found = timed(runs, timer, 2)
+    assert timer.evicted == timer.calls == 4
     assert order == ["a", "b", "a", "b"]
     assert found["a"].seconds == pytest.approx(2e-3)
     assert found["b"].seconds == pytest.approx(3e-3)
@@ -183,6 +200,7 @@ def test_l2_is_emptied_before_each_call(monkeypatch: pytest.MonkeyPatch) -> None
             cuda.done.append("empty")
 
     timer._other = Other()
-    assert timer.seconds(lambda: cuda.done.append("run")) == 3e-3
+    (found,) = timed({"a": lambda: cuda.done.append("run")}, timer, 1).values()
+    assert found.seconds == 3e-3
     assert cuda.done == ["empty", "record", "run", "record", "wait"]
-    assert timing.REPLAYED_ROWS == 16
+    assert REPLAYED_ROWS == 16

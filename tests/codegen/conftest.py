@@ -15,7 +15,7 @@ from torch import Tensor
 from sparsecompile import ops
 from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
-from sparsecompile.codegen.cpp.variant import Variant
+from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.errors import Reject
 from sparsecompile.packed import Packed
 from sparsecompile.registry import Registry, default_registry

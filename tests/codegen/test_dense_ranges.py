@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sparsecompile import ops
 from sparsecompile.codegen.cpp.lower import CppCodegen
-from sparsecompile.codegen.cpp.variant import Variant
+from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.epilogue import apply_epilogue
 from sparsecompile.packed import Packed
 from sparsecompile.registry import Registry, default_registry

@@ -8,9 +8,9 @@ import torch
 from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.lists import ListsLinear
 from sparsecompile.codegen.cpp.machine import Machine
-from sparsecompile.codegen.cpp.promising import promising
 from sparsecompile.codegen.cpp.strips import StripsLinear
-from sparsecompile.codegen.cpp.variant import Variant
+from sparsecompile.codegen.tuning.promising import promising
+from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.problem import Contents
 from sparsecompile.registry import default_registry
 from sparsecompile.spec import KernelSpec, Target
@@ -36,7 +36,7 @@ def measured(text: str, dtype: torch.dtype, sparsity: float | None = None) -> se
         weight = weight * format.structure.prune(weight, sparsity)
     spec = KernelSpec(format, dtype)
     variants = [v for template in TEMPLATES for v in variants_of(template, spec)]
-    found = promising(spec, variants, Contents(format.pack(weight)), MACHINE)
+    found = promising(spec, variants, Contents(format.pack(weight)), MACHINE.limits)
     assert len(found) == len(set(found))
     return {variant.template.name for variant in found}
 
@@ -62,4 +62,4 @@ def test_a_template_that_is_alone_is_measured() -> None:
     contents = Contents(format.pack(weight * format.structure.prune(weight)))
     spec, generic = KernelSpec(format, torch.float32), GenericLinear()
     variants = variants_of(generic, spec)
-    assert promising(spec, variants, contents, MACHINE) == variants
+    assert promising(spec, variants, contents, MACHINE.limits) == variants

@@ -44,6 +44,17 @@ def test_later_lines_add_to_earlier_ones(record: TuningRecord) -> None:
     assert record.path.stat().st_mode & 0o777 == 0o600
 
 
+def test_what_was_dropped_is_kept_with_the_reason(record: TuningRecord) -> None:
+    record.add("k", FACTS, {"dense": Timing(1.0, 0.1)}, {"a": "24 spills"})
+    record.add("other", FACTS, {}, {"c": "too"})
+    record.add("k", FACTS, {"a": Timing(2.0, 0.1)}, {"b": "m=1: no kernel image"})
+    record.add("k", FACTS, {}, {})
+    assert TuningRecord().dropped("k") == {"a": "24 spills", "b": "m=1: no kernel image"}
+    assert TuningRecord().timings("k").keys() == {"dense", "a"}
+    assert TuningRecord().dropped("nothing") == {}
+    assert "dropped" not in record.entries()[-1]
+
+
 def test_a_key_in_a_name_is_not_a_key(record: TuningRecord) -> None:
     record.add("other", {"spec": "k"}, {"k": Timing(1.0, 0.0)})
     assert record.timings("k") == {}
@@ -70,6 +81,8 @@ def test_a_key_in_a_name_is_not_a_key(record: TuningRecord) -> None:
         '{"key": "k", "facts": {}, "timings": {"a": {"seconds": 0, "noise": 0}}}',
         '{"key": "k", "facts": {}, "timings": {"a": {"seconds": 1, "noise": -1}}}',
         '{"key": "k", "facts": {}, "timings": {"a": {"seconds": true, "noise": 0}}}',
+        '{"key": "k", "facts": {}, "timings": {}, "dropped": ["a"]}',
+        '{"key": "k", "facts": {}, "timings": {}, "dropped": {"a": 1}}',
         "[" * 100_000,
         '{"key": "k", "facts": {}, "timi',
     ],

@@ -12,10 +12,13 @@ from torch import nn
 from tuned import MACHINE, Tuned
 
 import sparsecompile as sc
-from sparsecompile.codegen.cpp import machine, tune
+from sparsecompile.codegen.cpp import machine, workbench
 from sparsecompile.codegen.cpp.lower import CppCodegen
-from sparsecompile.codegen.cpp.tune import Tuner
+from sparsecompile.codegen.cpp.workbench import CppWorkbench
+from sparsecompile.codegen.tuning import tuner as tuning
+from sparsecompile.codegen.tuning.contest import Contest
 from sparsecompile.codegen.tuning.record import Timing
+from sparsecompile.codegen.tuning.tuner import Tuner
 from sparsecompile.lowering import ROWS
 from sparsecompile.problem import DenseUse, Problem
 from sparsecompile.registry import Registry
@@ -190,10 +193,8 @@ def test_random_numbers_are_those_without_a_tuner(
     spec = KernelSpec(sc.default_registry().format("n_m[2:4]"), torch.float32)
     packed = spec.format.pack(model.weight)
     before = torch.get_rng_state()
-    from sparsecompile.codegen.cpp import contest
-
-    monkeypatch.setattr(contest, "load_native", lambda: type("", (), {"evict": None}))
-    contest.Contest(spec, packed, None).contestants(4, [])  # type: ignore[arg-type]
+    monkeypatch.setattr(workbench, "load_native", lambda: type("", (), {"evict": None}))
+    Contest(spec, packed, CppWorkbench(Target.host()), None).contestants(4, [])  # type: ignore[arg-type]
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -266,7 +267,7 @@ def test_real_measurements(
 ) -> None:
     """Whatever is faster here: everything that may win is measured, and something is chosen."""
     made = Tuned(pytest.MonkeyPatch(), tmp_path)
-    monkeypatch.setattr(tune, "TuningRecord", made.record)
+    monkeypatch.setattr(tuning, "TuningRecord", made.record)
     spec = KernelSpec(registry.format(name), torch.float32)
     lossless = spec.format.codec.lossless
     dense = DenseUse.ANYWHERE if lossless else DenseUse.NEVER
@@ -278,8 +279,8 @@ def test_real_measurements(
         codegen.variants(spec, target, registry),
         codegen.searched(spec, target, registry),
         lambda: spec.format.pack(weight),
-        target,
-        lambda *parts: codegen.assemble(*parts, target),
+        codegen.workbench(target, registry),
+        codegen.builder(target, registry),
     )
     decision = tuner.decide()
     assert decision.reason == "measured"

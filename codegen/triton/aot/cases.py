@@ -131,7 +131,9 @@ def report_cases(report: Report, registry: Registry) -> Iterator[Case]:
         chosen = node.kernel
         if chosen is None:
             continue
-        template = registry.get(Template, chosen.template)
+        named = (t for t in registry.all(Template) if t.name == chosen.template)
+        template = next(named, None)
+        # Kernels for CPUs have nothing to look at here, nor have library calls.
         if not isinstance(template, TritonTemplate):
             continue
         target = Target.parse(report.target.split()[-1])

@@ -108,8 +108,8 @@ def prune_schedules(
     schedules: Iterable[Schedule],
     target: Target,
     registry: Registry,
-) -> Pruned[Schedule]:
-    """The schedules of a template that are worth a measurement; see `prune`.
+) -> Pruned[tuple[Schedule, str]]:
+    """The functions of a template's schedules that are worth a measurement; see `prune`.
 
     Args:
         spec: what is computed.
@@ -118,14 +118,23 @@ def prune_schedules(
         target: a GPU.
         registry: where the fragments are.
 
+    Returns:
+        Pairs of a schedule and the symbol of a launch.
+
     Raises:
         OptionError: nothing can be compiled for the target.
         BuildError: Triton is not installed.
         CacheError: the cache folder cannot be used.
     """
     triton_version()
-    found = {s: Case(spec, template, s, target).specializations(registry) for s in schedules}
-    return prune({s: tuple(kernels.values()) for s, kernels in found.items()}, target.arch)
+    found = {
+        (schedule, symbol): (kernel,)
+        for schedule in schedules
+        for symbol, kernel in Case(spec, template, schedule, target)
+        .specializations(registry)
+        .items()
+    }
+    return prune(found, target.arch)
 
 
 def _sample(case: Case) -> Contents:

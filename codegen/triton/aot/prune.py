@@ -38,7 +38,7 @@ def prune(candidates: Mapping[T, Sequence[Specialization]], target: str) -> Prun
 
     Raises:
         OptionError: nothing is known of the target.
-        BuildError: Triton is not installed.
+        BuildError: Triton, or a tool that reads its machine code, is not installed.
         CacheError: the cache folder cannot be used.
     """
     triton_version()
@@ -48,6 +48,8 @@ def prune(candidates: Mapping[T, Sequence[Specialization]], target: str) -> Prun
             try:
                 faults = analyse(kernel, target).faults
             except BuildError as error:
+                if not error.source:
+                    raise
                 faults = (" ".join(f"does not compile: {error.stderr}".split()),)
             if faults:
                 dropped[candidate] = f"{kernel.name} on {target}: {'; '.join(faults)}"

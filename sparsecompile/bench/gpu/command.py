@@ -70,8 +70,8 @@ def gpu(
     if correctness and not _is_correct(target, device):
         raise typer.Exit(1)
     from sparsecompile.bench.gpu.linear import bench_gpu
-    from sparsecompile.bench.gpu.timer import GpuTimer
     from sparsecompile.bench.results import results_csv, results_json, results_table, write
+    from sparsecompile.codegen.triton.timer import GpuTimer
 
     rows = bench_gpu(
         cases,
@@ -104,12 +104,11 @@ def _is_correct(target: Target, device: torch.device) -> bool:
     """Check every template x schedule; what is wrong is printed."""
     import torch
 
-    from sparsecompile.bench.gpu.correctness import check_correctness
-    from sparsecompile.codegen.triton.aot.cases import registry_cases
+    from sparsecompile.bench.gpu.correctness import check_correctness, correctness_cases
     from sparsecompile.registry import default_registry
 
     registry, dtypes = default_registry(), (torch.float16, torch.bfloat16, torch.float32)
-    found = registry_cases(registry, target, dtypes, search=True)
+    found = correctness_cases(registry, target, dtypes)
     count, failures = 0, []
     for case, wrong in check_correctness(found, registry, device):
         count += 1

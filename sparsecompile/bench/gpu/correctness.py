@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from sparsecompile.bench.gpu.failures import failures
-from sparsecompile.codegen.triton.aot.cases import Case, weight_like
-from sparsecompile.codegen.triton.kernel import TritonKernel
+from sparsecompile.codegen.triton.aot.cases import Case, registry_cases, weight_like
 from sparsecompile.codegen.triton.lower import TritonCodegen
+from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.ops import linear
 from sparsecompile.registry import Registry
+from sparsecompile.spec import Target
+from sparsecompile.template import Kernel
 
 SHAPE = (144, 328)
 """Sides that no tile divides."""
 ROWS = (1, 7, 16, 70, 200)
 """One m for every range of every template, with ragged ends."""
 
-Call = Callable[[TritonKernel, Tensor, Tensor, int], Tensor]
+Call = Callable[[Kernel, Tensor, Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,28 @@ class Wrong:
         return f"{self.what} m={self.rows}: error {self.error:.3g}, allowed {self.allowed:.3g}"
 
 
-def call_op(kernel: TritonKernel, x: Tensor, layout: Tensor, n: int) -> Tensor:
+def correctness_cases(
+    registry: Registry, target: Target, dtypes: Iterable[torch.dtype]
+) -> Iterator[Case]:
+    """Every template for every format and dtype that it supports, and every schedule of it.
+
+    The default schedule with all of them; those of a full search take turns.
+
+    Args:
+        registry: where the templates are.
+        target: a GPU.
+        dtypes: of the activations.
+    """
+    turns: Counter[TritonTemplate] = Counter()
+    for case in registry_cases(registry, target, dtypes):
+        yield case
+        others = [s for s in case.template.search(case.spec, target) if s != case.schedule]
+        if others:
+            yield replace(case, schedule=others[turns[case.template] % len(others)])
+            turns[case.template] += 1
+
+
+def call_op(kernel: Kernel, x: Tensor, layout: Tensor, n: int) -> Tensor:
     """The op that compiled graphs call."""
     return linear(x, layout, None, (), n, kernel.key)
 

@@ -14,8 +14,9 @@ from sparsecompile.bench.cases import LinearCase
 from sparsecompile.bench.environment import Environment
 from sparsecompile.bench.gpu.contestants import DENSE, Run, Subject, contestants
 from sparsecompile.bench.gpu.failures import failures
-from sparsecompile.bench.gpu.timer import REPLAYED_ROWS, GpuTimer, timed
+from sparsecompile.bench.gpu.timed import timed
 from sparsecompile.bench.timing import Timing
+from sparsecompile.codegen.triton.timer import REPLAYED_ROWS, GpuTimer
 from sparsecompile.gpu import GPU
 from sparsecompile.registry import Registry
 from sparsecompile.spec import Target

@@ -9,9 +9,9 @@ import torch
 from linear_law import sparse_weight
 from triton_cases import build, template_of
 
-from sparsecompile.codegen.triton.choose import choose
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.lower import TritonCodegen
+from sparsecompile.codegen.triton.rooflines import guess
 from sparsecompile.lowering import ROWS
 from sparsecompile.problem import Contents, DenseUse, Problem
 from sparsecompile.registry import default_registry
@@ -36,8 +36,8 @@ def ranges(
     return list(lowering.kernel.ranges) if lowering.kernel is not None else []
 
 
-def test_2_4_is_packed_where_memory_is_what_takes_time() -> None:
-    found = ranges("n_m[2:4]", "sm_90")
+def test_n_m_is_packed_where_memory_is_what_takes_time() -> None:
+    found = ranges("n_m[4:8]", "sm_90")
     assert [r.symbol for r in found if not r.dense] == ["row", "few", "some", "many"][
         : len(found) - 1
     ]
@@ -45,7 +45,7 @@ def test_2_4_is_packed_where_memory_is_what_takes_time() -> None:
     assert found[-1].largest_m is None
     # A GPU with less arithmetic for its bandwidth turns to the dense linear earlier.
     ends = {
-        arch: [r.largest_m for r in ranges("n_m[2:4]", arch) if not r.dense][-1]
+        arch: [r.largest_m for r in ranges("n_m[4:8]", arch) if not r.dense][-1]
         for arch in ("sm_80", "sm_90")
     }
     assert ends["sm_80"] < ends["sm_90"]
@@ -89,18 +89,24 @@ def test_the_cheaper_candidate_is_chosen() -> None:
     template, codegen = template_of(spec), TritonCodegen()
     assert template is not None
     schedule = template.schedules(spec, target)[0]
-    candidate = codegen.candidate(spec, template, schedule, target, registry)
+    variant = codegen.variant(spec, template, schedule, target, registry)
 
     class Worse(type(template)):  # type: ignore[misc]
+        name = "worse"
+
         def cost(self, *args: object) -> object:
             cost = super().cost(*args)
             return replace(cost, nbytes=3 * cost.nbytes)
 
-    worse = replace(candidate, template=Worse())
+        def layout(self, schedule: object) -> str:
+            return "worse"
+
+    worse = replace(variant, template=Worse(), source=replace(variant.source, name="worse"))
     problem = Problem(spec, packed.shape, (1,), False, DenseUse.ANYWHERE, "off", 0.5)
-    chosen = choose(problem, [worse, candidate], Contents(packed), target.gpu)
-    assert chosen.candidate is candidate
-    assert choose(problem, [worse], Contents(packed), target.gpu).is_dense
+    (part,) = guess(problem, [worse, variant], Contents(packed), target.gpu).ranges
+    assert (part.source, part.dense) == (variant.source_name, False)
+    (part,) = guess(problem, [worse], Contents(packed), target.gpu).ranges
+    assert part.dense
 
 
 def test_k_is_split_until_there_are_enough_programs() -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
+from linear_law import sparse_weight
 from torch import Tensor
+from triton_cases import template_of
 
 from sparsecompile.bench.gpu.correctness import check_correctness
 from sparsecompile.codegen.triton.aot.cases import registry_cases
 from sparsecompile.codegen.triton.kernel import TritonKernel
+from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.start import start_linear
 from sparsecompile.registry import default_registry
-from sparsecompile.spec import Target
+from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.template import Range
 
 REGISTRY = default_registry()
 CPU = torch.device("cpu")
@@ -49,3 +56,39 @@ def test_a_kernel_that_does_not_run() -> None:
 
     (wrong,) = check(fail, (1,))
     assert wrong.endswith("m=1: out of resources")
+
+
+def test_functions_of_several_modules() -> None:
+    target, codegen = Target.parse("sm_90"), TritonCodegen()
+    spec = KernelSpec(REGISTRY.format("n_m[2:4]"), torch.float16)
+    template = template_of(spec)
+    assert template is not None
+    variants = tuple(
+        codegen.variant(spec, template, schedule, target, REGISTRY)
+        for schedule in template.search(spec, target)[:3]
+    )
+    few, many, row = (
+        Range(last, v.source_name, symbol, v.schedule)
+        for last, symbol, v in zip((4, None, 1), ("few", "many", "row"), variants, strict=True)
+    )
+    kernel = codegen.assemble(spec, variants, (row, few, many), target, REGISTRY)
+    assert isinstance(kernel, TritonKernel)
+    packed = spec.format.pack(sparse_weight(spec.format.structure, 20, 140, torch.float16))
+    layout, weight = kernel.prepack(packed), packed.unpack()
+    for m, variant, symbol in zip((1, 4, 9), (2, 0, 1), ("row", "few", "many"), strict=True):
+        launch = kernel.launch_of(kernel.range_at(m))
+        (want,) = (
+            each
+            for each in template.launches(spec, variants[variant].schedule)
+            if each.symbol == symbol
+        )
+        assert launch == replace(want, source=variants[variant].source_name)
+        assert kernel.modules[launch.source].__file__ == str(kernel.paths[launch.source])
+        x = torch.randn(m, 140).half()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, module in kernel.modules.items():
+                if name != launch.source:
+                    patch.delattr(module, launch.function)
+            y = run(kernel, x, layout, 20)
+        torch.testing.assert_close(y, torch.nn.functional.linear(x, weight), rtol=1e-2, atol=2e-2)
+    assert len(set(kernel.paths.values())) == 3

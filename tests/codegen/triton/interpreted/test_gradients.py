@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from libraries import Turned
 from linear_law import sparse_weight
 from triton_cases import H100, build, template_of
 
 import sparsecompile as sc
 from sparsecompile.codegen.triton.kernel import TritonKernel, find_kernel, remember_kernel
 from sparsecompile.codegen.triton.lower import TritonCodegen
-from sparsecompile.codegen.triton.ops import load_ops, run_linear
-from sparsecompile.codegen.triton.start import start_unpack
+from sparsecompile.codegen.triton.ops import load_ops, run_linear, run_unpack
 from sparsecompile.template import Range
 
 
@@ -23,7 +23,7 @@ def _unpack_on_the_cpu() -> Iterator[None]:
     library = torch.library.Library("sparsecompile", "FRAGMENT")
 
     def unpack(weight, like, n, k, kernel, first=0):  # type: ignore[no-untyped-def]
-        return start_unpack(find_kernel(kernel), weight, like, n, k, first, {})
+        return run_unpack(find_kernel(kernel), weight, like, n, k, first, {})
 
     library.impl("unpack", unpack, "CPU")
     yield
@@ -52,16 +52,33 @@ def test_gradients_reach_x_and_the_bias(name: str) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+def test_gradients_go_through_libraries_too() -> None:
+    spec, extern = spec_of("n_m[2:4]"), Turned()
+    kernel = TritonCodegen().build(
+        spec, extern, extern.search(spec, H100)[1], H100, sc.default_registry()
+    )
+    packed = spec.format.pack(sparse_weight(spec.format.structure, 20, 70, torch.float32))
+    layout = extern.finish(kernel.prepack(packed), packed.shape, packed.dtype)
+    x, bias = torch.randn(2, 3, 70, requires_grad=True), torch.randn(20, requires_grad=True)
+    op = torch.ops.sparsecompile.triton_linear
+    y = op(x, layout, bias, None, None, None, None, None, 20, kernel.key)
+    want = torch.nn.functional.linear(x, packed.unpack(), bias)
+    torch.testing.assert_close(y, want)
+    grad = torch.randn_like(y)
+    ours = torch.autograd.grad(y, (x, bias), grad)
+    torch.testing.assert_close(ours, torch.autograd.grad(want, (x, bias), grad))
+
+
 def test_dense_rows_run_the_dense_linear() -> None:
     spec = spec_of("n_m[2:4]", "relu", "mul")
     kernel, template = build(spec), template_of(spec)
     assert template is not None
     schedule = template.schedules(spec, H100)[0]
     codegen, registry = TritonCodegen(), sc.default_registry()
-    candidate = codegen.candidate(spec, template, schedule, H100, registry)
-    name = candidate.source.name
+    variant = codegen.variant(spec, template, schedule, H100, registry)
+    name = variant.source_name
     ranges = (Range(2, name, "few", schedule), Range(None, name, "many", schedule, dense=True))
-    kernel = codegen.assemble(spec, candidate, ranges, H100, registry)
+    kernel = codegen.assemble(spec, (variant,), ranges, H100, registry)
     packed = spec.format.pack(sparse_weight(spec.format.structure, 24, 70, torch.float32))
     layout, other = kernel.prepack(packed), torch.randn(24, 70)
     bias, parts = torch.randn(24), (other[:10], other[10:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 from kernel_cases import EPILOGUES
 from linear_law import sparse_weight
 from torch import Tensor
-from triton_cases import CODECS, STRUCTURES, TEMPLATES, build, specs, template_of
+from triton_cases import CODECS, H100, STRUCTURES, TEMPLATES, build, specs, template_of
 
 from sparsecompile.activations import ACTIVATIONS
 from sparsecompile.codegen.triton.epilogues import EXPRESSIONS
 from sparsecompile.codegen.triton.kernel import TritonKernel
+from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.start import start_linear, start_unpack
 from sparsecompile.epilogue import STEPS
 from sparsecompile.errors import Reject
@@ -70,6 +72,21 @@ def test_every_structure_and_codec(spec: KernelSpec, check_launch: Check) -> Non
     launch = kernel.launches[turn % len(kernel.launches)]
     m = 1 if launch.largest_m == 1 else (3, 18, 2)[turn % 3]
     check_launch(kernel, launch, packed, (m,) if turn % 2 else (1, m), turn % 3 != 0)
+
+
+@pytest.mark.parametrize("name", ["n_m[2:4]", "bitmap", "block[32x32]", "csr"])
+def test_every_schedule_of_a_search(name: str, check_launch: Check) -> None:
+    spec = KernelSpec(default_registry().format(name), torch.float16)
+    template, packed = template_of(spec), pack(spec, 20, 140)
+    assert template is not None
+    done = set()
+    for schedule in template.search(spec, H100):
+        kernel = TritonCodegen().build(spec, template, schedule, H100, default_registry())
+        for launch in kernel.launches:
+            if replace(launch, source="") not in done:
+                done.add(replace(launch, source=""))
+                check_launch(kernel, launch, packed, (1 if launch.largest_m == 1 else 3,), False)
+    assert len(done) > 2 * len(kernel.launches)
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,17 @@
-"""Tuner: which functions serve a packed linear on this CPU, by measurement or by the cost model."""
+"""Tuner: which functions serve a packed linear, by measurement or by the cost model."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import pairwise
 
 import torch
 
 from sparsecompile.codegen.cache import Cache
-from sparsecompile.codegen.cpp.build import host_cpu
-from sparsecompile.codegen.cpp.contest import COLD_ROWS, Build, Contest
-from sparsecompile.codegen.cpp.function import CppFunction, functions_of, variants_of
-from sparsecompile.codegen.cpp.machine import Machine, known_machine, measure_machine
-from sparsecompile.codegen.cpp.promising import TYPICAL, promising
-from sparsecompile.codegen.cpp.variant import Variant
-from sparsecompile.codegen.sources import sources_digest
 from sparsecompile.codegen.tuning.choose import (
     DENSE,
     LAYOUT_ROWS,
@@ -25,13 +19,20 @@ from sparsecompile.codegen.tuning.choose import (
     choose_layout,
     last_row,
 )
+from sparsecompile.codegen.tuning.contest import Build, Contest
+from sparsecompile.codegen.tuning.function import BuiltFunction, functions_of, variants_of
+from sparsecompile.codegen.tuning.key import tuning_key
 from sparsecompile.codegen.tuning.measure import measure
+from sparsecompile.codegen.tuning.promising import promising
+from sparsecompile.codegen.tuning.ranges import choose_for_rows, join
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
+from sparsecompile.codegen.tuning.variant import Variant
+from sparsecompile.codegen.tuning.workbench import Workbench
 from sparsecompile.packed import Packed
 from sparsecompile.problem import Contents, DenseUse, Problem, Trial
-from sparsecompile.spec import Target, digest
 from sparsecompile.template import Range
 
+logger = logging.getLogger("sparsecompile")
 _measuring = threading.Lock()
 
 
@@ -44,12 +45,14 @@ class Decision:
         ranges: by rising m.
         trials: what it rests on.
         reason: in words.
+        dropped: candidates that were not measured after all, each with the reason.
     """
 
     variants: tuple[Variant, ...]
     ranges: tuple[Range, ...]
     trials: tuple[Trial, ...]
     reason: str
+    dropped: tuple[tuple[str, str], ...] = ()
 
 
 class Tuner:
@@ -60,7 +63,7 @@ class Tuner:
         variants: the schedules that are measured by default, best guess first.
         searched: those that `full` measures besides.
         sample: packs a weight of the problem.
-        target: where it runs.
+        workbench: where it runs.
         build: makes a kernel of functions.
     """
 
@@ -70,14 +73,14 @@ class Tuner:
         variants: Sequence[Variant],
         searched: Sequence[Variant],
         sample: Callable[[], Packed],
-        target: Target,
+        workbench: Workbench,
         build: Build,
     ) -> None:
-        self.problem, self.target = problem, target
+        self.problem, self._workbench = problem, workbench
         self._sample, self._build = sample, build
         self._variants = variants
         self._functions = functions_of(dict.fromkeys((*variants, *searched)))
-        self._threads = torch.get_num_threads()
+        self._dropped: dict[str, str] = {}
         self.measured_now = 0
 
     def decide(self) -> Decision:
@@ -87,28 +90,37 @@ class Tuner:
             BuildError: the compiler is missing or failed.
             CacheError: the cache folder cannot be used.
         """
-        problem, functions = self.problem, self._functions
-        if problem.tune == "off":
+        if self._workbench.device is None:
+            return self._guess("not measured")
+        if self.problem.tune == "off":
             return self._guess("not measured (tune is off)")
+        try:
+            return self._decide()
+        except self._workbench.failures as error:
+            # The dense linear itself, or the device: no candidate is to blame.
+            return self._guess(f"could not be measured ({' '.join(str(error).split())})")
+
+    def _decide(self) -> Decision:
+        """By timings, as far as there are some."""
+        problem, functions = self.problem, self._functions
         timings = {rows: self._timings(rows, functions) for rows in LAYOUT_ROWS}
         layout = choose_layout(functions, timings, dense=problem.dense is DenseUse.ANYWHERE)
         if layout is None:
-            return self._guess("not in the tuning record (tune is cached)")
+            return self._without_timings()
         functions = [f for f in functions if f.layout == layout]
         for rows in problem.rows:
             if rows not in timings:
                 timings[rows] = self._timings(rows, functions)
-        choices = self._choices(functions, timings, dense=problem.dense is not DenseUse.NEVER)
-        if problem.dense is DenseUse.ALONE and set(choices.values()) != {DENSE}:
-            choices = self._choices(functions, timings, dense=False)
+        choices = choose_for_rows(problem, functions, timings)
         if len(choices) < len(problem.rows):
-            return self._guess("not in the tuning record (tune is cached)")
+            return self._without_timings()
         refined = self._refined(functions, choices, timings)
         chosen = {**choices, **refined}
         trials = [t for rows in sorted(timings) for t in self._trials(rows, timings, chosen)]
         source = "measured" if self.measured_now else "from the tuning record, nothing measured"
-        ranges = self._ranges(functions, refined)
-        return Decision(variants_of(functions, ranges), ranges, tuple(trials), source)
+        ranges = join(functions, refined)
+        variants = variants_of(functions, ranges)
+        return Decision(variants, ranges, tuple(trials), source, self._left_out)
 
     @cached_property
     def contents(self) -> Contents:
@@ -117,64 +129,91 @@ class Tuner:
 
     @cached_property
     def _contest(self) -> Contest:
-        return Contest(self.problem.spec, self.contents.packed, self._build)
+        packed = self.contents.packed
+        return Contest(self.problem.spec, packed, self._workbench, self._build)
 
     @cached_property
     def _promising(self) -> list[Variant]:
-        return promising(self.problem.spec, self._variants, self.contents, self._machine)
-
-    @property
-    def _machine(self) -> Machine:
-        if self.problem.tune in ("fast", "full"):
-            return measure_machine(self._threads)
-        return known_machine(self._threads) or TYPICAL
+        limits = self._workbench.limits(measure=self.problem.tune in ("fast", "full"))
+        return promising(self.problem.spec, self._variants, self.contents, limits)
 
     def _guess(self, reason: str) -> Decision:
-        """The cost model's word: the most promising variant for every m."""
-        variant = self._promising[0]
-        ranges = tuple(f.range(f.largest_m) for f in functions_of((variant,)))
-        return Decision((variant,), ranges, (), reason)
+        """The cost model's word."""
+        guess = self._workbench.guess(self.problem, self._promising, self.contents)
+        variants = variants_of(functions_of(self._promising), guess.ranges)
+        basis = "; ".join(filter(None, (reason, guess.basis)))
+        if not variants:
+            basis = f"the dense linear is no slower ({basis})"
+        return Decision(variants, guess.ranges, (), basis, self._left_out)
 
-    def _wants(self, function: CppFunction) -> bool:
+    def _without_timings(self) -> Decision:
+        """Where the record lacks what is needed, or no candidate could be measured."""
+        tune = self.problem.tune
+        if tune == "cached" or not self._dropped:
+            return self._guess(f"not in the tuning record (tune is {tune})")
+        name, why = next(iter(self._dropped.items()))
+        reason = f"could not be measured ({name}: {why})"
+        if self.problem.dense is DenseUse.NEVER:
+            return self._guess(reason)
+        return Decision((), (), (), reason, self._left_out)
+
+    @property
+    def _left_out(self) -> tuple[tuple[str, str], ...]:
+        return tuple(sorted(self._dropped.items()))
+
+    def _wants(self, function: BuiltFunction) -> bool:
         """Whether it has to be measured: everything in `full`, else what may win."""
         return self.problem.tune == "full" or function.variant in self._promising
 
-    def _timings(self, rows: int, functions: Sequence[CppFunction]) -> dict[str, Timing]:
+    def _timings(self, rows: int, functions: Sequence[BuiltFunction]) -> dict[str, Timing]:
         """Timings at one m, from the record and, where it lacks some, measured."""
         record, key = TuningRecord(), self._key(rows)
         known = record.timings(key)
-        if self.problem.tune == "cached":
-            return known
         serving = [f for f in functions if f.serves(rows)]
-        if all(f.name in known for f in serving if self._wants(f)):
+        if self.problem.tune == "cached" or not self._lacks(record, key, known, serving):
             return known
         with _measuring, Cache().lock("tuning"):
             known = record.timings(key)
-            if any(f.name not in known for f in serving if self._wants(f)):
+            if self._lacks(record, key, known, serving):
                 # All of them anew: timings of different moments cannot be compared.
                 racing = [f for f in serving if f.name in known or self._wants(f)]
-                timed = measure(self._contest.contestants(rows, racing), DENSE)
-                record.add(key, self._facts(rows), timed)
-                self.measured_now += len(timed)
-                known |= timed
+                known |= self._measure(rows, racing, known)
         return known
 
-    def _choices(
+    def _lacks(
         self,
-        functions: Sequence[CppFunction],
-        timings: Mapping[int, Mapping[str, Timing]],
-        *,
-        dense: bool,
-    ) -> dict[int, str]:
-        """What is chosen for each m of the problem at which something was measured."""
-        choices = {
-            m: choose_function(functions, timings[m], dense=dense) for m in self.problem.rows
-        }
-        return {m: choice for m, choice in choices.items() if choice is not None}
+        record: TuningRecord,
+        key: str,
+        known: Mapping[str, Timing],
+        serving: Sequence[BuiltFunction],
+    ) -> bool:
+        """Whether something has to be measured that is not known to be left out."""
+        absent = [f.name for f in serving if f.name not in known and self._wants(f)]
+        if absent:
+            self._dropped |= record.dropped(key)
+        return any(name not in self._dropped for name in absent)
+
+    def _measure(
+        self, rows: int, racing: Sequence[BuiltFunction], known: Mapping[str, Timing]
+    ) -> dict[str, Timing]:
+        """Timings of what is fit for it; what is not is recorded with the reason."""
+        racing = [f for f in racing if f.name not in self._dropped]
+        new = [f for f in racing if f.name not in known and f.variant not in self._variants]
+        dropped = self._workbench.faults(self.problem, new)
+        fit = [f for f in racing if f.name not in dropped]
+        contestants, failed = self._contest.contestants(rows, fit)
+        dropped |= failed
+        timed = measure(contestants, DENSE)
+        for name, why in dropped.items():
+            logger.info("%s: %s is not measured: %s", self.problem, name, why)
+        TuningRecord().add(self._key(rows), self._facts(rows), timed, dropped)
+        self._dropped |= dropped
+        self.measured_now += len(timed)
+        return timed
 
     def _refined(
         self,
-        functions: Sequence[CppFunction],
+        functions: Sequence[BuiltFunction],
         choices: Mapping[int, str],
         timings: dict[int, dict[str, Timing]],
     ) -> dict[int, str]:
@@ -195,7 +234,7 @@ class Tuner:
     def _wins(
         self,
         name: str,
-        rivals: Sequence[CppFunction],
+        rivals: Sequence[BuiltFunction],
         dense: bool,
         timings: dict[int, dict[str, Timing]],
         rows: int,
@@ -210,23 +249,6 @@ class Tuner:
         timings[rows] = timed
         return choose_function(rivals, timed, dense=dense) == name
 
-    def _ranges(
-        self, functions: Sequence[CppFunction], choices: Mapping[int, str]
-    ) -> tuple[Range, ...]:
-        """Choices as ranges of m, each up to its own m, the last without an end; equal joined."""
-        by_name = {f.name: f for f in functions}
-        unlimited = next(f for f in functions if f.largest_m is None)
-        last = max(choices)
-        ranges: list[Range] = []
-        for m, name in choices.items():
-            end = None if m == last else m
-            # Where the dense weight is not at hand after all, a function has to stand in.
-            part = by_name.get(name, unlimited).range(end, dense=name == DENSE)
-            if ranges and replace(ranges[-1], largest_m=end) == part:
-                ranges.pop()
-            ranges.append(part)
-        return tuple(ranges)
-
     def _trials(
         self,
         rows: int,
@@ -240,7 +262,7 @@ class Tuner:
             cost = variant.template.cost(spec, variant.schedule, self.contents)
             own = (f for f in self._functions if f.variant == variant)
             nbytes |= {f.name: cost.moved(rows) for f in own}
-        cold, chosen = rows <= COLD_ROWS, choices.get(rows)
+        cold, chosen = self._workbench.is_cold(rows), choices.get(rows)
         return [
             Trial(rows, name, t.seconds, t.noise, nbytes[name], chosen == name, cold)
             for name, t in sorted(timings[rows].items(), key=_by_seconds)
@@ -255,9 +277,8 @@ class Tuner:
             "k": problem.shape[1],
             "density": problem.density,
             "m": rows,
-            "target": str(self.target),
-            "threads": self._threads,
             "torch": torch.__version__,
+            **self._workbench.facts(),
         }
 
     def _key(self, rows: int) -> str:
@@ -267,9 +288,3 @@ class Tuner:
 def _by_seconds(timed: tuple[str, Timing]) -> tuple[float, str]:
     name, timing = timed
     return timing.seconds, name
-
-
-def tuning_key(facts: Mapping[str, object]) -> str:
-    """What timings are recorded under: the facts, this CPU and the sources that kernels are of."""
-    named = (f"{name}={value}" for name, value in sorted(facts.items()))
-    return digest(*named, host_cpu(), sources_digest())

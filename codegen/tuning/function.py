@@ -1,18 +1,18 @@
-"""CppFunction: a candidate of the tuner, one function of a generated source."""
+"""BuiltFunction: a candidate of the tuner, one function of a generated source or a library call."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sparsecompile.codegen.cpp.variant import Variant
 from sparsecompile.codegen.tuning.choose import Function
+from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.template import Range
 
 
 @dataclass(frozen=True)
-class CppFunction(Function):
-    """A function of a variant's source.
+class BuiltFunction(Function):
+    """A function of a variant.
 
     Attributes:
         variant: where it is.
@@ -31,22 +31,24 @@ class CppFunction(Function):
     def range(self, largest_m: int | None, *, dense: bool = False) -> Range:
         """The range of m up to `largest_m`, or without an end, served by it."""
         variant = self.variant
-        return Range(largest_m, variant.source.name, self.symbol, variant.schedule, dense)
+        return Range(largest_m, variant.source_name, self.symbol, variant.schedule, dense)
 
 
-def functions_of(variants: Iterable[Variant]) -> list[CppFunction]:
+def functions_of(variants: Iterable[Variant]) -> list[BuiltFunction]:
     """All functions of the variants, in their order."""
     return [
-        CppFunction(f"{v.name} {symbol}", v.layout, v, symbol, largest)
+        BuiltFunction(
+            f"{v.name} {symbol}" if v.source is not None else v.name, v.layout, v, symbol, largest
+        )
         for v in variants
-        for symbol, largest in v.source.kernels
+        for symbol, largest in v.kernels
     ]
 
 
-def variants_of(functions: Sequence[CppFunction], ranges: Sequence[Range]) -> tuple[Variant, ...]:
+def variants_of(functions: Sequence[BuiltFunction], ranges: Sequence[Range]) -> tuple[Variant, ...]:
     """The variants that ranges need; none where the dense linear serves all of them."""
     if all(part.dense for part in ranges):
         return ()
-    names = dict.fromkeys(part.source for part in ranges)
-    by_name = {f.variant.source.name: f.variant for f in functions}
-    return tuple(by_name[name] for name in names)
+    needed = dict.fromkeys((part.source, part.schedule) for part in ranges)
+    known = {(f.variant.source_name, f.variant.schedule): f.variant for f in functions}
+    return tuple(known[each] for each in needed)

@@ -9,20 +9,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparsecompile.codegen.cpp.function import CppFunction
-from sparsecompile.codegen.cpp.native import load_native
-from sparsecompile.codegen.cpp.variant import Variant
 from sparsecompile.codegen.tuning.choose import DENSE
+from sparsecompile.codegen.tuning.function import BuiltFunction
 from sparsecompile.codegen.tuning.measure import Contestant
+from sparsecompile.codegen.tuning.variant import Variant
+from sparsecompile.codegen.tuning.workbench import Workbench
 from sparsecompile.ops import linear
 from sparsecompile.packed import Packed
 from sparsecompile.spec import KernelSpec
 from sparsecompile.template import Kernel, Range
 
-COLD_ROWS = 8
-"""Up to this m a call reads far more weight than it computes, and finds it in memory."""
-
 Build = Callable[[KernelSpec, tuple[Variant, ...], tuple[Range, ...]], Kernel]
+"""Makes a kernel of functions."""
 
 
 class Contest:
@@ -31,16 +29,24 @@ class Contest:
     Args:
         spec: what they compute.
         packed: the weight.
-        build: makes a kernel of functions.
+        workbench: where they run.
+        build: see `Build`.
     """
 
-    def __init__(self, spec: KernelSpec, packed: Packed, build: Build) -> None:
-        self._spec, self._packed, self._build = spec, packed, build
-        self._dense = packed.unpack()
+    def __init__(
+        self, spec: KernelSpec, packed: Packed, workbench: Workbench, build: Build
+    ) -> None:
+        self._spec, self._packed, self._workbench, self._build = spec, packed, workbench, build
+        self._dense = packed.unpack().to(workbench.device)
         self._layouts: dict[str, Tensor] = {}
 
-    def contestants(self, rows: int, functions: Sequence[CppFunction]) -> dict[str, Contestant]:
-        """The dense linear and the functions, by name, on random activations `[rows, k]`.
+    def contestants(
+        self, rows: int, functions: Sequence[BuiltFunction]
+    ) -> tuple[dict[str, Contestant], dict[str, str]]:
+        """The dense linear and the functions, on random activations `[rows, k]`.
+
+        Returns:
+            Contestants by name, and those that do not run, with the reason.
 
         Raises:
             BuildError: the compiler is missing or failed.
@@ -49,36 +55,37 @@ class Contest:
         n, k = self._packed.shape
         # The model's own random numbers must not depend on whether something was measured.
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(rows, k, generator=generator).to(self._spec.dtype)
+        x = (
+            torch.randn(rows, k, generator=generator)
+            .to(self._spec.dtype)
+            .to(self._workbench.device)
+        )
         # Functions of one variant share a library, which is compiled once: a worker for each.
         firsts = {f.variant: f for f in functions}
         with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
             list(pool.map(self._kernel, firsts.values()))
         kernels = [self._kernel(f) for f in functions]
-        dense = self._dense
-        found = {DENSE: _contestant(lambda: F.linear(x, dense), dense, rows)}
+        dense, ready = self._dense, self._workbench.contestant
+        found = {DENSE: ready(lambda: F.linear(x, dense), dense, rows)}
+        failed: dict[str, str] = {}
         for function, kernel in zip(functions, kernels, strict=True):
-            layout = self._layout(function, kernel)
-            found[function.name] = _contestant(_call(x, layout, n, kernel.key), layout, rows)
-        return found
+            try:
+                layout = self._layout(function, kernel)
+                found[function.name] = ready(_call(x, layout, n, kernel.key), layout, rows)
+            except self._workbench.failures as error:
+                failed[function.name] = f"m={rows}: {' '.join(str(error).split()) or repr(error)}"
+        return found, failed
 
-    def _kernel(self, function: CppFunction) -> Kernel:
+    def _kernel(self, function: BuiltFunction) -> Kernel:
         return self._build(self._spec, (function.variant,), (function.range(None),))
 
-    def _layout(self, function: CppFunction, kernel: Kernel) -> Tensor:
+    def _layout(self, function: BuiltFunction, kernel: Kernel) -> Tensor:
         if function.layout not in self._layouts:
-            self._layouts[function.layout] = kernel.prepack(self._packed)
+            packed = self._packed
+            layout = kernel.prepack(packed).to(self._workbench.device)
+            self._layouts[function.layout] = kernel.finish(layout, packed.shape, packed.dtype)
         return self._layouts[function.layout]
-
-
-def _contestant(run: Callable[[], object], weight: Tensor, rows: int) -> Contestant:
-    evict = load_native().evict
-    return Contestant(run, (lambda: evict(weight)) if rows <= COLD_ROWS else _nothing)
 
 
 def _call(x: Tensor, layout: Tensor, n: int, key: int) -> Callable[[], object]:
     return lambda: linear(x, layout, None, (), n, key)
-
-
-def _nothing() -> None:
-    """Leave the caches as they are."""

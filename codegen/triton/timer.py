@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
-
-from sparsecompile.bench.timing import Timing, summary
 
 REPLAYED_ROWS = 16
 """Up to this m a call is shorter than its launch, and is replayed as a CUDA graph."""
@@ -40,30 +38,15 @@ class GpuTimer:
             run()
         return graph.replay
 
-    def seconds(self, run: Callable[[], object]) -> float:
-        """Seconds of one call, between two events, everything before it done."""
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        # The GPU is busy with this while the call is launched.
+    def evict(self) -> None:
+        """Empty L2; the GPU is busy with this while the next call is launched."""
         self._other.zero_()
+
+    def seconds(self, run: Callable[[], object]) -> float:
+        """Seconds of one call, between two events."""
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
         run()
         end.record()
         end.synchronize()
         return float(start.elapsed_time(end)) / 1e3
-
-
-def timed(
-    runs: Mapping[str, Callable[[], object]], timer: GpuTimer, rounds: int
-) -> dict[str, Timing]:
-    """Medians of interleaved calls.
-
-    Args:
-        runs: what `GpuTimer.ready` gave, by name.
-        timer: of their GPU.
-        rounds: samples of each.
-    """
-    samples: dict[str, list[tuple[float, bool]]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            samples[name].append((timer.seconds(run), False))
-    return {name: summary(found) for name, found in samples.items()}

@@ -1,7 +1,7 @@
 """linear csr/float float32 relu
 
 template: rows; target: cuda sm_90
-schedule: row_n=4 some_m=8 some_n=4 stages=2
+schedule: row_n=4 row_warps=4 some_m=8 some_n=4 some_warps=4 stages=2
 y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 row: m <= 1, linear, 4 x 1 (n x m), 4 warps, 2 stages
 some: any m, linear, 4 x 8 (n x m), 4 warps, 2 stages

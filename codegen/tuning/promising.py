@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sparsecompile.codegen.cpp.machine import Machine
-from sparsecompile.codegen.cpp.variant import Variant
 from sparsecompile.codegen.tuning.choose import LAYOUT_ROWS
+from sparsecompile.codegen.tuning.limits import Limits
+from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.problem import Contents
 from sparsecompile.spec import KernelSpec
 
 CHEAPER = 1.05
 """A candidate is left out where another one has to do this much less; less is no difference."""
-TYPICAL = Machine("", 1, 1e10, 1e10, 0, 0, 1e11, 2e11, 4e11, "", "", "")
-"""Stands for a machine that was not measured: only its ratios matter."""
 
 
 def promising(
-    spec: KernelSpec, variants: Sequence[Variant], contents: Contents, machine: Machine
+    spec: KernelSpec, variants: Sequence[Variant], contents: Contents, limits: Limits
 ) -> list[Variant]:
     """Variants without those that another one beats.
 
@@ -28,12 +26,12 @@ def promising(
         spec: what they compute.
         variants: all of them.
         contents: a weight.
-        machine: what memory and arithmetic take.
+        limits: what memory and arithmetic take.
 
     Returns:
         The most promising first.
     """
-    bounds = [_bounds(spec, variant, contents, machine) for variant in variants]
+    bounds = [_bounds(spec, variant, contents, limits) for variant in variants]
 
     def beats(i: int, j: int) -> bool:
         pairs = list(zip(bounds[i], bounds[j], strict=True))
@@ -50,9 +48,7 @@ def promising(
     return [variants[j] for j in sorted(kept, key=lambda j: sum(bounds[j]))]
 
 
-def _bounds(
-    spec: KernelSpec, variant: Variant, contents: Contents, machine: Machine
-) -> list[float]:
+def _bounds(spec: KernelSpec, variant: Variant, contents: Contents, limits: Limits) -> list[float]:
     cost = variant.template.cost(spec, variant.schedule, contents)
-    rate = getattr(machine, f"{cost.kind}_rate") * variant.template.reach
-    return [cost.seconds(rows, machine.read_bandwidth, rate) for rows in LAYOUT_ROWS]
+    reach = variant.template.reach
+    return [limits.seconds(cost, rows, reach) for rows in LAYOUT_ROWS]

@@ -1,8 +1,8 @@
 """linear dense/int8 bfloat16 activations=int8
 
 template: tiles; target: cuda sm_90
-schedule: few_m=16 few_n=64 many_m=64 many_n=128 many_warps=8 programs=264 row_n=16 some_m=64
-some_n=64 some_warps=4 stages=3
+schedule: few_m=16 few_n=64 few_warps=4 many_m=64 many_n=128 many_warps=8 programs=264 row_n=16
+row_warps=4 some_m=64 some_n=64 some_warps=4 stages=3
 y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 row: m <= 1, linear_row, 16 x 1 (n x m), 4 warps, 3 stages, k split up to 264 programs
 few: m <= 16, linear, 64 x 16 (n x m), 4 warps, 3 stages, k split up to 264 programs

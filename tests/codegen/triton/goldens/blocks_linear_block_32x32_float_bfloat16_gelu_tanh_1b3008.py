@@ -1,7 +1,7 @@
 """linear block[32x32]/float bfloat16 gelu_tanh
 
 template: blocks; target: cuda sm_90
-schedule: few_m=16 many_m=64 stages=3
+schedule: few_m=16 few_warps=4 many_m=64 many_warps=4 stages=3
 y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 few: m <= 16, linear, 32 x 16 (n x m), 4 warps, 3 stages
 many: any m, linear, 32 x 64 (n x m), 4 warps, 3 stages

@@ -1,8 +1,8 @@
-"""linear n_m[2:4]/float float16 silu mul
+"""linear dense/int4[group=128] bfloat16
 
 template: tiles; target: cuda sm_90
-schedule: few_m=16 few_n=64 many_m=64 many_n=128 many_warps=8 programs=264 row_n=16 some_m=64
-some_n=64 some_warps=4 stages=3
+schedule: few_m=16 few_n=64 few_warps=4 many_m=64 many_n=128 many_warps=8 programs=264 row_n=16
+row_warps=4 some_m=64 some_n=64 some_warps=4 stages=3
 y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 row: m <= 1, linear_row, 16 x 1 (n x m), 4 warps, 3 stages, k split up to 264 programs
 few: m <= 16, linear, 64 x 16 (n x m), 4 warps, 3 stages, k split up to 264 programs
@@ -16,57 +16,68 @@ import triton.language as tl
 
 # Where the parts of the layout begin; each at a multiple of 16 bytes.
 @triton.jit
-def words_part(weight, n, k):
+def scales_part(weight, n, k):
     return weight + 128
 
 
 @triton.jit
 def values_part(weight, n, k):
     rows = tl.cast(n, tl.int64)
-    tiles = tl.cdiv(k, 128)
-    size = rows * tiles * 16
-    return words_part(weight, n, k) + (size + 15) // 16 * 16
+    size = rows * tl.cdiv(k, 128) * 2
+    return scales_part(weight, n, k) + (size + 15) // 16 * 16
 
 
-# float: values as they are.
+# int4[group=128]: two integers a byte, the first in the lower half, as integer + 8.
 @triton.jit
 def values_at(values, slots, there):
-    """Values in any slots."""
-    return tl.load(values.to(tl.pointer_type(tl.float16)) + slots, mask=there, other=0.0)
+    """Integers in any slots."""
+    byte = tl.load(values + slots // 2, mask=there, other=0x88)
+    code = (byte >> ((slots % 2) * 4).to(tl.uint8)) & 15
+    return code.to(tl.int8) - 8
 
 
 @triton.jit
 def values_in(values, first, there, COUNT: tl.constexpr):
     """COUNT neighbours from each `first` on."""
-    slots = first[:, None] + tl.arange(0, COUNT)[None, :]
-    return values_at(values, slots, there[:, None])
+    at = (first // 2)[:, None] + tl.arange(0, COUNT // 2)[None, :]
+    byte = tl.load(values + at, mask=there[:, None], other=0x88)
+    low = (byte & 15).to(tl.int8) - 8
+    high = (byte >> 4).to(tl.int8) - 8
+    return tl.join(low, high).reshape(first.shape[0], COUNT)
 
 
-# n_m[2:4]: the code of a group is the positions of its kept values, the first lowest.
-# Of a tile of 128 columns a row holds the first kept value of every group, then every second
-# one, ...; the codes of its 32 groups are in 4 words: word w has those of the groups
-# w, w + 4, w + 8, ..., 4 bits each, the first lowest.
+# dense: every value, rows padded with zeros to whole tiles.
 @triton.jit
 def load_tile(weight, rows, inside, tile, n, k):
-    """One tile of some rows, put together in registers."""
-    at = rows.to(tl.int64) * tl.cdiv(k, 128) + tile
-    words = words_part(weight, n, k).to(tl.pointer_type(tl.int32))
-    places = at[:, None] * 4 + tl.arange(0, 4)[None, :]
-    word = tl.load(words + places, mask=inside[:, None], other=0)
-    code = word[:, None, :] >> (tl.arange(0, 8) * 4)[None, :, None]
-    code = code.reshape(rows.shape[0], 32)
-    values = values_part(weight, n, k)
-    v0 = values_in(values, at * 64, inside, 32)
-    v1 = values_in(values, at * 64 + 32, inside, 32)
-    zero = tl.zeros_like(v0)
-    p0 = code & 3
-    p1 = (code >> 2) & 3
-    c0 = tl.where(p0 == 0, v0, zero)
-    c1 = tl.where(p0 == 1, v0, tl.where(p1 == 1, v1, zero))
-    c2 = tl.where(p0 == 2, v0, tl.where(p1 == 2, v1, zero))
-    c3 = tl.where(p1 == 3, v1, zero)
-    tile_of_rows = tl.join(tl.join(c0, c2), tl.join(c1, c3))
-    return tile_of_rows.reshape(rows.shape[0], 128)
+    """One tile of some rows."""
+    first = (rows.to(tl.int64) * tl.cdiv(k, 128) + tile) * 128
+    return values_in(values_part(weight, n, k), first, inside, 128)
+
+
+@triton.jit
+def scales_at(weight, rows, columns, there, n, k):
+    """The scales of 128 columns each: bfloat16 is the upper half of float32."""
+    scales = scales_part(weight, n, k).to(tl.pointer_type(tl.int16))
+    group, groups = columns // 128, tl.cdiv(k, 128)
+    at = rows.to(tl.int64) * groups + group
+    bits = tl.load(scales + at, mask=there & (group < groups), other=0)
+    return (bits.to(tl.int32) << 16).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def scales_in(weight, rows, inside, first, n, k, COUNT: tl.constexpr):
+    """The scales of COUNT columns from `first` on: `[rows, COUNT]`, or `[rows, 1]` for all."""
+    if 128 % COUNT == 0:
+        columns = first + tl.zeros((1, 1), tl.int32)
+        return scales_at(weight, rows[:, None], columns, inside[:, None], n, k)
+    elif COUNT % 128 == 0:
+        columns = first + tl.arange(0, COUNT // 128)[None, :] * 128
+        scales = scales_at(weight, rows[:, None], columns, inside[:, None], n, k)
+        wide = tl.broadcast_to(scales[:, :, None], (rows.shape[0], COUNT // 128, 128))
+        return wide.reshape(rows.shape[0], COUNT)
+    else:
+        columns = first + tl.arange(0, COUNT)[None, :]
+        return scales_at(weight, rows[:, None], columns, inside[:, None], n, k)
 
 
 @triton.jit
@@ -77,9 +88,6 @@ def finish(total, x_scales, weight, bias, operand0, operand1, y, rows, tokens, m
     value = total.to(tl.float32)
     if bias is not None:
         value += tl.load(bias + rows, mask=rows < n, other=0.0).to(tl.float32)[:, None]
-    value = value * tl.sigmoid(value)  # silu
-    operand0_here = tl.load(operand0 + at, mask=there, other=0.0).to(tl.float32)
-    value = value * operand0_here  # mul
     tl.store(y + at, value.to(y.dtype.element_ty), mask=there)
 
 
@@ -87,7 +95,9 @@ def finish(total, x_scales, weight, bias, operand0, operand1, y, rows, tokens, m
 def load_weight(weight, rows, inside, tile, n, k):
     """One tile of some rows as it is multiplied."""
     value = load_tile(weight, rows, inside, tile, n, k)
-    return value
+    scales = scales_in(weight, rows, inside, tile * 128, n, k, 128)
+    value = value.to(tl.float32) * scales
+    return value.to(tl.bfloat16)
 
 
 @triton.jit
@@ -179,6 +189,8 @@ def unpack(weight, dense, first, count, k, BLOCK_N: tl.constexpr):
     tile = tl.program_id(1)
     columns = tile * 128 + tl.arange(0, 128)
     value = load_tile(weight, rows, inside, tile, n, k)
+    scales = scales_in(weight, rows, inside, tile * 128, n, k, 128)
+    value = value.to(tl.float32) * scales
     there = inside[:, None] & (columns < k)[None, :]
     at = places.to(tl.int64)[:, None] * k + columns[None, :]
     tl.store(dense + at, value.to(dense.dtype.element_ty), mask=there)

@@ -1,0 +1,72 @@
+"""The cost model's word on GPUs: rooflines in the place of timings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sparsecompile.codegen.tuning.choose import DENSE, LAYOUT_ROWS, choose_layout
+from sparsecompile.codegen.tuning.function import BuiltFunction, functions_of
+from sparsecompile.codegen.tuning.limits import Limits
+from sparsecompile.codegen.tuning.ranges import choose_for_rows, join
+from sparsecompile.codegen.tuning.record import Timing
+from sparsecompile.codegen.tuning.variant import Variant
+from sparsecompile.codegen.tuning.workbench import Guess
+from sparsecompile.costs import Cost, m
+from sparsecompile.gpu import GPU
+from sparsecompile.problem import Contents, DenseUse, Problem
+
+LEAD = 1.05
+"""The dense linear serves what is not predicted to be faster than it by this factor."""
+
+
+def guess(problem: Problem, variants: Sequence[Variant], weight: Contents, gpu: GPU) -> Guess:
+    """What would be chosen if everything took as long as its roofline says.
+
+    Args:
+        problem: what is needed.
+        variants: at least one.
+        weight: one of those that the problem stands for.
+        gpu: where it would run.
+    """
+    functions, limits = functions_of(variants), limits_of(gpu)
+    timings = {
+        rows: predict(problem, functions, weight, limits, rows)
+        for rows in (*LAYOUT_ROWS, *problem.rows)
+    }
+    by_layout = {rows: timings[rows] for rows in LAYOUT_ROWS}
+    layout = choose_layout(functions, by_layout, dense=problem.dense is DenseUse.ANYWHERE)
+    functions = [f for f in functions if f.layout == layout]
+    ranges = join(functions, choose_for_rows(problem, functions, timings))
+    leads = (f"m={rows} {_lead(functions, timings[rows]):.2g}x" for rows in problem.rows)
+    return Guess(ranges, f"rooflines of {gpu.model}: {', '.join(leads)}")
+
+
+def limits_of(gpu: GPU) -> Limits:
+    """By the vendor's data sheet."""
+    return Limits(gpu.bandwidth, gpu.rates)
+
+
+def predict(
+    problem: Problem,
+    functions: Sequence[BuiltFunction],
+    weight: Contents,
+    limits: Limits,
+    rows: int,
+) -> dict[str, Timing]:
+    """What functions that serve an m, and the dense linear, take at least, by name."""
+    (n, k), spec = problem.shape, problem.spec
+    kind = str(spec.dtype).removeprefix("torch.")
+    dense = Cost((n * k + m * (n + k)) * spec.dtype.itemsize, 2 * m * n * k, kind)
+    found = {DENSE: Timing(limits.seconds(dense, rows), 0.0)}
+    for function in functions:
+        if function.serves(rows):
+            variant = function.variant
+            cost = variant.template.cost(spec, variant.schedule, weight)
+            seconds = limits.seconds(cost, rows)
+            found[function.name] = Timing(seconds, (LEAD - 1) * seconds)
+    return found
+
+
+def _lead(functions: Sequence[BuiltFunction], timed: dict[str, Timing]) -> float:
+    best = min(timed[f.name].seconds for f in functions if f.name in timed)
+    return timed[DENSE].seconds / best
