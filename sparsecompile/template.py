@@ -127,6 +127,7 @@ class Kernel:
         schedule: of that template.
         sources: everything that was built for it, the layout's own first.
         ranges: by rising m.
+        registry: what it was made of.
         relayout: makes the layout out of what `template.prepack` returns, if that is not it.
         device: where it runs: `cpu` or `cuda`.
     """
@@ -137,6 +138,7 @@ class Kernel:
     schedule: Schedule
     sources: tuple[Source, ...]
     ranges: tuple[Range, ...]
+    registry: Registry
     relayout: Callable[[Tensor], Tensor] | None = None
     device: str = "cpu"
 
@@ -152,7 +154,7 @@ class Kernel:
 
     def prepack(self, packed: Packed) -> Tensor:
         """The weight as this kernel reads it: `[bytes]` uint8, on the CPU."""
-        layout = self.template.prepack(packed, self.schedule)
+        layout = self.template.prepack(packed, self.schedule, self.registry)
         return self.relayout(layout) if self.relayout is not None else layout
 
 

@@ -76,7 +76,7 @@ class CppCodegen(Codegen):
         def build(
             spec: KernelSpec, parts: tuple[Variant, ...], ranges: tuple[Range, ...]
         ) -> Kernel:
-            return self.assemble(spec, parts, ranges, target)
+            return self.assemble(spec, parts, ranges, target, registry)
 
         def finish(problem: Problem) -> Lowering:
             decision = decisions[plain[problem]]
@@ -133,7 +133,7 @@ class CppCodegen(Codegen):
             renamed[variant.source.name] = source.name
             variants.append(replace(variant, source=source))
         ranges = tuple(replace(r, source=renamed[r.source]) for r in decision.ranges)
-        return self.assemble(spec, tuple(variants), ranges, target)
+        return self.assemble(spec, tuple(variants), ranges, target, registry)
 
     def build(
         self,
@@ -151,7 +151,8 @@ class CppCodegen(Codegen):
         """
         source = template.render(spec, schedule, target, registry)
         ranges = tuple(Range(m, source.name, symbol, schedule) for symbol, m in source.kernels)
-        return self.assemble(spec, (Variant(template, schedule, source),), ranges, target)
+        variants = (Variant(template, schedule, source),)
+        return self.assemble(spec, variants, ranges, target, registry)
 
     def assemble(
         self,
@@ -159,6 +160,7 @@ class CppCodegen(Codegen):
         variants: tuple[Variant, ...],
         ranges: tuple[Range, ...],
         target: Target,
+        registry: Registry,
     ) -> Kernel:
         """A kernel out of functions of several sources that read one layout.
 
@@ -167,6 +169,7 @@ class CppCodegen(Codegen):
             variants: the first makes the layout.
             ranges: by rising m, the last without an end.
             target: where it runs.
+            registry: what the first makes it with.
 
         Raises:
             BuildError: the compiler is missing or failed.
@@ -183,7 +186,7 @@ class CppCodegen(Codegen):
             lock = self._building[key]
         with lock:
             if key not in self._kernels:
-                self._kernels[key] = _load_kernel(key, spec, variants, ranges, target)
+                self._kernels[key] = _load_kernel(key, spec, variants, ranges, target, registry)
                 logger.info("%s: %s", spec, ", ".join(map(str, ranges)))
             return self._kernels[key]
 
@@ -202,6 +205,7 @@ def _load_kernel(
     variants: tuple[Variant, ...],
     ranges: tuple[Range, ...],
     target: Target,
+    registry: Registry,
 ) -> Kernel:
     native_library = load_native()
     built = {v.source.name: load_source(v.source, target) for v in variants}
@@ -226,7 +230,8 @@ def _load_kernel(
     native_library.register(native)
     relayout = built[first.source.name].relayout(layout)
     sources = tuple(v.source for v in variants)
-    return Kernel(key, spec, first.template, first.schedule, sources, ranges, relayout)
+    template, schedule = first.template, first.schedule
+    return Kernel(key, spec, template, schedule, sources, ranges, registry, relayout)
 
 
 COMPONENTS = (CppCodegen(),)

@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from torch import Tensor
-
-from sparsecompile.codegen.triton.fragment import TritonCodec, TritonStructure
+from sparsecompile.codegen.triton.fragment import structure_fragment
 from sparsecompile.codegen.triton.launch import Launch
-from sparsecompile.codegen.triton.layout import arrange
 from sparsecompile.codegen.triton.module import import_module
 from sparsecompile.errors import SparseCompileError
-from sparsecompile.packed import Packed
 from sparsecompile.template import Kernel, Range
 
 
@@ -25,14 +22,10 @@ class TritonKernel(Kernel):
     Attributes:
         path: the generated module.
         launches: how its functions are started.
-        structure: makes the layout, with `codec`.
-        codec: stores the values.
     """
 
     path: Path = Path()
     launches: tuple[Launch, ...] = ()
-    structure: TritonStructure | None = None
-    codec: TritonCodec | None = None
 
     @cached_property
     def module(self) -> ModuleType:
@@ -43,11 +36,12 @@ class TritonKernel(Kernel):
         """
         return import_module(self.path)
 
-    def prepack(self, packed: Packed) -> Tensor:
-        """The weight as this kernel reads it: `[bytes]` uint8, on the CPU."""
-        if self.structure is None or self.codec is None:
-            return super().prepack(packed)
-        return arrange(packed, self.structure, self.codec)
+    @property
+    def band(self) -> int | None:
+        """Rows of a band of blocks; None where rows are read one by one."""
+        structure: Any = self.spec.format.structure
+        reads = structure_fragment(self.registry, structure).reads
+        return structure.height if reads == "blocks" else None
 
     def range_at(self, m: int) -> Range:
         """What serves this m."""

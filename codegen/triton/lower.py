@@ -12,7 +12,6 @@ from sparsecompile.codegen.candidates import Candidate as Found
 from sparsecompile.codegen.candidates import find_candidates
 from sparsecompile.codegen.sources import sources_digest
 from sparsecompile.codegen.triton.choose import Candidate, choose
-from sparsecompile.codegen.triton.fragment import codec_fragment, structure_fragment
 from sparsecompile.codegen.triton.kernel import TritonKernel, remember_kernel
 from sparsecompile.codegen.triton.module import write_module
 from sparsecompile.codegen.triton.ops import load_ops
@@ -149,11 +148,10 @@ class TritonCodegen(Codegen):
                 schedule=candidate.schedule,
                 sources=(source,),
                 ranges=ranges,
+                registry=registry,
                 device="cuda",
                 path=write_module(source),
                 launches=candidate.launches,
-                structure=structure_fragment(registry, spec.format.structure),
-                codec=codec_fragment(registry, spec.format.codec),
             )
         )
 

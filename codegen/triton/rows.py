@@ -61,7 +61,8 @@ def unpack(weight, dense, first_row, row_count, k, BLOCK_N: tl.constexpr):
     crow = crow_part(weight, n, k).to(tl.pointer_type(tl.int32))
     begin = tl.load(crow + rows, mask=places < row_count, other=0)
     end = tl.load(crow + rows + 1, mask=places < row_count, other=0)
-    for first in range(0, tl.max(end - begin, 0), {step}):
+    step = tl.num_programs(1) * {step}
+    for first in range(tl.program_id(1) * {step}, tl.max(end - begin, 0), step):
         slots = (begin + first)[:, None] + tl.arange(0, {step})[None, :]
         kept = slots < end[:, None]
         columns, value = load_slots(weight, rows, slots, kept, n, k)

@@ -71,7 +71,6 @@ class TritonTemplate(Template):
         structure = structure_fragment(registry, spec.format.structure)
         if structure.reads != self.reads:
             raise Reject(f"{spec.format.structure} is read by {structure.reads}, not {self.reads}")
-        structure.check(spec.format.structure)
         values = codec_fragment(registry, spec.format.codec).values(spec.format.codec, spec)
         check_epilogue(spec.epilogue)
         check_rounding(spec.activations)
@@ -94,11 +93,8 @@ class TritonTemplate(Template):
         """One layout for all schedules."""
         return f"triton {self.name}"
 
-    def prepack(self, packed: Packed, schedule: Schedule) -> Tensor:
+    def prepack(self, packed: Packed, schedule: Schedule, registry: Registry) -> Tensor:
         """See `codegen.triton.layout`."""
-        from sparsecompile.registry import default_registry
-
-        registry = default_registry()
         structure = structure_fragment(registry, packed.format.structure)
         return arrange(packed, structure, codec_fragment(registry, packed.format.codec))
 

@@ -241,10 +241,10 @@ class ScatteredLinear(TilesLinear):
     reads = "scattered"
 
     def default(self, spec: KernelSpec, target: Target) -> Schedule:
-        """Half as many values a thread."""
-        wide = spec.dtype == torch.float32
-        smaller = {"few_n": 32, "some_n": 32 if wide else 64, "some_warps": 4 if wide else 8}
-        smaller |= {"many_n": 32 if wide else 64}
+        """64 bytes of values a thread, where a warp has 32."""
+        rows = 64 // spec.dtype.itemsize
+        smaller = {"few_n": rows, "some_n": 2 * rows, "some_warps": 8}
+        smaller |= {"many_n": 2 * rows, "many_warps": 8}
         return Schedule.of({**dict(super().default(spec, target).choices), **smaller})
 
 

@@ -279,7 +279,7 @@ def test_real_measurements(
         codegen.searched(spec, target, registry),
         lambda: spec.format.pack(weight),
         target,
-        lambda *parts: codegen.assemble(*parts, target),
+        lambda *parts: codegen.assemble(*parts, target, registry),
     )
     decision = tuner.decide()
     assert decision.reason == "measured"

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from sparsecompile.codec import Codec
 from sparsecompile.codegen.triton.fragment import TILE, TritonStructure, Values
+from sparsecompile.codegen.triton.fragments.mask import TritonMask
 from sparsecompile.errors import Reject
 from sparsecompile.packed import Packed, Structure
 from sparsecompile.spec import KernelSpec
@@ -41,19 +42,10 @@ class TritonNM(TritonStructure):
     family = "n_m"
     reads = "tiles"
 
-    def check(self, structure: Structure) -> None:
-        """Return if groups divide a tile and are not too wide to be put together in registers.
-
-        Raises:
-            Reject: they do not, or are.
-        """
-        nm = _nm(structure)
-        if nm.m & (nm.m - 1):
-            raise Reject(f"groups of {nm.m} columns do not divide a tile of {TILE}")
-        if nm.m > WIDEST:
-            raise Reject(
-                f"groups of {nm.m} columns are wider than the {WIDEST} that fit in registers"
-            )
+    def reader(self, structure: Structure) -> TritonStructure:
+        """Groups that do not divide a tile, or are too wide for registers, are read by masks."""
+        size = _nm(structure).m
+        return self if size <= WIDEST and TILE % size == 0 else _BY_MASK
 
     def arrange(self, packed: Packed, values: Tensor) -> dict[str, Tensor]:
         """`values` `[n, tiles, kept, groups]`, `words` `[n, tiles, words]` int32."""
@@ -107,6 +99,15 @@ class TritonNM(TritonStructure):
         lines.append(f"tile_of_rows = {columns}")
         lines.append(f"return tile_of_rows.reshape(rows.shape[0], {TILE})")
         return head + "".join(f"    {line}\n" for line in lines)
+
+
+class _ByMask(TritonMask):
+    """Groups of any size."""
+
+    family = "n_m"
+
+
+_BY_MASK = _ByMask()
 
 
 def _nm(structure: object) -> NM:
