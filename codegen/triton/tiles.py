@@ -138,19 +138,24 @@ class TilesLinear(TritonTemplate):
     reads = "tiles"
 
     def default(self, spec: KernelSpec, target: Target) -> Schedule:
-        """Half a tile of rows for many tokens; for few, k is split until all units have work."""
+        """Half a tile of rows for many tokens; for few, k is split until all units have work.
+
+        What takes more registers gets more threads: float32, which is multiplied without matrix
+        instructions, and integers, which have scales.
+        """
         wide = spec.dtype == torch.float32
+        warps = 8 if wide or not spec.format.codec.lossless else 4
         return Schedule.of(
             {
                 "row_n": 16,
-                "few_n": 64,
+                "few_n": 32 if wide else 64,
                 "few_m": 16,
                 "some_n": 64,
                 "some_m": 32 if wide else 64,
-                "some_warps": 4,
+                "some_warps": warps,
                 "many_n": 64 if wide else 128,
                 "many_m": 32 if wide else 64,
-                "many_warps": 4 if wide else 8,
+                "many_warps": 8,
                 "programs": 2 * target.gpu.units,
                 "stages": 2 if wide or target.gpu.vendor == "amd" else 3,
             }
@@ -241,10 +246,10 @@ class ScatteredLinear(TilesLinear):
     reads = "scattered"
 
     def default(self, spec: KernelSpec, target: Target) -> Schedule:
-        """64 bytes of values a thread, where a warp has 32."""
-        rows = 64 // spec.dtype.itemsize
-        smaller = {"few_n": rows, "some_n": 2 * rows, "some_warps": 8}
-        smaller |= {"many_n": 2 * rows, "many_warps": 8}
+        """A half or a quarter of the values a thread."""
+        lossless = spec.format.codec.lossless
+        rows = 32 if lossless and spec.dtype != torch.float32 else 16
+        smaller = {"few_n": rows, "some_n": 2 * rows, "some_warps": 8, "many_n": 2 * rows}
         return Schedule.of({**dict(super().default(spec, target).choices), **smaller})
 
 
