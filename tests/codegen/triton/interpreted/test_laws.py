@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from kernel_cases import EPILOGUES
 from linear_law import sparse_weight
 from torch import Tensor
-from triton_cases import CODECS, STRUCTURES, TEMPLATES, build, specs, template_of
+from triton_cases import CODECS, H100, STRUCTURES, TEMPLATES, build, specs, template_of
+from triton_rows import own_registry, weight_without_rows
 
 from sparsecompile.activations import ACTIVATIONS
 from sparsecompile.codegen.triton.epilogues import EXPRESSIONS
 from sparsecompile.codegen.triton.kernel import TritonKernel
+from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.start import start_linear, start_unpack
 from sparsecompile.epilogue import STEPS
 from sparsecompile.errors import Reject
@@ -25,6 +27,7 @@ from sparsecompile.spec import KernelSpec
 
 DTYPES = (torch.float16, torch.float32, torch.bfloat16)
 SPECS = tuple(specs(DTYPES))
+TEMPLATES_BY_NAME = {template.name: template for template in TEMPLATES}
 Check = Callable[..., tuple[Tensor, float]]
 # What the GPU does without a word.
 pytestmark = [
@@ -80,6 +83,8 @@ def test_every_structure_and_codec(spec: KernelSpec, check_launch: Check) -> Non
         ("n_m[3:8]/int8", torch.bfloat16, "int8"),
         ("bitmap", torch.float32, "float"),
         ("block[16x8]", torch.float16, "float"),
+        ("block[3x20]/int8[group=32]", torch.float32, "float"),
+        ("n_m[5:12]/int4", torch.float16, "float"),
         ("csr/int4", torch.float16, "float"),
     ],
 )
@@ -115,11 +120,23 @@ def test_rows_that_cannot_be_rounded_are_nan_and_small_ones_are_zero(name: str) 
     torch.testing.assert_close(y[4:], want[4:])
 
 
+@pytest.mark.parametrize("codec", ["float", "int4[group=32]"])
+def test_a_structure_of_a_registry_of_its_own(codec: str, check_launch: Check) -> None:
+    registry, template = own_registry(), TEMPLATES_BY_NAME["tiles"]
+    spec = KernelSpec(registry.format(f"kept_rows/{codec}"), torch.float32, ("relu",))
+    schedule = template.schedules(spec, H100)[0]
+    kernel = TritonCodegen().build(spec, template, schedule, H100, registry)
+    packed = spec.format.pack(weight_without_rows(20, 140))
+    check_unpack(kernel, packed, 4)
+    for launch in kernel.launches[:2]:
+        check_launch(kernel, launch, packed, (1,), True)
+
+
 def test_special_values_survive(check_launch: Check) -> None:
     weight = torch.randn(16, 130)
     weight[:, 1::2] = 0
     weight[3, 4], weight[5, 128], weight[7, 0] = float("nan"), float("inf"), -1e-45
-    for name in ("bitmap", "csr", "n_m[1:2]", "block[16x1]"):
+    for name in ("bitmap", "csr", "n_m[1:2]", "n_m[5:10]", "block[16x1]", "block[2x1]"):
         spec = KernelSpec(Format(default_registry().structure(name), CODECS[0]), torch.float32)
         kernel = build(spec)
         layout = kernel.prepack(spec.format.pack(weight))
