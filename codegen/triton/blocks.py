@@ -61,7 +61,7 @@ LINEAR = '''\
 def linear(
     x, x_scales, weight, bias, operand0, operand1, y, m, n, k, x_stride,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+):
     """A band of blocks times BLOCK_M tokens, y^T = W x^T: {count} kept blocks a pass."""
     band = tl.program_id(0)
     rows = band_rows(band, n)

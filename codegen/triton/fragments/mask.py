@@ -20,7 +20,7 @@ TEXT = f'''\
 # {{name}}: a bit a column, {WORDS} words a tile, and the slot in which each tile begins.
 @triton.jit
 def load_tile(weight, rows, inside, tile, n, k):
-    """One tile of some rows, a load for every value."""
+    """One tile of some rows, `[rows, {TILE}]`, a load for every value."""
     at = rows.to(tl.int64) * tl.cdiv(k, {TILE}) + tile
     words = words_part(weight, n, k).to(tl.pointer_type(tl.int32))
     places = at[:, None] * {WORDS} + tl.arange(0, {WORDS})[None, :]

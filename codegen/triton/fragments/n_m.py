@@ -25,7 +25,7 @@ HEAD = '''\
 # w, w + {words}, w + {twice}, ..., {bits} bits each, the first lowest.
 @triton.jit
 def load_tile(weight, rows, inside, tile, n, k):
-    """One tile of some rows, put together in registers."""
+    """One tile of some rows, `[rows, {tile}]`, put together in registers."""
     at = rows.to(tl.int64) * tl.cdiv(k, {tile}) + tile
     words = words_part(weight, n, k).to(tl.pointer_type(tl.int32))
     places = at[:, None] * {words} + tl.arange(0, {words})[None, :]
@@ -94,8 +94,12 @@ class TritonNM(TritonStructure):
             for p in range(nm.n)
         ]
         lines.append("zero = tl.zeros_like(v0)")
+        lines.append(f"# c0 ... c{nm.m - 1}: the columns of each group, a kept value or zero.")
         lines += _select_by_position(nm) if by_position else _select_by_mask(nm)
         columns = _interleave([f"c{j}" for j in range(nm.m)])
+        lines.append(
+            "# A join adds a dimension, the innermost one: c0, c1, ... end up side by side."
+        )
         lines.append(f"tile_of_rows = {columns}")
         lines.append(f"return tile_of_rows.reshape(rows.shape[0], {TILE})")
         return head + "".join(f"    {line}\n" for line in lines)
@@ -143,7 +147,9 @@ def _codes(nm: NM, positions: Tensor) -> Tensor:
 def _select_by_position(nm: NM) -> list[str]:
     """A value belongs to the column that its position names."""
     bits, mask = _position_bits(nm), nm.m - 1
-    lines = [f"p{p} = {_shifted(p * bits)} & {mask}" for p in range(nm.n)]
+    names = ", ".join(f"p{p}" for p in range(nm.n))
+    lines = [f"# {names}: the position in its group of each kept value."]
+    lines += [f"p{p} = {_shifted(p * bits)} & {mask}" for p in range(nm.n)]
     for j in range(nm.m):
         # Nested: in this order ptxas takes fewer registers than with a line each.
         text = "zero"
@@ -155,7 +161,7 @@ def _select_by_position(nm: NM) -> list[str]:
 
 def _select_by_mask(nm: NM) -> list[str]:
     """A kept column has as many values before it as there are bits below its own."""
-    lines = []
+    lines = ["# b0: whether column 0 is kept; before0: how many are before it; and so on."]
     for j in range(nm.m):
         *others, rest = _candidates(nm, j)
         lines.append(f"b{j} = {_shifted(j)} & 1")
