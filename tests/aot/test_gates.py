@@ -87,6 +87,20 @@ def more_gates() -> Iterator[Gate]:
             yield gate(template, spec, TARGETS[(turn + turn // 3) % len(TARGETS)], turn)
 
 
+def test_the_gates_leave_nothing_out() -> None:
+    served = {spec.format for template in TEMPLATES for spec in specs_of(template)}
+    formats = (Format(s, c) for s in REGISTRY.all(Structure) for c in REGISTRY.all(Codec))
+    assert served == set(formats)
+    few, many = tuple(gates()), tuple(more_gates())
+    for chosen in (few, many):
+        assert {(g.case.template, g.case.target.arch) for g in chosen} == set(
+            product(TEMPLATES, TARGETS)
+        )
+        assert {g.case.spec.dtype for g in chosen} == set(DTYPES)
+    assert {g.case.spec.format.structure for g in many} == set(REGISTRY.all(Structure))
+    assert {g.case.spec.format.codec for g in many} == set(REGISTRY.all(Codec))
+
+
 @pytest.mark.parametrize("which", tuple(gates()), ids=str)
 def test_default_schedules(which: Gate) -> None:
     check(which)

@@ -56,10 +56,7 @@ def bits(tensor: Tensor) -> Tensor:
 @given(st.data())
 def test_cutlass_layout_is_torchs_own(data: st.DataObject) -> None:
     weight = data.draw(weights(FORMAT.structure, dtypes=DTYPES))
-    try:
-        packed = FORMAT.pack(weight)
-    except Reject:
-        return
+    packed = FORMAT.pack(weight)
     n, k = weight.shape
     values, positions = cutlass_parts(Cutlass().prepack(packed, Schedule(), REGISTRY), packed)
     dense = F.pad(packed.unpack(), (0, -k % 64, 0, -n % 32))
