@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from sparsecompile.report import Report
     from sparsecompile.rule import Pass
 
-_OWN = re.compile(
-    r"[^.].*-[0-9a-f]{20}\.(so|cpp|json|lock)(\.sha256)?|tuning\.(jsonl|jsonl\.lock|lock)"
-)
+_OWN = re.compile(r"[^.].*[-_][0-9a-f]{20}\.\w+(\.sha256)?|tuning\.(jsonl|jsonl\.lock|lock)")
 """Entries of the cache; the folder may be one that holds other things, such as a home."""
 
 

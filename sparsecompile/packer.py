@@ -14,6 +14,7 @@ from sparsecompile.spec import KernelSpec, Schedule, Target
 
 if TYPE_CHECKING:
     from sparsecompile.costs import Cost
+    from sparsecompile.registry import Registry
 
 
 class Packer(ABC):
@@ -51,9 +52,14 @@ class Packer(ABC):
         return self.name
 
     @abstractmethod
-    def prepack(self, packed: Packed, schedule: Schedule) -> Tensor:
+    def prepack(self, packed: Packed, schedule: Schedule, registry: Registry) -> Tensor:
         """The physical layout: one contiguous `[bytes]` uint8 tensor, made once for all m.
 
         It holds no thread count and no pointer. Where a template's source says `prepacks`, this is
         what its `sc_prepack` takes.
+
+        Args:
+            packed: the weight.
+            schedule: one of this packer's.
+            registry: where the fragments are that it may need.
         """

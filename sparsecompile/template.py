@@ -129,6 +129,7 @@ class Kernel:
         sources: everything that was generated for it, the layout's own first; none for a library
             call.
         ranges: by rising m.
+        registry: what it was made of.
         relayout: makes the layout out of what `template.prepack` returns, if that is not it.
         device: where it runs: `cpu` or `cuda`.
     """
@@ -139,6 +140,7 @@ class Kernel:
     schedule: Schedule
     sources: tuple[Source, ...]
     ranges: tuple[Range, ...]
+    registry: Registry
     relayout: Callable[[Tensor], Tensor] | None = None
     device: str = "cpu"
 
@@ -158,7 +160,7 @@ class Kernel:
 
     def prepack(self, packed: Packed) -> Tensor:
         """The weight as this kernel reads it: `[bytes]` uint8, on the CPU."""
-        layout = self.template.prepack(packed, self.schedule)
+        layout = self.template.prepack(packed, self.schedule, self.registry)
         return self.relayout(layout) if self.relayout is not None else layout
 
     def finish(self, layout: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:

@@ -14,6 +14,7 @@ from sparsecompile.errors import Reject
 from sparsecompile.extern import PackedExtern
 from sparsecompile.packed import Packed
 from sparsecompile.problem import Contents
+from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Schedule, Target
 
 
@@ -47,7 +48,7 @@ class Turned(PackedExtern):
         moved = self.share * (n * k + m * (n + k)) * size
         return Cost(moved, self.share * m * n * k, str(spec.dtype).removeprefix("torch."))
 
-    def prepack(self, packed: Packed, schedule: Schedule) -> Tensor:
+    def prepack(self, packed: Packed, schedule: Schedule, registry: Registry) -> Tensor:
         turned = 2 * packed.unpack().t()
         return turned.contiguous().view(-1).view(torch.uint8)
 

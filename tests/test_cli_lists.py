@@ -47,10 +47,12 @@ def test_cache_shows_and_clears_its_own_files_only(cache_folder: Path) -> None:
     assert run("cache").stdout == f"{cache_folder}: 0 files, 0.0 MB\n"
     stem = f"linear_a-{'0123456789' * 2}"
     cache_folder.mkdir(mode=0o700)
-    for name in (f"{stem}.so", f"{stem}.so.sha256", f"{stem}.cpp", f"{stem}.lock", "thesis.cpp"):
+    generated = f"linear_a_{'0123456789' * 2}.py"
+    own = (f"{stem}.so", f"{stem}.so.sha256", f"{stem}.cpp", f"{stem}.lock", f"{stem}.cubin")
+    for name in (*own, generated, "thesis.cpp"):
         (cache_folder / name).write_bytes(b"x" * 100_000)
-    assert run("cache").stdout == f"{cache_folder}: 4 files, 0.4 MB\n"
-    assert run("cache", "--clear").stdout == f"{cache_folder}: deleted 4 files, 0.4 MB\n"
+    assert run("cache").stdout == f"{cache_folder}: 6 files, 0.6 MB\n"
+    assert run("cache", "--clear").stdout == f"{cache_folder}: deleted 6 files, 0.6 MB\n"
     assert [path.name for path in cache_folder.iterdir()] == ["thesis.cpp"]
 
 

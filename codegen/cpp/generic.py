@@ -81,7 +81,7 @@ class GenericLinear(Template):
         chosen = dict(default.choices)
         return (default, *(Schedule.of({**chosen, **change}) for change in changes))
 
-    def prepack(self, packed: Packed, schedule: Schedule) -> Tensor:
+    def prepack(self, packed: Packed, schedule: Schedule, registry: Registry) -> Tensor:
         """The tensors of the Packed, concatenated."""
         return concatenate(self.name, packed)
 

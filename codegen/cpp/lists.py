@@ -80,7 +80,7 @@ class ListsLinear(Template):
         stream = weight.values * (size + 1) + 3 * lists
         return Cost(stream + m * (n + k) * size, 2 * m * weight.values)
 
-    def prepack(self, packed: Packed, schedule: Schedule) -> Tensor:
+    def prepack(self, packed: Packed, schedule: Schedule, registry: Registry) -> Tensor:
         """The canonical tensors, from which the kernel's own `sc_prepack` makes the layout."""
         return concatenate("canonical", packed)
 

@@ -43,7 +43,7 @@ class CppCodegen(TunedCodegen):
 
     def builder(self, target: Target, registry: Registry) -> Build:
         """See `assemble`."""
-        return partial(self.assemble, target=target)
+        return partial(self.assemble, target=target, registry=registry)
 
     def read_bandwidth(self) -> float | None:
         """What this machine reads with torch's number of threads, if it was ever measured."""
@@ -59,6 +59,7 @@ class CppCodegen(TunedCodegen):
         variants: tuple[Variant, ...],
         ranges: tuple[Range, ...],
         target: Target,
+        registry: Registry,
     ) -> Kernel:
         """A kernel out of functions of several sources that read one layout.
 
@@ -67,6 +68,7 @@ class CppCodegen(TunedCodegen):
             variants: the first makes the layout.
             ranges: by rising m, the last without an end.
             target: where it runs.
+            registry: what the first makes it with.
 
         Raises:
             BuildError: the compiler is missing or failed.
@@ -83,7 +85,7 @@ class CppCodegen(TunedCodegen):
             lock = self._building[key]
         with lock:
             if key not in self._kernels:
-                self._kernels[key] = _load_kernel(key, spec, variants, ranges, target)
+                self._kernels[key] = _load_kernel(key, spec, variants, ranges, target, registry)
                 logger.info("%s: %s", spec, ", ".join(map(str, ranges)))
             return self._kernels[key]
 
@@ -106,6 +108,7 @@ def _load_kernel(
     variants: tuple[Variant, ...],
     ranges: tuple[Range, ...],
     target: Target,
+    registry: Registry,
 ) -> Kernel:
     native_library = load_native()
     sources, first = _sources(variants), variants[0]
@@ -130,7 +133,8 @@ def _load_kernel(
         native.dense[i] = part.dense
     native_library.register(native)
     relayout = own.relayout(layout)
-    return Kernel(key, spec, first.template, first.schedule, sources, ranges, relayout)
+    template, schedule = first.template, first.schedule
+    return Kernel(key, spec, template, schedule, sources, ranges, registry, relayout)
 
 
 COMPONENTS = (CppCodegen(),)

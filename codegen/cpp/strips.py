@@ -144,7 +144,7 @@ class StripsLinear(Template):
         kinds = ("masked", "skips", "tile_columns")
         return " ".join((self.name, *(f"{kind}={schedule[kind]}" for kind in kinds)))
 
-    def prepack(self, packed: Packed, schedule: Schedule) -> Tensor:
+    def prepack(self, packed: Packed, schedule: Schedule, registry: Registry) -> Tensor:
         """The canonical tensors, from which the kernel's own `sc_prepack` makes the layout."""
         return concatenate("canonical", packed)
 

@@ -15,6 +15,7 @@ from sparsecompile.errors import Reject
 from sparsecompile.extern import PackedExtern
 from sparsecompile.packed import Packed
 from sparsecompile.problem import Contents
+from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Schedule, Target
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class CuSparseLt(PackedExtern):
         nbytes = rows * columns // 2 * spec.dtype.itemsize + rows * columns // 8
         return two_of_four.cost(nbytes, weight.shape, aligned, spec.dtype, turned=False)
 
-    def prepack(self, packed: Packed, schedule: Schedule) -> Tensor:
+    def prepack(self, packed: Packed, schedule: Schedule, registry: Registry) -> Tensor:
         """The dense weight `[n', k']`, padded to multiples of 16; `finish` makes the layout."""
         return pad(packed.unpack(), *_aligned(packed.shape)).view(-1).view(torch.uint8)
 

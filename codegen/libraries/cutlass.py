@@ -15,6 +15,7 @@ from sparsecompile.errors import Reject
 from sparsecompile.extern import PackedExtern
 from sparsecompile.packed import Packed
 from sparsecompile.problem import Contents
+from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Schedule, Target
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Cutlass(PackedExtern):
         nbytes = sum(_sizes(aligned, spec.dtype))
         return two_of_four.cost(nbytes, weight.shape, aligned, spec.dtype, turned=True)
 
-    def prepack(self, packed: Packed, schedule: Schedule) -> Tensor:
+    def prepack(self, packed: Packed, schedule: Schedule, registry: Registry) -> Tensor:
         """Values `[n', k' / 2]`, then positions `[n', k' / 16]` int16 in CUTLASS's order.
 
         n' and k' are n and k rounded up to multiples of 32 and 64.

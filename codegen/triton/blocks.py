@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 COLUMNS = 64
 """Columns of W that a pass takes at least: of several blocks where these are narrower."""
+ROWS = 16
+"""Rows of W that a matrix instruction takes at least: lower blocks are padded."""
 
 VARIATIONS = (
     (16, 2, 32, 4, 3),
@@ -36,20 +40,31 @@ VARIATIONS = (
 
 LOAD = '''\
 @triton.jit
+def band_rows(band, n):
+    """Rows of W of a band of blocks: `[{tall}]`{padded_rows}."""
+{rows}
+
+@triton.jit
+def blocks_of_columns(block, last):
+    """Which block each column of a pass is of, from `block` on: `[{columns}]`{padded_columns}."""
+{blocks}
+
+@triton.jit
 def load_columns(weight, at, last, n, k):
     """Columns of the blocks `at`, `[{columns}]`: whole blocks, so that x is read in stretches."""
     col = col_part(weight, n, k).to(tl.pointer_type(tl.int32))
     begins = tl.load(col + at, mask=at < last, other=0) * {width}
     columns = begins + tl.arange(0, {columns}) % {width}
-    return tl.max_contiguous(tl.multiple_of(columns, {width}), {width})
+    return {stretches}
 
 
 @triton.jit
 def load_blocks(weight, at, last, n, k):
-    """The same blocks side by side: `[{height}, {columns}]`."""
+    """The same blocks side by side: `[{tall}, {columns}]`."""
     slots = at.to(tl.int64) * {size} + tl.arange(0, {columns}) % {width}
-    slots = slots[None, :] + tl.arange(0, {height})[:, None] * {width}
-    return values_at(values_part(weight, n, k), slots, (at < last)[None, :])
+    slots = slots[None, :] + tl.arange(0, {tall})[:, None] * {width}
+    there = (at < last)[None, :]{inside}
+    return values_at(values_part(weight, n, k), slots, there)
 '''
 
 LINEAR = '''\
@@ -57,17 +72,17 @@ LINEAR = '''\
 def linear(
     x, x_scales, weight, bias, operand0, operand1, y, m, n, k, x_stride,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+):
     """A band of blocks times BLOCK_M tokens, y^T = W x^T: {count} kept blocks a pass."""
     band = tl.program_id(0)
-    rows = band * {height} + tl.arange(0, {height})
+    rows = band_rows(band, n)
     tokens = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     x_rows = x + tokens.to(tl.int64) * x_stride
-    total = tl.zeros(({height}, BLOCK_M), tl.float32)
+    total = tl.zeros(({tall}, BLOCK_M), tl.float32)
     crow = crow_part(weight, n, k).to(tl.pointer_type(tl.int32))
     first, last = tl.load(crow + band), tl.load(crow + band + 1)
     for block in range(first, last, {count}):
-        at = block + tl.arange(0, {columns}) // {width}
+        at = blocks_of_columns(block, last)
         columns = load_columns(weight, at, last, n, k)
         kept = (at < last) & (columns < k)
         there = kept[:, None] & (tokens < m)[None, :]
@@ -83,19 +98,98 @@ def unpack(weight, dense, first_row, row_count, k, BLOCK_N: tl.constexpr):
     """`row_count` rows of W from `first_row` on, `[row_count, k]`; dense holds zeros before."""
     n = tl.load(weight.to(tl.pointer_type(tl.int64)))
     band = first_row // {height} + tl.program_id(0)
-    rows = band * {height} + tl.arange(0, {height})
+    rows = band_rows(band, n)
     places = rows - first_row
     inside = (places >= 0) & (places < row_count)
     crow = crow_part(weight, n, k).to(tl.pointer_type(tl.int32))
     first, last = tl.load(crow + band), tl.load(crow + band + 1)
-    for block in range(first, last, {count}):
-        at = block + tl.arange(0, {columns}) // {width}
+    step = tl.num_programs(1) * {count}
+    for block in range(first + tl.program_id(1) * {count}, last, step):
+        at = blocks_of_columns(block, last)
         columns = load_columns(weight, at, last, n, k)
         value = load_blocks(weight, at, last, n, k)
 {scale}        there = inside[:, None] & ((at < last) & (columns < k))[None, :]
         to = places.to(tl.int64)[:, None] * k + columns[None, :]
         tl.store(dense + to, value.to(dense.dtype.element_ty), mask=there)
 '''
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass of the loop multiplies: whole blocks, padded to what Triton can hold.
+
+    Attributes:
+        height: of a block.
+        width: of a block.
+    """
+
+    height: int
+    width: int
+
+    @classmethod
+    def of(cls, spec: KernelSpec) -> Pass:
+        """For the blocks of a spec."""
+        structure: Any = spec.format.structure
+        return cls(structure.height, structure.width)
+
+    @property
+    def tall(self) -> int:
+        """Rows of W, those that pad a band included."""
+        return max(ROWS, _power_of_two(self.height))
+
+    @property
+    def columns(self) -> int:
+        """Columns of W, those that pad included."""
+        return max(COLUMNS, _power_of_two(self.width))
+
+    @property
+    def count(self) -> int:
+        """Blocks side by side."""
+        return self.columns // self.width
+
+    @property
+    def padding(self) -> Fraction:
+        """What is multiplied for each value of W."""
+        return Fraction(self.tall * self.columns, self.height * self.count * self.width)
+
+    def render(self) -> str:
+        """The functions that say what is where, and load it."""
+        tall, columns, width, used = self.tall, self.columns, self.width, self.count * self.width
+        rows = f"    return band * {self.height} + tl.arange(0, {tall})\n"
+        blocks = f"    return block + tl.arange(0, {columns}) // {width}\n"
+        padded_rows = padded_columns = inside = ""
+        if self.height < tall:
+            padded_rows = f"; beyond its {self.height} they are n, outside"
+            inside = f" & (tl.arange(0, {tall}) < {self.height})[:, None]"
+            rows = (
+                f"    row = tl.arange(0, {tall})\n"
+                f"    return tl.where(row < {self.height}, band * {self.height} + row, n)\n"
+            )
+        if used < columns:
+            padded_columns = f"; beyond {used} it is last, which is none"
+            blocks = (
+                f"    column = tl.arange(0, {columns})\n"
+                f"    return tl.where(column < {used}, block + column // {width}, last)\n"
+            )
+        stretches = "columns"
+        if width & (width - 1) == 0:
+            stretches = f"tl.max_contiguous(tl.multiple_of(columns, {width}), {width})"
+        return LOAD.format(
+            tall=tall,
+            columns=columns,
+            width=width,
+            size=self.height * width,
+            rows=rows,
+            padded_rows=padded_rows,
+            blocks=blocks,
+            padded_columns=padded_columns,
+            inside=inside,
+            stretches=stretches,
+        )
+
+
+def _power_of_two(value: int) -> int:
+    return 1 << (value - 1).bit_length()
 
 
 class BlocksLinear(TritonTemplate):
@@ -125,7 +219,7 @@ class BlocksLinear(TritonTemplate):
 
     def launches(self, spec: KernelSpec, schedule: Schedule) -> tuple[Launch, ...]:
         """The same function for few tokens and for many."""
-        height = getattr(spec.format.structure, "height", 1)
+        height = Pass.of(spec).height
         few, many, stages = schedule["few_m"], schedule["many_m"], schedule["stages"]
         return (
             Launch("few", "linear", 16, height, few, 0, schedule["few_warps"], stages),
@@ -133,20 +227,19 @@ class BlocksLinear(TritonTemplate):
         )
 
     def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
-        """Kept blocks are read and multiplied."""
+        """Kept blocks are read, and multiplied with what pads them."""
         from sparsecompile.costs import Cost, m
 
         n, k = weight.shape
+        padding = Pass.of(spec).padding
         moved = weight.nbytes + m * (n + k) * spec.dtype.itemsize
-        return Cost(moved, 2 * m * weight.stored, matrix_kind(spec))
+        return Cost(moved, 2 * m * weight.stored * padding, matrix_kind(spec))
 
     def loops(
         self, spec: KernelSpec, schedule: Schedule, structure: TritonStructure, values: Values
     ) -> str:
         """Loads of blocks, the loop over them, and `unpack`."""
-        height, width = structure.sides(spec.format.structure)
-        count = max(1, COLUMNS // width)
-        element = ELEMENTS[spec.dtype]
+        part, element = Pass.of(spec), ELEMENTS[spec.dtype]
         by_group = by_row = ""
         if values.group:
             places = "rows[:, None], columns[None, :], (rows < n)[:, None]"
@@ -154,18 +247,18 @@ class BlocksLinear(TritonTemplate):
         elif values.group == 0:
             by_row = scaled("row_scales(weight, rows, rows < n, n, k)[:, None]", 8)
         rounded = spec.activations != "float"
-        sizes = {"height": height, "width": width, "count": count, "columns": count * width}
         return "\n\n".join(
             (
-                LOAD.format(size=height * width, **sizes),
+                part.render(),
                 LINEAR.format(
                     group_scale=by_group,
                     expression="value" if values.group is None else f"value.to(tl.{element})",
                     activations=f"activations.to(tl.{element})" if rounded else "activations",
                     precision=precision(spec),
-                    **sizes,
+                    tall=part.tall,
+                    count=part.count,
                 ),
-                UNPACK.format(scale=by_group or by_row, **sizes),
+                UNPACK.format(scale=by_group or by_row, height=part.height, count=part.count),
             )
         )
 

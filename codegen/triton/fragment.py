@@ -54,7 +54,7 @@ class TritonStructure(Fragment):
     `scattered`: the same, with a load of its own for every value.
 
     `blocks`: parts `crow`, int32, and `col`, int32, as in `sparsecompile.structures.block`; values
-    block after block, row-major. `sides` says how large they are.
+    block after block, row-major. The structure has a `height` and a `width`.
 
     `rows`: parts `crow` and `col`, int32, as in `sparsecompile.structures.csr`.
 
@@ -64,12 +64,13 @@ class TritonStructure(Fragment):
     language: ClassVar[str] = "triton"
     reads: ClassVar[str]
 
-    def check(self, structure: Structure) -> None:
-        """Return if a structure of the family can be read.
+    def reader(self, structure: Structure) -> TritonStructure:
+        """What reads a structure of the family: this, unless there is a better way for that one.
 
         Raises:
-            Reject: it cannot.
+            Reject: it cannot be read.
         """
+        return self
 
     @abstractmethod
     def arrange(self, packed: Packed, values: Tensor) -> dict[str, Tensor]:
@@ -87,10 +88,6 @@ class TritonStructure(Fragment):
         Of `rows` (n as int64), `tiles` (of columns), `n`, `k`, and `entry_of(part, at)`, one int32
         of a part before it.
         """
-
-    def sides(self, structure: Structure) -> tuple[int, int]:
-        """Height and width of what is kept or cut as a whole."""
-        return 1, 1
 
 
 class TritonCodec(Fragment):
@@ -125,15 +122,15 @@ class TritonCodec(Fragment):
 
 
 def structure_fragment(registry: Registry, structure: Structure) -> TritonStructure:
-    """The fragment of a structure.
+    """The fragment that reads a structure.
 
     Raises:
-        Reject: there is none.
+        Reject: there is none, or it does not read this one.
     """
     fragment = _find(registry, structure.family)
     if not isinstance(fragment, TritonStructure):
         raise Reject(f"the Triton fragment of {structure.family!r} is not a TritonStructure")
-    return fragment
+    return fragment.reader(structure)
 
 
 def codec_fragment(registry: Registry, codec: Codec) -> TritonCodec:

@@ -7,16 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from torch import Tensor
-
-from sparsecompile.codegen.triton.fragment import TritonCodec, TritonStructure
+from sparsecompile.codegen.triton.fragment import structure_fragment
 from sparsecompile.codegen.triton.launch import Launch
-from sparsecompile.codegen.triton.layout import arrange
 from sparsecompile.codegen.triton.library import LibraryKernel
 from sparsecompile.codegen.triton.module import import_module
 from sparsecompile.errors import SparseCompileError
-from sparsecompile.packed import Packed
 from sparsecompile.template import Kernel, Range
 
 
@@ -27,14 +24,10 @@ class TritonKernel(Kernel):
     Attributes:
         paths: the modules' files by name of their source, that of the layout first.
         launches: how its functions are started.
-        structure: makes the layout, with `codec`.
-        codec: stores the values.
     """
 
     paths: Mapping[str, Path] = field(default_factory=dict)
     launches: tuple[Launch, ...] = ()
-    structure: TritonStructure | None = None
-    codec: TritonCodec | None = None
 
     @property
     def path(self) -> Path:
@@ -59,11 +52,12 @@ class TritonKernel(Kernel):
         """
         return next(iter(self.modules.values()))
 
-    def prepack(self, packed: Packed) -> Tensor:
-        """The weight as this kernel reads it: `[bytes]` uint8, on the CPU."""
-        if self.structure is None or self.codec is None:
-            return super().prepack(packed)
-        return arrange(packed, self.structure, self.codec)
+    @property
+    def band(self) -> int | None:
+        """Rows of a band of blocks; None where rows are read one by one."""
+        structure: Any = self.spec.format.structure
+        reads = structure_fragment(self.registry, structure).reads
+        return structure.height if reads == "blocks" else None
 
     def launch_of(self, part: Range) -> Launch:
         """How a range is started."""

@@ -16,7 +16,8 @@ ALIGNMENT = 16
 """Bytes that one thread loads at once: parts begin at multiples of it."""
 
 BEGIN = """\
-# Where the parts of the layout begin; each at a multiple of {alignment} bytes.
+# Where the parts of the layout begin; each at a multiple of {alignment} bytes. A header of {header}
+# bytes comes first: n, k and the number of values that are stored, int64.
 @triton.jit
 def {name}_part(weight, n, k):
     return weight + {header}

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from sparsecompile.codegen.triton.fragment import codec_fragment, structure_fragment
 from sparsecompile.codegen.triton.kernel import GpuKernel, TritonKernel, remember_kernel
 from sparsecompile.codegen.triton.library import LibraryKernel
 from sparsecompile.codegen.triton.module import write_module
@@ -78,7 +77,14 @@ class TritonCodegen(TunedCodegen):
         if isinstance(first.template, PackedExtern):
             return remember_kernel(
                 LibraryKernel(
-                    key, spec, first.template, first.schedule, (), ranges, device=self.device
+                    key=key,
+                    spec=spec,
+                    template=first.template,
+                    schedule=first.schedule,
+                    sources=(),
+                    ranges=ranges,
+                    registry=registry,
+                    device=self.device,
                 )
             )
         return remember_kernel(
@@ -89,6 +95,7 @@ class TritonCodegen(TunedCodegen):
                 schedule=first.schedule,
                 sources=sources,
                 ranges=ranges,
+                registry=registry,
                 device=self.device,
                 paths={source.name: write_module(source) for source in sources},
                 launches=tuple(
@@ -97,8 +104,6 @@ class TritonCodegen(TunedCodegen):
                     if isinstance(v.template, TritonTemplate)
                     for launch in v.template.launches(spec, v.schedule)
                 ),
-                structure=structure_fragment(registry, spec.format.structure),
-                codec=codec_fragment(registry, spec.format.codec),
             )
         )
 

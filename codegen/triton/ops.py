@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparsecompile.codegen.triton.compiled import kept_here
 from sparsecompile.codegen.triton.kernel import GpuKernel, find_kernel
 from sparsecompile.codegen.triton.library import LibraryKernel
 from sparsecompile.codegen.triton.start import FUSION, Wrap, start_linear, start_unpack
@@ -108,13 +109,13 @@ def _linear(
     dense = tuple(part for part in (dense0, dense1, dense2) if part is not None)
     operands, found = (operand0, operand1), find_kernel(kernel)
     # Triton starts functions on the current device.
-    with torch.cuda.device(x.device):
+    with torch.cuda.device(x.device), kept_here():
         return run_linear(found, x, weight, bias, operands, dense, n, _as_it_is, FUSION)
 
 
 def _unpack(weight: Tensor, like: Tensor, n: int, k: int, kernel: int, first: int = 0) -> Tensor:
     found = find_kernel(kernel)
-    with torch.cuda.device(weight.device):
+    with torch.cuda.device(weight.device), kept_here():
         return run_unpack(found, weight, like, n, k, first, FUSION)
 
 
@@ -155,8 +156,9 @@ def _triton_linear(
 
     dense = tuple(part for part in (dense0, dense1, dense2) if part is not None)
     operands, found = (operand0, operand1), find_kernel(kernel)
-    # Inductor decides about fusion when it compiles what it sees.
-    return run_linear(found, x, weight, bias, operands, dense, n, wrap_triton, {})
+    # Inductor hands the option on to Triton since torch 2.14. Before, it drops it, and the Triton
+    # of that time (3.6) fuses unless it is told not to: the result is the same.
+    return run_linear(found, x, weight, bias, operands, dense, n, wrap_triton, FUSION)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -42,7 +42,7 @@ def load_slots(weight, rows, slots, there, n, k):
 def linear(
     x, x_scales, weight, bias, operand0, operand1, y, m, n, k, x_stride,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+):
     """BLOCK_N rows of W times BLOCK_M tokens: {step} kept columns of every row a pass."""
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     tokens = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -71,7 +71,8 @@ def unpack(weight, dense, first_row, row_count, k, BLOCK_N: tl.constexpr):
     crow = crow_part(weight, n, k).to(tl.pointer_type(tl.int32))
     begin = tl.load(crow + rows, mask=places < row_count, other=0)
     end = tl.load(crow + rows + 1, mask=places < row_count, other=0)
-    for first in range(0, tl.max(end - begin, 0), {step}):
+    step = tl.num_programs(1) * {step}
+    for first in range(tl.program_id(1) * {step}, tl.max(end - begin, 0), step):
         slots = (begin + first)[:, None] + tl.arange(0, {step})[None, :]
         kept = slots < end[:, None]
         columns, value = load_slots(weight, rows, slots, kept, n, k)

@@ -124,10 +124,10 @@ def start_unpack(
     dense = torch.zeros((n, k), dtype=like.dtype, device=weight.device)
     if n == 0 or k == 0:
         return dense
-    structure = kernel.structure
-    height = structure.sides(kernel.spec.format.structure)[0] if structure is not None else 1
-    # A band of blocks is unpacked as a whole; the first and last may lie half outside.
-    bands = -(-(first + n) // height) - first // height
-    grid = (bands if height > 1 else -(-n // UNPACK_ROWS), -(-k // TILE))
+    band, programs = kernel.band, -(-n // UNPACK_ROWS)
+    if band is not None:
+        # It is unpacked as a whole; the first and last may lie half outside.
+        programs = -(-(first + n) // band) - first // band
+    grid = (programs, -(-k // TILE))
     kernel.module.unpack[grid](weight, dense, first, n, k, BLOCK_N=UNPACK_ROWS, **options)
     return dense

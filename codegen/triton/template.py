@@ -34,6 +34,8 @@ template: {name}; target: {target}
 {schedule}
 y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 {launches}
+
+{arguments}
 """
 
 import triton
@@ -71,7 +73,6 @@ class TritonTemplate(Template):
         structure = structure_fragment(registry, spec.format.structure)
         if structure.reads != self.reads:
             raise Reject(f"{spec.format.structure} is read by {structure.reads}, not {self.reads}")
-        structure.check(spec.format.structure)
         values = codec_fragment(registry, spec.format.codec).values(spec.format.codec, spec)
         check_epilogue(spec.epilogue)
         check_rounding(spec.activations)
@@ -107,11 +108,8 @@ class TritonTemplate(Template):
         """One layout for all schedules."""
         return f"triton {self.name}"
 
-    def prepack(self, packed: Packed, schedule: Schedule) -> Tensor:
+    def prepack(self, packed: Packed, schedule: Schedule, registry: Registry) -> Tensor:
         """See `codegen.triton.layout`."""
-        from sparsecompile.registry import default_registry
-
-        registry = default_registry()
         structure = structure_fragment(registry, packed.format.structure)
         return arrange(packed, structure, codec_fragment(registry, packed.format.codec))
 
@@ -130,6 +128,7 @@ class TritonTemplate(Template):
                 target=target,
                 schedule=fill(f"schedule: {schedule}", 100),
                 launches="\n".join(map(str, launches)),
+                arguments=fill(_arguments(spec, launches), 100),
             ),
             render_parts(spec, structure, codec),
             codec.render(spec.format.codec, spec),
@@ -149,6 +148,20 @@ class TritonTemplate(Template):
         self, spec: KernelSpec, schedule: Schedule, structure: TritonStructure, values: Values
     ) -> str:
         """The functions that are launched, `unpack` among them."""
+
+
+def _arguments(spec: KernelSpec, launches: Sequence[Launch]) -> str:
+    """What the launched functions take, for whoever reads the module."""
+    x = "x `[m, k]`"
+    if spec.activations != "float":
+        x += " as integers, with a scale a row in x_scales `[m]`"
+    y = "y `[m, n]`"
+    if any(launch.programs for launch in launches):
+        y += "; where k is split, sums over its parts `[SPLITS, m, n]`, which `add_parts` adds"
+    return (
+        f"What is launched takes {x}, its rows x_stride apart; weight, a layout, as bytes; bias "
+        f"`[n]` and operands of the epilogue `[m, n]`, or None; and {y}."
+    )
 
 
 def scaled(scales: str, indent: int = 4) -> str:

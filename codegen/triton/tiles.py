@@ -27,7 +27,7 @@ ROW = '''\
 def linear_row(
     x, x_scales, weight, bias, operand0, operand1, y, m, n, k, x_stride,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+):
     """BLOCK_N rows of W times one token, without matrix instructions; k is split in SPLITS."""
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     token = tl.program_id(1)
@@ -55,7 +55,7 @@ LINEAR = '''\
 def linear(
     x, x_scales, weight, bias, operand0, operand1, y, m, n, k, x_stride,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+):
     """BLOCK_N rows of W times BLOCK_M tokens, y^T = W x^T; k is split in SPLITS.
 
     W is the first operand: on sm_90 it then goes from registers to the matrix instruction.
@@ -93,7 +93,7 @@ def store_part(total, parts, rows, tokens, m, n):
 def add_parts(
     parts, x_scales, weight, bias, operand0, operand1, y, m, n, k,
     BLOCK_N: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+):
     """The parts of k are added in their order, whichever was ready first."""
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     tokens = tl.program_id(1) + tl.arange(0, 1)
@@ -140,21 +140,26 @@ class TilesLinear(TritonTemplate):
     reads = "tiles"
 
     def default(self, spec: KernelSpec, target: Target) -> Schedule:
-        """Half a tile of rows for many tokens; for few, k is split until all units have work."""
+        """Half a tile of rows for many tokens; for few, k is split until all units have work.
+
+        What takes more registers gets more threads: float32, which is multiplied without matrix
+        instructions, and integers, which have scales.
+        """
         wide = spec.dtype == torch.float32
+        warps = 8 if wide or not spec.format.codec.lossless else 4
         return Schedule.of(
             {
                 "row_n": 16,
                 "row_warps": 4,
-                "few_n": 64,
+                "few_n": 32 if wide else 64,
                 "few_m": 16,
                 "few_warps": 4,
                 "some_n": 64,
                 "some_m": 32 if wide else 64,
-                "some_warps": 4,
+                "some_warps": warps,
                 "many_n": 64 if wide else 128,
                 "many_m": 32 if wide else 64,
-                "many_warps": 4 if wide else 8,
+                "many_warps": 8,
                 "programs": 2 * target.gpu.units,
                 "stages": 2 if wide or target.gpu.vendor == "amd" else 3,
             }
@@ -248,10 +253,10 @@ class ScatteredLinear(TilesLinear):
     reads = "scattered"
 
     def default(self, spec: KernelSpec, target: Target) -> Schedule:
-        """Half as many values a thread."""
-        wide = spec.dtype == torch.float32
-        smaller = {"few_n": 32, "some_n": 32 if wide else 64, "some_warps": 4 if wide else 8}
-        smaller |= {"many_n": 32 if wide else 64}
+        """A half or a quarter of the values a thread."""
+        lossless = spec.format.codec.lossless
+        rows = 32 if lossless and spec.dtype != torch.float32 else 16
+        smaller = {"few_n": rows, "some_n": 2 * rows, "some_warps": 8, "many_n": 2 * rows}
         return Schedule.of({**dict(super().default(spec, target).choices), **smaller})
 
     def variations(self, target: Target) -> Iterable[dict[str, int]]:

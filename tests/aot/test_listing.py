@@ -126,6 +126,8 @@ def test_assembly_text_without_its_facts() -> None:
         ("buffer_load_dwordx4", "v[0:3], v5, s[4:7], 0 offen", 128, "registers"),
         ("buffer_load_dword", "v5, s[4:7], 0 offen lds", 32, "lds"),
         ("global_load_lds_dword", "v[0:1], off", 32, "lds"),
+        ("s_load_dword", "s1, s[22:23], 0x80", 32, "registers"),
+        ("s_load_dwordx16", "s[4:19], s[0:1], 0x8", 512, "registers"),
     ],
 )
 def test_loads_on_amd(name: str, operands: str, bits: int, how: str) -> None:

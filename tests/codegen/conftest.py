@@ -51,7 +51,7 @@ def build_case(shared_cache: Path, registry: Registry) -> Callable[..., Kernel]:
         source = case.template.render(case.spec, case.schedule, where, registry)
         variant = Variant(case.template, case.schedule, source)
         whole = Range(None, source.name, symbol, case.schedule)
-        return codegen.assemble(case.spec, (variant,), (whole,), where)
+        return codegen.assemble(case.spec, (variant,), (whole,), where, registry)
 
     return build
 

@@ -49,7 +49,7 @@ def dense_above(
     packed = Range(LAST_PACKED, source.name, symbol, schedule)
     ranges = (packed, replace(packed, largest_m=None, dense=True))
     variant = Variant(template, schedule, source)
-    kernel = CppCodegen().assemble(spec, (variant,), ranges, host)
+    kernel = CppCodegen().assemble(spec, (variant,), ranges, host, registry)
     assert kernel.wants_dense
     weight = pack(kernel, N, K)
     header = kernel.prepack(weight)[: ops.HEADER_BYTES]

@@ -88,7 +88,7 @@ def test_nothing_is_read_or_written_outside(
     layouts = []
     for n, k in SHAPES:
         layouts.append(tmp_path / f"{n}x{k}")
-        layout = case.template.prepack(pack_spec(case.spec, n, k), case.schedule)
+        layout = case.template.prepack(pack_spec(case.spec, n, k), case.schedule, registry)
         layouts[-1].write_bytes(layout.numpy().tobytes())
     ran = subprocess.run([program, *layouts], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr

@@ -15,10 +15,10 @@ _LABEL = re.compile(r"(?P<label>[\w.$]+):")
 _CODE = re.compile(r"\s+(?P<name>[a-z]\w*)(?:\s+(?P<operands>[^;]*))?")
 _FACT = r"^\s*\.{}:\s*(\d+)"
 _LOAD = re.compile(
-    r"(?:global|buffer|flat)_load_(?P<lds>lds_)?"
-    r"(?P<type>[us]byte|[us]short|short|dwordx\d|dword|b\d+|[iu]\d+)(?:_d16\w*)?"
+    r"(?:global|buffer|flat|s|s_buffer)_load_(?P<lds>lds_)?"
+    r"(?P<type>[us]byte|[us]short|short|dword(?:x\d+)?|b\d+|[iu]\d+)(?:_d16\w*)?"
 )
-_WIDTHS = {"byte": 8, "short": 16, "dword": 32, "dwordx2": 64, "dwordx3": 96, "dwordx4": 128}
+_WIDTHS = {"byte": 8, "short": 16, "dword": 32}
 
 
 def read_amdgcn(text: str, file: str) -> MachineCode:
@@ -91,7 +91,12 @@ def _load(instruction: Instruction) -> Load | None:
     if found is None:
         return None
     kind = found["type"]
-    digits = re.fullmatch(r"[biu](\d+)", kind)
-    bits = int(digits[1]) if digits else _WIDTHS.get(kind, _WIDTHS.get(kind[1:], 0))
+    digits, words = re.fullmatch(r"[biu](\d+)", kind), re.fullmatch(r"dwordx(\d+)", kind)
+    if digits is not None:
+        bits = int(digits[1])
+    elif words is not None:
+        bits = 32 * int(words[1])
+    else:
+        bits = _WIDTHS.get(kind, _WIDTHS.get(kind[1:], 0))
     is_lds = found["lds"] or re.search(r"\blds\b", instruction.operands)
     return Load(instruction.line, bits, "lds" if is_lds else "registers")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsecompile.codegen.triton.aot.architecture import Architecture
+from sparsecompile.codegen.triton.compiled import kept_here
 from sparsecompile.errors import BuildError
 from sparsecompile.spec import digest
 
@@ -104,7 +105,8 @@ def compile_for(what: Specialization, architecture: Architecture) -> CompiledKer
     # Triton 3.10 no longer fuses multiply and add unless it is told to.
     options = {"enable_fp_fusion": True, **what.options}
     try:
-        return triton.compile(source, target=target, options=options)
+        with kept_here():
+            return triton.compile(source, target=target, options=options)
     except (TritonError, RuntimeError) as error:
         raise BuildError(
             f"Triton {version} cannot compile {what.name} for {architecture.name}",

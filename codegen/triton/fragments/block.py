@@ -13,7 +13,7 @@ from sparsecompile.packed import Packed, Structure
 from sparsecompile.spec import KernelSpec
 from sparsecompile.structures.block import Block
 
-LOWEST, HIGHEST, WIDEST = 16, 128, 128
+LARGEST = 128
 
 
 class TritonBlock(TritonStructure):
@@ -22,28 +22,19 @@ class TritonBlock(TritonStructure):
     family = "block"
     reads = "blocks"
 
-    def check(self, structure: Structure) -> None:
-        """Return if a band of blocks is as high as a matrix instruction.
+    def reader(self, structure: Structure) -> TritonStructure:
+        """This, for blocks that fit in registers.
 
         Raises:
-            Reject: it is lower, too high for registers, or a side is no power of two.
+            Reject: they are too large.
         """
-        height, width = self.sides(structure)
-        if height < LOWEST:
+        block = _block(structure)
+        if max(block.height, block.width) > LARGEST:
             raise Reject(
-                f"blocks of {height} rows are lower than the {LOWEST} of a matrix instruction"
+                f"blocks of {block.height}x{block.width} do not fit in registers, "
+                f"at most {LARGEST}x{LARGEST} do"
             )
-        if height > HIGHEST or width > WIDEST:
-            raise Reject(f"blocks of {height}x{width} are larger than {HIGHEST}x{WIDEST}")
-        for side in (height, width):
-            if side & (side - 1):
-                raise Reject(f"blocks of {height}x{width} have a side that is no power of two")
-
-    def sides(self, structure: Structure) -> tuple[int, int]:
-        """Height and width of a block."""
-        if not isinstance(structure, Block):
-            raise Reject(f"{structure} is not a block structure")
-        return structure.height, structure.width
+        return self
 
     def arrange(self, packed: Packed, values: Tensor) -> dict[str, Tensor]:
         """The tensors of the Packed."""
@@ -51,7 +42,7 @@ class TritonBlock(TritonStructure):
 
     def sizes(self, structure: Structure, values: Values) -> Mapping[str, str]:
         """Four bytes a band and a block."""
-        height, _ = self.sides(structure)
+        height = _block(structure).height
         return {
             "crow": f"(tl.cdiv(rows, {height}) + 1) * 4",
             "col": f"entry_of(crow_part(weight, n, k), tl.cdiv(n, {height})) * 4",
@@ -60,6 +51,12 @@ class TritonBlock(TritonStructure):
     def render(self, part: Structure | Codec, spec: KernelSpec) -> str:
         """Says what the parts are; the template reads them."""
         return f"# {part}: blocks crow[b] .. crow[b + 1] of band b; col is in blocks.\n"
+
+
+def _block(structure: Structure) -> Block:
+    if not isinstance(structure, Block):
+        raise Reject(f"{structure} is not a block structure")
+    return structure
 
 
 COMPONENTS = (TritonBlock(),)

@@ -16,7 +16,7 @@ TEXT = f'''\
 # dense: every value, rows padded with zeros to whole tiles.
 @triton.jit
 def load_tile(weight, rows, inside, tile, n, k):
-    """One tile of some rows."""
+    """One tile of some rows, `[rows, {TILE}]`."""
     first = (rows.to(tl.int64) * tl.cdiv(k, {TILE}) + tile) * {TILE}
     return values_in(values_part(weight, n, k), first, inside, {TILE})
 '''

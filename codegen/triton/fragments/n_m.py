@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from sparsecompile.codec import Codec
 from sparsecompile.codegen.triton.fragment import TILE, TritonStructure, Values
+from sparsecompile.codegen.triton.fragments.mask import TritonMask
 from sparsecompile.errors import Reject
 from sparsecompile.packed import Packed, Structure
 from sparsecompile.spec import KernelSpec
@@ -24,7 +25,7 @@ HEAD = '''\
 # w, w + {words}, w + {twice}, ..., {bits} bits each, the first lowest.
 @triton.jit
 def load_tile(weight, rows, inside, tile, n, k):
-    """One tile of some rows, put together in registers."""
+    """One tile of some rows, `[rows, {tile}]`, put together in registers."""
     at = rows.to(tl.int64) * tl.cdiv(k, {tile}) + tile
     words = words_part(weight, n, k).to(tl.pointer_type(tl.int32))
     places = at[:, None] * {words} + tl.arange(0, {words})[None, :]
@@ -41,19 +42,10 @@ class TritonNM(TritonStructure):
     family = "n_m"
     reads = "tiles"
 
-    def check(self, structure: Structure) -> None:
-        """Return if groups divide a tile and are not too wide to be put together in registers.
-
-        Raises:
-            Reject: they do not, or are.
-        """
-        nm = _nm(structure)
-        if nm.m & (nm.m - 1):
-            raise Reject(f"groups of {nm.m} columns do not divide a tile of {TILE}")
-        if nm.m > WIDEST:
-            raise Reject(
-                f"groups of {nm.m} columns are wider than the {WIDEST} that fit in registers"
-            )
+    def reader(self, structure: Structure) -> TritonStructure:
+        """Groups that do not divide a tile, or are too wide for registers, are read by masks."""
+        size = _nm(structure).m
+        return self if size <= WIDEST and TILE % size == 0 else _BY_MASK
 
     def arrange(self, packed: Packed, values: Tensor) -> dict[str, Tensor]:
         """`values` `[n, tiles, kept, groups]`, `words` `[n, tiles, words]` int32."""
@@ -102,11 +94,24 @@ class TritonNM(TritonStructure):
             for p in range(nm.n)
         ]
         lines.append("zero = tl.zeros_like(v0)")
+        lines.append(f"# c0 ... c{nm.m - 1}: the columns of each group, a kept value or zero.")
         lines += _select_by_position(nm) if by_position else _select_by_mask(nm)
         columns = _interleave([f"c{j}" for j in range(nm.m)])
+        lines.append(
+            "# A join adds a dimension, the innermost one: c0, c1, ... end up side by side."
+        )
         lines.append(f"tile_of_rows = {columns}")
         lines.append(f"return tile_of_rows.reshape(rows.shape[0], {TILE})")
         return head + "".join(f"    {line}\n" for line in lines)
+
+
+class _ByMask(TritonMask):
+    """Groups of any size."""
+
+    family = "n_m"
+
+
+_BY_MASK = _ByMask()
 
 
 def _nm(structure: object) -> NM:
@@ -142,7 +147,9 @@ def _codes(nm: NM, positions: Tensor) -> Tensor:
 def _select_by_position(nm: NM) -> list[str]:
     """A value belongs to the column that its position names."""
     bits, mask = _position_bits(nm), nm.m - 1
-    lines = [f"p{p} = {_shifted(p * bits)} & {mask}" for p in range(nm.n)]
+    names = ", ".join(f"p{p}" for p in range(nm.n))
+    lines = [f"# {names}: the position in its group of each kept value."]
+    lines += [f"p{p} = {_shifted(p * bits)} & {mask}" for p in range(nm.n)]
     for j in range(nm.m):
         # Nested: in this order ptxas takes fewer registers than with a line each.
         text = "zero"
@@ -154,7 +161,7 @@ def _select_by_position(nm: NM) -> list[str]:
 
 def _select_by_mask(nm: NM) -> list[str]:
     """A kept column has as many values before it as there are bits below its own."""
-    lines = []
+    lines = ["# b0: whether column 0 is kept; before0: how many are before it; and so on."]
     for j in range(nm.m):
         *others, rest = _candidates(nm, j)
         lines.append(f"b{j} = {_shifted(j)} & 1")

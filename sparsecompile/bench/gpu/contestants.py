@@ -129,7 +129,9 @@ def contestants(
         if isinstance(extern, PackedExtern) and _is_supported(
             partial(extern.supports, plain, target)
         ):
-            yield Contestant(extern.name, partial(_library, subject, extern, plain, target))
+            yield Contestant(
+                extern.name, partial(_library, subject, extern, plain, target, registry)
+            )
     if find_spec("torchao") is not None and subject.case.pruning is None:
         yield Contestant("torchao int4", partial(_torchao, subject))
     for codec in codecs:
@@ -156,11 +158,11 @@ def _dense(subject: Subject) -> tuple[Run, int, Tensor]:
 
 
 def _library(
-    subject: Subject, extern: PackedExtern, spec: KernelSpec, target: Target
+    subject: Subject, extern: PackedExtern, spec: KernelSpec, target: Target, registry: Registry
 ) -> tuple[Run, int, Tensor]:
     packed, x = subject.pruned.packed(spec.format), subject.x
     schedule = extern.schedules(spec, target)[0]
-    given = extern.prepack(packed, schedule).to(x.device)
+    given = extern.prepack(packed, schedule, registry).to(x.device)
     layout, n = extern.finish(given, packed.shape, packed.dtype), packed.shape[0]
     return lambda: extern.call(x, layout, None, n, schedule), layout.nbytes, packed.unpack()
 

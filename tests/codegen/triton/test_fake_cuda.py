@@ -178,6 +178,8 @@ def test_inductor_sees_the_kernels(model: nn.Module, mode: FakeTensorMode) -> No
     # Two linears, of which k is split, and what adds the parts.
     assert [set(n.kwargs["tensors_to_clone"]) for n in started] == [{"y"}] * len(started)
     assert len(started) in (2, 3, 4)
+    # As where Inductor does not look into the op: what is multiplied and added is rounded once.
+    assert all(call.kwargs["kwargs"]["enable_fp_fusion"] is True for call in started)
 
 
 def test_a_new_number_of_rows_compiles_nothing_anew(model: nn.Module, mode: FakeTensorMode) -> None:

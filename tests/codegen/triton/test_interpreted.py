@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,6 @@ FOLDER = Path(__file__).parent / "interpreted"
 FILES = sorted(path.name for path in FOLDER.glob("test_*.py"))
 
 
-@pytest.mark.skipif(
-    tuple(map(int, metadata.version("triton").split(".")[:2])) < (3, 7),
-    reason="the interpreter of Triton 3.6 cannot loop to a tensor with NumPy 2.4",
-)
 @pytest.mark.parametrize("file", FILES)
 def test_in_the_interpreter(file: str) -> None:
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}

@@ -54,11 +54,14 @@ def test_structures_are_read_in_one_way() -> None:
 @pytest.mark.parametrize(
     ("name", "structure", "reason"),
     [
-        ("tiles", "n_m[3:7]", "groups of 7 columns do not divide a tile of 128"),
-        ("tiles", "n_m[16:32]", "groups of 32 columns are wider than the 16 that fit in registers"),
-        ("blocks", "block[8x8]", "blocks of 8 rows are lower than the 16 of a matrix instruction"),
-        ("blocks", "block[256x16]", "blocks of 256x16 are larger than 128x128"),
-        ("blocks", "block[16x5]", "blocks of 16x5 have a side that is no power of two"),
+        ("tiles", "n_m[3:7]", "n_m[3:7] is read by scattered, not tiles"),
+        ("scattered", "n_m[8:16]", "n_m[8:16] is read by tiles, not scattered"),
+        (
+            "blocks",
+            "block[256x16]",
+            "blocks of 256x16 do not fit in registers, at most 128x128 do",
+        ),
+        ("blocks", "block[1x129]", "blocks of 1x129 do not fit in registers, at most 128x128 do"),
     ],
 )
 def test_structures_that_do_not_fit(name: str, structure: str, reason: str) -> None:
@@ -96,7 +99,7 @@ def test_fragments_that_are_missing_or_of_another_kind() -> None:
             sc.default_registry().structure({"n_m": "n_m[2:4]", "block": "block[16x16]"}[family]),
         )
         with pytest.raises(Reject, match="dense is not a"):
-            fragment.sides(Dense()) if family == "block" else fragment.check(Dense())
+            fragment.reader(Dense())
 
 
 def test_a_codec_fragment_of_another_kind() -> None:
@@ -118,7 +121,7 @@ def test_a_report_shows_why_nothing_fits() -> None:
     (node,) = sc.explain(model, x, target="sm_75").nodes
     assert not node.packed
     assert any("needs sm_80, this is sm_75" in finding.reason for finding in node.findings)
-    (node,) = sc.explain(model, x, target="sm_80", formats=["block[8x8]"]).nodes
+    (node,) = sc.explain(model, x, target="sm_80", formats=["block[256x16]"]).nodes
     assert not node.packed
 
 

@@ -106,7 +106,7 @@ class ColumnsLinear(Template):
         """One."""
         return (Schedule(),)
 
-    def prepack(self, packed: Packed, schedule: Schedule) -> Tensor:
+    def prepack(self, packed: Packed, schedule: Schedule, registry: Registry) -> Tensor:
         """The tensors of the Packed, concatenated."""
         return concatenate(self.name, packed)
 

@@ -5,13 +5,17 @@ schedule: few_m=16 few_warps=4 many_m=64 many_warps=4 stages=3
 y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 few: m <= 16, linear, 32 x 16 (n x m), 4 warps, 3 stages
 many: any m, linear, 32 x 64 (n x m), 4 warps, 3 stages
+
+What is launched takes x `[m, k]`, its rows x_stride apart; weight, a layout, as bytes; bias `[n]`
+and operands of the epilogue `[m, n]`, or None; and y `[m, n]`.
 """
 
 import triton
 import triton.language as tl
 
 
-# Where the parts of the layout begin; each at a multiple of 16 bytes.
+# Where the parts of the layout begin; each at a multiple of 16 bytes. A header of 128
+# bytes comes first: n, k and the number of values that are stored, int64.
 @triton.jit
 def crow_part(weight, n, k):
     return weight + 128
@@ -65,6 +69,18 @@ def finish(total, x_scales, weight, bias, operand0, operand1, y, rows, tokens, m
 
 
 @triton.jit
+def band_rows(band, n):
+    """Rows of W of a band of blocks: `[32]`."""
+    return band * 32 + tl.arange(0, 32)
+
+
+@triton.jit
+def blocks_of_columns(block, last):
+    """Which block each column of a pass is of, from `block` on: `[64]`."""
+    return block + tl.arange(0, 64) // 32
+
+
+@triton.jit
 def load_columns(weight, at, last, n, k):
     """Columns of the blocks `at`, `[64]`: whole blocks, so that x is read in stretches."""
     col = col_part(weight, n, k).to(tl.pointer_type(tl.int32))
@@ -78,24 +94,25 @@ def load_blocks(weight, at, last, n, k):
     """The same blocks side by side: `[32, 64]`."""
     slots = at.to(tl.int64) * 1024 + tl.arange(0, 64) % 32
     slots = slots[None, :] + tl.arange(0, 32)[:, None] * 32
-    return values_at(values_part(weight, n, k), slots, (at < last)[None, :])
+    there = (at < last)[None, :]
+    return values_at(values_part(weight, n, k), slots, there)
 
 
 @triton.jit
 def linear(
     x, x_scales, weight, bias, operand0, operand1, y, m, n, k, x_stride,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+):
     """A band of blocks times BLOCK_M tokens, y^T = W x^T: 2 kept blocks a pass."""
     band = tl.program_id(0)
-    rows = band * 32 + tl.arange(0, 32)
+    rows = band_rows(band, n)
     tokens = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     x_rows = x + tokens.to(tl.int64) * x_stride
     total = tl.zeros((32, BLOCK_M), tl.float32)
     crow = crow_part(weight, n, k).to(tl.pointer_type(tl.int32))
     first, last = tl.load(crow + band), tl.load(crow + band + 1)
     for block in range(first, last, 2):
-        at = block + tl.arange(0, 64) // 32
+        at = blocks_of_columns(block, last)
         columns = load_columns(weight, at, last, n, k)
         kept = (at < last) & (columns < k)
         there = kept[:, None] & (tokens < m)[None, :]
@@ -110,13 +127,14 @@ def unpack(weight, dense, first_row, row_count, k, BLOCK_N: tl.constexpr):
     """`row_count` rows of W from `first_row` on, `[row_count, k]`; dense holds zeros before."""
     n = tl.load(weight.to(tl.pointer_type(tl.int64)))
     band = first_row // 32 + tl.program_id(0)
-    rows = band * 32 + tl.arange(0, 32)
+    rows = band_rows(band, n)
     places = rows - first_row
     inside = (places >= 0) & (places < row_count)
     crow = crow_part(weight, n, k).to(tl.pointer_type(tl.int32))
     first, last = tl.load(crow + band), tl.load(crow + band + 1)
-    for block in range(first, last, 2):
-        at = block + tl.arange(0, 64) // 32
+    step = tl.num_programs(1) * 2
+    for block in range(first + tl.program_id(1) * 2, last, step):
+        at = blocks_of_columns(block, last)
         columns = load_columns(weight, at, last, n, k)
         value = load_blocks(weight, at, last, n, k)
         there = inside[:, None] & ((at < last) & (columns < k))[None, :]

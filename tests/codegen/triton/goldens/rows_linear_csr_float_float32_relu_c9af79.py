@@ -5,13 +5,17 @@ schedule: row_n=4 row_warps=4 some_m=8 some_n=4 some_warps=4 stages=2
 y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 row: m <= 1, linear, 4 x 1 (n x m), 4 warps, 2 stages
 some: any m, linear, 4 x 8 (n x m), 4 warps, 2 stages
+
+What is launched takes x `[m, k]`, its rows x_stride apart; weight, a layout, as bytes; bias `[n]`
+and operands of the epilogue `[m, n]`, or None; and y `[m, n]`.
 """
 
 import triton
 import triton.language as tl
 
 
-# Where the parts of the layout begin; each at a multiple of 16 bytes.
+# Where the parts of the layout begin; each at a multiple of 16 bytes. A header of 128
+# bytes comes first: n, k and the number of values that are stored, int64.
 @triton.jit
 def crow_part(weight, n, k):
     return weight + 128
@@ -77,7 +81,7 @@ def load_slots(weight, rows, slots, there, n, k):
 def linear(
     x, x_scales, weight, bias, operand0, operand1, y, m, n, k, x_stride,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+):
     """BLOCK_N rows of W times BLOCK_M tokens: 64 kept columns of every row a pass."""
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     tokens = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -106,7 +110,8 @@ def unpack(weight, dense, first_row, row_count, k, BLOCK_N: tl.constexpr):
     crow = crow_part(weight, n, k).to(tl.pointer_type(tl.int32))
     begin = tl.load(crow + rows, mask=places < row_count, other=0)
     end = tl.load(crow + rows + 1, mask=places < row_count, other=0)
-    for first in range(0, tl.max(end - begin, 0), 64):
+    step = tl.num_programs(1) * 64
+    for first in range(tl.program_id(1) * 64, tl.max(end - begin, 0), step):
         slots = (begin + first)[:, None] + tl.arange(0, 64)[None, :]
         kept = slots < end[:, None]
         columns, value = load_slots(weight, rows, slots, kept, n, k)

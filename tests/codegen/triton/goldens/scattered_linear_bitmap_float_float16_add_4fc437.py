@@ -8,13 +8,18 @@ row: m <= 1, linear_row, 16 x 1 (n x m), 4 warps, 3 stages, k split up to 264 pr
 few: m <= 16, linear, 32 x 16 (n x m), 4 warps, 3 stages, k split up to 264 programs
 some: m <= 128, linear, 64 x 64 (n x m), 8 warps, 3 stages, k split up to 264 programs
 many: any m, linear, 64 x 64 (n x m), 8 warps, 3 stages
+
+What is launched takes x `[m, k]`, its rows x_stride apart; weight, a layout, as bytes; bias `[n]`
+and operands of the epilogue `[m, n]`, or None; and y `[m, n]`; where k is split, sums over its
+parts `[SPLITS, m, n]`, which `add_parts` adds.
 """
 
 import triton
 import triton.language as tl
 
 
-# Where the parts of the layout begin; each at a multiple of 16 bytes.
+# Where the parts of the layout begin; each at a multiple of 16 bytes. A header of 128
+# bytes comes first: n, k and the number of values that are stored, int64.
 @triton.jit
 def words_part(weight, n, k):
     return weight + 128
@@ -53,7 +58,7 @@ def values_in(values, first, there, COUNT: tl.constexpr):
 # bitmap: a bit a column, 4 words a tile, and the slot in which each tile begins.
 @triton.jit
 def load_tile(weight, rows, inside, tile, n, k):
-    """One tile of some rows."""
+    """One tile of some rows, `[rows, 128]`, a load for every value."""
     at = rows.to(tl.int64) * tl.cdiv(k, 128) + tile
     words = words_part(weight, n, k).to(tl.pointer_type(tl.int32))
     places = at[:, None] * 4 + tl.arange(0, 4)[None, :]
@@ -62,6 +67,7 @@ def load_tile(weight, rows, inside, tile, n, k):
     kept = bits.reshape(rows.shape[0], 128)
     starts = starts_part(weight, n, k).to(tl.pointer_type(tl.int32))
     start = tl.load(starts + at, mask=inside, other=0)
+    # A kept column's slot comes after those of the kept columns before it.
     slots = start[:, None] + tl.cumsum(kept, 1) - kept
     return values_at(values_part(weight, n, k), slots, kept != 0)
 
@@ -98,7 +104,7 @@ def store_part(total, parts, rows, tokens, m, n):
 def add_parts(
     parts, x_scales, weight, bias, operand0, operand1, y, m, n, k,
     BLOCK_N: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+):
     """The parts of k are added in their order, whichever was ready first."""
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     tokens = tl.program_id(1) + tl.arange(0, 1)
@@ -114,7 +120,7 @@ def add_parts(
 def linear_row(
     x, x_scales, weight, bias, operand0, operand1, y, m, n, k, x_stride,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+):
     """BLOCK_N rows of W times one token, without matrix instructions; k is split in SPLITS."""
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     token = tl.program_id(1)
@@ -141,7 +147,7 @@ def linear_row(
 def linear(
     x, x_scales, weight, bias, operand0, operand1, y, m, n, k, x_stride,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+):
     """BLOCK_N rows of W times BLOCK_M tokens, y^T = W x^T; k is split in SPLITS.
 
     W is the first operand: on sm_90 it then goes from registers to the matrix instruction.

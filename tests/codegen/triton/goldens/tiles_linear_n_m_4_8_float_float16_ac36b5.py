@@ -8,13 +8,18 @@ row: m <= 1, linear_row, 16 x 1 (n x m), 4 warps, 3 stages, k split up to 264 pr
 few: m <= 16, linear, 64 x 16 (n x m), 4 warps, 3 stages, k split up to 264 programs
 some: m <= 128, linear, 64 x 64 (n x m), 4 warps, 3 stages, k split up to 264 programs
 many: any m, linear, 128 x 64 (n x m), 8 warps, 3 stages
+
+What is launched takes x `[m, k]`, its rows x_stride apart; weight, a layout, as bytes; bias `[n]`
+and operands of the epilogue `[m, n]`, or None; and y `[m, n]`; where k is split, sums over its
+parts `[SPLITS, m, n]`, which `add_parts` adds.
 """
 
 import triton
 import triton.language as tl
 
 
-# Where the parts of the layout begin; each at a multiple of 16 bytes.
+# Where the parts of the layout begin; each at a multiple of 16 bytes. A header of 128
+# bytes comes first: n, k and the number of values that are stored, int64.
 @triton.jit
 def words_part(weight, n, k):
     return weight + 128
@@ -48,7 +53,7 @@ def values_in(values, first, there, COUNT: tl.constexpr):
 # w, w + 4, w + 8, ..., 8 bits each, the first lowest.
 @triton.jit
 def load_tile(weight, rows, inside, tile, n, k):
-    """One tile of some rows, put together in registers."""
+    """One tile of some rows, `[rows, 128]`, put together in registers."""
     at = rows.to(tl.int64) * tl.cdiv(k, 128) + tile
     words = words_part(weight, n, k).to(tl.pointer_type(tl.int32))
     places = at[:, None] * 4 + tl.arange(0, 4)[None, :]
@@ -61,6 +66,8 @@ def load_tile(weight, rows, inside, tile, n, k):
     v2 = values_in(values, at * 64 + 32, inside, 16)
     v3 = values_in(values, at * 64 + 48, inside, 16)
     zero = tl.zeros_like(v0)
+    # c0 ... c7: the columns of each group, a kept value or zero.
+    # b0: whether column 0 is kept; before0: how many are before it; and so on.
     b0 = code & 1
     before0 = tl.zeros_like(b0)
     c0 = tl.where(b0 == 1, v0, zero)
@@ -96,6 +103,7 @@ def load_tile(weight, rows, inside, tile, n, k):
     c6 = tl.where(b6 == 1, c6, zero)
     b7 = (code >> 7) & 1
     c7 = tl.where(b7 == 1, v3, zero)
+    # A join adds a dimension, the innermost one: c0, c1, ... end up side by side.
     tile_of_rows = tl.join(tl.join(tl.join(c0, c4), tl.join(c2, c6)), tl.join(tl.join(c1, c5), tl.join(c3, c7)))
     return tile_of_rows.reshape(rows.shape[0], 128)
 
@@ -130,7 +138,7 @@ def store_part(total, parts, rows, tokens, m, n):
 def add_parts(
     parts, x_scales, weight, bias, operand0, operand1, y, m, n, k,
     BLOCK_N: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+):
     """The parts of k are added in their order, whichever was ready first."""
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     tokens = tl.program_id(1) + tl.arange(0, 1)
@@ -146,7 +154,7 @@ def add_parts(
 def linear_row(
     x, x_scales, weight, bias, operand0, operand1, y, m, n, k, x_stride,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+):
     """BLOCK_N rows of W times one token, without matrix instructions; k is split in SPLITS."""
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     token = tl.program_id(1)
@@ -173,7 +181,7 @@ def linear_row(
 def linear(
     x, x_scales, weight, bias, operand0, operand1, y, m, n, k, x_stride,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+):
     """BLOCK_N rows of W times BLOCK_M tokens, y^T = W x^T; k is split in SPLITS.
 
     W is the first operand: on sm_90 it then goes from registers to the matrix instruction.

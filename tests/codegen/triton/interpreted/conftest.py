@@ -17,9 +17,9 @@ from sparsecompile.packed import Packed
 if os.environ.get("TRITON_INTERPRET") != "1":
     collect_ignore_glob = ["test_*.py"]
 else:
-    import bfloat16_interpreter
+    import interpreter
 
-    bfloat16_interpreter.repair()
+    interpreter.repair()
 
 
 @pytest.fixture(scope="session")

@@ -2,19 +2,25 @@
 
 template: tiles; target: cuda sm_90
 schedule: few_m=16 few_n=64 few_warps=4 many_m=64 many_n=128 many_warps=8 programs=264 row_n=16
-row_warps=4 some_m=64 some_n=64 some_warps=4 stages=3
+row_warps=4 some_m=64 some_n=64 some_warps=8 stages=3
 y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 row: m <= 1, linear_row, 16 x 1 (n x m), 4 warps, 3 stages, k split up to 264 programs
 few: m <= 16, linear, 64 x 16 (n x m), 4 warps, 3 stages, k split up to 264 programs
-some: m <= 128, linear, 64 x 64 (n x m), 4 warps, 3 stages, k split up to 264 programs
+some: m <= 128, linear, 64 x 64 (n x m), 8 warps, 3 stages, k split up to 264 programs
 many: any m, linear, 128 x 64 (n x m), 8 warps, 3 stages
+
+What is launched takes x `[m, k]` as integers, with a scale a row in x_scales `[m]`, its rows
+x_stride apart; weight, a layout, as bytes; bias `[n]` and operands of the epilogue `[m, n]`, or
+None; and y `[m, n]`; where k is split, sums over its parts `[SPLITS, m, n]`, which `add_parts`
+adds.
 """
 
 import triton
 import triton.language as tl
 
 
-# Where the parts of the layout begin; each at a multiple of 16 bytes.
+# Where the parts of the layout begin; each at a multiple of 16 bytes. A header of 128
+# bytes comes first: n, k and the number of values that are stored, int64.
 @triton.jit
 def scales_part(weight, n, k):
     return weight + 128
@@ -44,7 +50,7 @@ def values_in(values, first, there, COUNT: tl.constexpr):
 # dense: every value, rows padded with zeros to whole tiles.
 @triton.jit
 def load_tile(weight, rows, inside, tile, n, k):
-    """One tile of some rows."""
+    """One tile of some rows, `[rows, 128]`."""
     first = (rows.to(tl.int64) * tl.cdiv(k, 128) + tile) * 128
     return values_in(values_part(weight, n, k), first, inside, 128)
 
@@ -114,7 +120,7 @@ def store_part(total, parts, rows, tokens, m, n):
 def add_parts(
     parts, x_scales, weight, bias, operand0, operand1, y, m, n, k,
     BLOCK_N: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+):
     """The parts of k are added in their order, whichever was ready first."""
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     tokens = tl.program_id(1) + tl.arange(0, 1)
@@ -130,7 +136,7 @@ def add_parts(
 def linear_row(
     x, x_scales, weight, bias, operand0, operand1, y, m, n, k, x_stride,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+):
     """BLOCK_N rows of W times one token, without matrix instructions; k is split in SPLITS."""
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     token = tl.program_id(1)
@@ -157,7 +163,7 @@ def linear_row(
 def linear(
     x, x_scales, weight, bias, operand0, operand1, y, m, n, k, x_stride,
     BLOCK_N: tl.constexpr, BLOCK_M: tl.constexpr, SPLITS: tl.constexpr,
-):  # fmt: skip
+):
     """BLOCK_N rows of W times BLOCK_M tokens, y^T = W x^T; k is split in SPLITS.
 
     W is the first operand: on sm_90 it then goes from registers to the matrix instruction.

@@ -1,6 +1,8 @@
-"""Triton's interpreter keeps bfloat16 as uint16 and computes with these: repaired for tests.
+"""Triton's interpreter, repaired for tests.
 
-Products, arithmetic and conversions are what our kernels do with bfloat16.
+It keeps bfloat16 as uint16 and computes with these; products, arithmetic and conversions are what
+our kernels do with bfloat16. That of Triton 3.6 takes an array of one element for the end of a
+loop, which NumPy refuses since 2.4; Triton 3.7 squeezes it.
 """
 
 from __future__ import annotations
@@ -14,7 +16,23 @@ from triton.runtime import interpreter
 
 
 def repair() -> None:
-    """Let the interpreter of this process compute with bfloat16 as float32, rounded."""
+    """Let the interpreter of this process loop to tensors, and compute with bfloat16."""
+    _repair_loops()
+    _repair_bfloat16()
+
+
+def _repair_loops() -> None:
+    patch = interpreter._patch_lang_tensor
+
+    def patch_tensor(tensor: Any, scope: Any) -> None:
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    interpreter._patch_lang_tensor = patch_tensor
+
+
+def _repair_bfloat16() -> None:
+    """As float32, rounded."""
     builder, handle = interpreter.InterpreterBuilder, interpreter.TensorHandle
     dot, binary, cast = builder.create_dot, builder.binary_op, builder.cast_impl
     convert = builder.create_fp_to_fp
