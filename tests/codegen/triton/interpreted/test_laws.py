@@ -143,6 +143,28 @@ def test_a_structure_of_a_registry_of_its_own(codec: str, check_launch: Check) -
         check_launch(kernel, launch, packed, (1,), True)
 
 
+def test_padding_may_take_a_tile_of_its_own(check_launch: Check) -> None:
+    # The last group has columns 126 to 132 and 3 slots, one of them behind the only tile.
+    spec = KernelSpec(default_registry().format("n_m[3:7]"), torch.float32)
+    kernel, packed = build(spec), pack(spec, 18, 127)
+    check_unpack(kernel, packed, 3)
+    check_launch(kernel, kernel.launches[1], packed, (3,), True)
+
+
+def test_a_band_writes_its_own_rows_only() -> None:
+    # Programs run one after the other here, and the next would hide what does not belong to one.
+    spec = KernelSpec(default_registry().format("block[3x20]"), torch.float32)
+    kernel, packed = build(spec), pack(spec, 9, 40)
+    layout, x, y = kernel.prepack(packed), torch.randn(2, 40), torch.full((2, 9), 7.0)
+    sizes = {"BLOCK_N": 3, "BLOCK_M": 16, "SPLITS": 1}
+    kernel.module.linear[(1, 1, 1)](x, None, layout, *[None] * 3, y, 2, 9, 40, 40, **sizes)
+    torch.testing.assert_close(y[:, :3], torch.nn.functional.linear(x, packed.unpack())[:, :3])
+    assert bool((y[:, 3:] == 7).all())
+    dense = torch.full((9, 40), 7.0)
+    kernel.module.unpack[(1, 1)](layout, dense, 0, 9, 40, BLOCK_N=16)
+    assert bool((dense[3:] == 7).all())
+
+
 def test_special_values_survive(check_launch: Check) -> None:
     weight = torch.randn(16, 130)
     weight[:, 1::2] = 0
