@@ -75,7 +75,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const DecodeActivati
         add_vector(s, v, 0, x + w.place(strip + s, t) * tile_columns);
       if (t % span == span - 1) add_span(s, t, false);
     }
-    add_span(s, 0, true);
+    if (w.present_tiles(strip + s)) add_span(s, 0, true);
     for (int i = 0; i < rows; ++i)
       store(out + (s * rows + i) * strip_rows, scale_sums(w, strip + s, totals[s][i]));
   }

@@ -135,7 +135,7 @@ def test_what_cutlass_was_given_comes_back(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(torch, "_sparse_semi_structured_mm", decoded)
     spec, extern = spec_of(), Cutlass()
     packed = pack(spec, 20, 36)
-    layout = extern.prepack(packed, Schedule())
+    layout = extern.prepack(packed, Schedule(), sc.default_registry())
     assert torch.equal(extern.unpack(layout, (20, 36), spec.dtype, Schedule()), packed.unpack())
 
 
