@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
-from sparsecompile.codegen.cpp.epilogues import check_epilogue, render_epilogue
-from sparsecompile.codegen.cpp.fragment import ELEMENTS, fragment_of
-from sparsecompile.codegen.cpp.layout import concatenate
-from sparsecompile.codegen.cpp.rounding import check_rounding, render_rounding
-from sparsecompile.codegen.cpp.text import read
-from sparsecompile.codegen.cpp.weight import render_weight
+from sparsecompile.codegen.cpp.fragment import Codes, fragment_of
+from sparsecompile.codegen.cpp.template import CppTemplate
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Packed
 from sparsecompile.problem import Contents
 from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Schedule, Target, isa_at_least
-from sparsecompile.template import Source, Template
 
 if TYPE_CHECKING:
     from sparsecompile.costs import Cost
@@ -29,15 +22,9 @@ DECODE_ROWS = 8
 STRIP_ROWS = 16
 TILE_COLUMNS = 32
 
-HEAD = """\
-// {spec}
-// template: strips; schedule: {schedule}; target: {target}
-// y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
-"""
-
 
 @dataclass(frozen=True)
-class StripsLinear(Template):
+class StripsLinear(CppTemplate):
     """Expands a stream of masks and values in registers (few rows of x) or in the cache (many).
 
     The layout is made by generated C++ from the canonical tensors, which the structure's fragment
@@ -45,7 +32,7 @@ class StripsLinear(Template):
     """
 
     name = "strips"
-    language = "cpp"
+    kernels = (("sc_linear_decode", DECODE_ROWS), ("sc_linear_batch", None))
 
     def supports(self, spec: KernelSpec, target: Target, registry: Registry) -> None:
         """Return if the CPU has AVX-512, and for integers VNNI, and the codec has codes.
@@ -54,13 +41,9 @@ class StripsLinear(Template):
             Reject: another device or instruction set, no fragment, values that are no codes, groups
                 that are no whole tiles, or an unknown epilogue step or rounding of x.
         """
-        if target.device != "cpu":
-            raise Reject(f"C++ is for CPUs, not for {target.device}")
+        super().supports(spec, target, registry)
         if not isa_at_least(target.isa, "avx512"):
             raise Reject(f"needs AVX-512, the target is {target.isa}")
-        if spec.dtype not in ELEMENTS:
-            raise Reject(f"{spec.dtype} activations have no C++ type")
-        fragment_of(registry, spec.format.structure)
         codes = fragment_of(registry, spec.format.codec).codes(spec.format.codec, spec)
         if codes is None:
             raise Reject(f"the values of {spec.format.codec} are no codes of one width")
@@ -70,8 +53,6 @@ class StripsLinear(Template):
             raise Reject(f"groups of {codes.group} columns are not whole tiles of {TILE_COLUMNS}")
         if codes.group is None and spec.activations != "float":
             raise Reject(f"{spec.activations} activations need integer weights")
-        check_epilogue(spec.epilogue)
-        check_rounding(spec.activations)
 
     def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
         """Masks for every tile, or whole tiles of which the empty ones are left out.
@@ -144,54 +125,34 @@ class StripsLinear(Template):
         kinds = ("masked", "skips", "tile_columns")
         return " ".join((self.name, *(f"{kind}={schedule[kind]}" for kind in kinds)))
 
-    def prepack(self, packed: Packed, schedule: Schedule, registry: Registry) -> Tensor:
-        """The canonical tensors, from which the kernel's own `sc_prepack` makes the layout."""
-        return concatenate("canonical", packed)
-
-    def render(
-        self, spec: KernelSpec, schedule: Schedule, target: Target, registry: Registry
-    ) -> Source:
-        """Constants, the canonical weight and its fragments, then the loops."""
-        structure = fragment_of(registry, spec.format.structure)
-        codec = fragment_of(registry, spec.format.codec)
-        codes = codec.codes(spec.format.codec, spec)
+    def constants(
+        self, spec: KernelSpec, schedule: Schedule, codes: Codes | None
+    ) -> Mapping[str, int]:
+        """What codes are, and how many columns of them a vector has."""
         if codes is None:
             raise TypeError(f"{spec.format.codec} has no codes")
-        is_integer = codes.group is not None
+        pairs = 2 if spec.dtype == torch.bfloat16 else 1
+        return {
+            "value_bits": codes.bits,
+            "cut": codes.cut,
+            "has_scales": int(codes.group is not None),
+            "group_columns": codes.group or 0,
+            "depth": pairs if codes.group is None else 4,
+            "decode_rows": DECODE_ROWS,
+        }
+
+    def files(self, spec: KernelSpec, schedule: Schedule, codes: Codes | None) -> Sequence[str]:
+        """The layout, how values and activations meet in it, and loops for few rows and many."""
+        is_integer = codes is not None and codes.group is not None
         values = "strips_integer.h" if is_integer else "strips_float.h"
         # 16 bits for a row of x are coarser than float16's own where it is small.
         by_bytes = is_integer and (spec.activations == "int8" or spec.dtype == torch.bfloat16)
         decode = "strips_decode_integer.h" if by_bytes else "strips_decode.h"
         batch = "strips_amx.h" if schedule["uses_amx"] else "strips_vectors.h"
-        pairs = 2 if spec.dtype == torch.bfloat16 else 1
-        constants = {
-            **dict(schedule.choices),
-            "value_bits": codes.bits,
-            "cut": codes.cut,
-            "has_scales": int(is_integer),
-            "group_columns": codes.group or 0,
-            "depth": 4 if is_integer else pairs,
-            "decode_rows": DECODE_ROWS,
-        }
-        text = "\n".join(
-            (
-                HEAD.format(spec=spec, schedule=schedule, target=target),
-                read("arguments.h"),
-                read("prelude.h"),
-                read("numbers.h"),
-                render_weight(spec, constants, structure, codec),
-                structure.render(spec.format.structure, spec),
-                codec.render(spec.format.codec, spec),
-                read("activations.h"),
-                render_epilogue(spec.epilogue),
-                render_rounding(spec.activations),
-                *map(read, ("strips.h", "strips_values.h", values, "strips_prepack.h")),
-                *map(read, ("finish.h", decode, "strips_chunk.h", batch, "strips_batch.h")),
-            )
+        return (
+            *("strips.h", "strips_values.h", values, "strips_prepack.h", "finish.h"),
+            *(decode, "strips_chunk.h", batch, "strips_batch.h"),
         )
-        name = f"strips_{spec.identifier}_{schedule.tag}"
-        kernels = (("sc_linear_decode", DECODE_ROWS), ("sc_linear_batch", None))
-        return Source(name, "cpp", text, kernels, prepacks=True)
 
 
 def _fits_tiles(spec: KernelSpec, skips: int) -> bool:

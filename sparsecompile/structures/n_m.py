@@ -120,11 +120,9 @@ class NM(Structure):
         _, columns = self.padded(shape)
         codes = self._load(index["codes"], columns // self.m)
         if self.coding == "positions":
-            first = torch.arange(codes.numel()) * 4
-            codes = codes.reshape(-1)
-            return torch.stack((first + (codes & 3), first + (codes >> 2)), 1).reshape(-1)
-        masks = self._masks(codes)
-        bits = (masks.unsqueeze(-1) >> torch.arange(self.m)) & 1
+            pairs = torch.stack((codes & 3, codes >> 2), -1).view(-1, 2)
+            return (pairs + 4 * torch.arange(len(pairs))[:, None]).reshape(-1)
+        bits = (self._masks(codes).unsqueeze(-1) >> torch.arange(self.m)) & 1
         return bits.reshape(-1).nonzero().squeeze(1)
 
     def gather(self, weight: Tensor, index: Mapping[str, Tensor]) -> Tensor:
@@ -185,9 +183,8 @@ class NM(Structure):
         if sparsity is not None:
             raise ValueError(f"{self.name} fixes the share of zeros, {sparsity} cannot be set")
         rows, columns = self.padded((weight.shape[0], weight.shape[1]))
-        cells = torch.nn.functional.pad(
-            magnitudes(weight.contiguous()), (0, columns - weight.shape[1]), value=-1
-        )
+        padding = (0, columns - weight.shape[1])
+        cells = torch.nn.functional.pad(magnitudes(weight.contiguous()), padding, value=-1)
         mask = largest_of_groups(cells.view(-1, self.m), self.n)
         return mask.view(rows, columns)[:, : weight.shape[1]].contiguous()
 

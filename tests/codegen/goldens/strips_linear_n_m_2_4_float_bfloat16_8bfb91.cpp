@@ -289,6 +289,14 @@ SC_INLINE uint32_t code(const Weight& w, int64_t slot) {
 
 namespace {
 
+constexpr bool rounds_activations = false;
+
+}  // namespace
+
+// ... round.h ...
+
+namespace {
+
 // For a float or a vector of them.
 template <class Values>
 SC_INLINE Values epilogue(Values value, [[maybe_unused]] Values operand0,
@@ -297,14 +305,6 @@ SC_INLINE Values epilogue(Values value, [[maybe_unused]] Values operand0,
 }
 
 }  // namespace
-
-namespace {
-
-constexpr bool rounds_activations = false;
-
-}  // namespace
-
-// ... round.h ...
 
 // ... strips.h ...
 
