@@ -5,17 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_BITS = {2: torch.int16, 4: torch.int32}
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def magnitudes(weight: Tensor) -> Tensor:
     """Integers in the order of the magnitudes: the bits without the sign; NaN is the largest.
 
     Args:
-        weight: float32, bfloat16 or float16, contiguous.
+        weight: floats of 16, 32 or 64 bits, contiguous.
 
     Returns:
-        int32, or int16 for values of 16 bits, of the same shape.
+        Integers of the same width and shape.
     """
     return weight.abs().view(_BITS[weight.dtype.itemsize])
 

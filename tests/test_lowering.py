@@ -77,6 +77,21 @@ def test_a_lead_within_the_noise_is_named(tuned: Tuned) -> None:
     assert node.reason.endswith(" 1e+03 +- 1 ms")
 
 
+def test_what_would_win_with_another_layout_is_named(tuned: Tuned) -> None:
+    def seconds(name: str, rows: int) -> float:
+        if name.startswith("generic"):
+            return 2.0 if rows == 1 else 0.5
+        return 1.0 if name == "dense" else {1: 0.1}.get(rows, 2.0)
+
+    tuned.seconds = seconds
+    (node,) = sc.explain(MODELS["linear"](), torch.randn(128, 64), tune="full").nodes
+    assert not node.packed
+    assert node.reason.startswith(
+        "what beats dense reads another layout than the best for few rows and many: m=128 1e+03 ms"
+    )
+    assert "generic batch 500 +- 1 ms" in node.reason
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_dense_wins_for_large_m(name: str, tuned: Tuned) -> None:
     tuned.dense_wins(lambda rows: rows > LARGE)

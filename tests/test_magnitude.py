@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparsecompile.magnitude import largest_of_groups, magnitudes, smallest
 
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 # Few different values, so that there are ties; signs, zeros of both signs and what is not finite.
 VALUES = [0.0, -0.0, 1e-7, -0.5, 0.5, 2.0, -2.0, float("inf"), float("-inf"), float("nan")]
 weights = st.lists(st.sampled_from(VALUES), min_size=24, max_size=96)

@@ -26,7 +26,7 @@ class ListsLinear(CppTemplate):
 
     name = "lists"
     reach = 0.45
-    kernels = (("sc_linear", None),)
+    kernels = (("sc_linear_decode", 1), ("sc_linear_batch", None))
 
     def supports(self, spec: KernelSpec, target: Target, registry: Registry) -> None:
         """Return if values are floats and both parts have C++ fragments.
@@ -63,7 +63,8 @@ class ListsLinear(CppTemplate):
 
     def files(self, spec: KernelSpec, schedule: Schedule, codes: Codes | None) -> Sequence[str]:
         """The layout, and loops over it."""
-        return ("finish.h", "transpose.h", "lists.h", "lists_prepack.h", "lists_linear.h")
+        layout = ("lists.h", "lists_prepack.h")
+        return ("finish.h", "transpose.h", *layout, "lists_batch.h", "lists_decode.h")
 
 
 COMPONENTS = (ListsLinear(),)

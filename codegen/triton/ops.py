@@ -8,6 +8,7 @@ nothing anew.
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from math import prod
 from typing import Any
@@ -182,9 +183,17 @@ def _as_it_is(function: Any) -> Any:
     return function
 
 
-@cache
+_loading = threading.Lock()
+
+
 def load_ops() -> torch.library.Library:
-    """Make the ops known to torch, once a process."""
+    """Make the ops known to torch, once a process; kernels are assembled by several threads."""
+    with _loading:
+        return _load()
+
+
+@cache
+def _load() -> torch.library.Library:
     from torch.library import triton_op
 
     name = f"{NAMESPACE}::triton_linear"

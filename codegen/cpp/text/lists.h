@@ -8,12 +8,14 @@
 //   values   Element: the same
 //
 // A block begins at the byte that `offsets` says; nothing in it is aligned. Zeros are not kept.
+// Behind the last block are `slack` bytes, so that a vector may be loaded where fewer values are left.
 
 namespace {
 
 static_assert(block_rows <= 256 && block_columns <= 256, "rows and columns of a block are bytes");
 
 using Bits = std::conditional_t<sizeof(Element) == 4, uint32_t, uint16_t>;
+constexpr int64_t slack = 64;
 constexpr int64_t block_head = block_rows * (sizeof(uint16_t) + sizeof(uint8_t));
 constexpr int64_t value_bytes = sizeof(uint8_t) + sizeof(Element);  // with its column
 
@@ -36,10 +38,12 @@ struct Block {
     const uint8_t* column = columns;
     const char* value = values;
     for (int64_t i = 0; i < block_rows && count(i); ++i) {
-      prefetch(value);
+      const int64_t bytes = count(i) * static_cast<int64_t>(sizeof(Element));
+      for (int64_t at = 0; at < bytes; at += 64) prefetch(value + at);
+      prefetch(column);
       visit(int64_t{rows[i]}, column, value, count(i));
       column += count(i);
-      value += count(i) * sizeof(Element);
+      value += bytes;
     }
   }
 };

@@ -86,7 +86,8 @@ SC_EXPORT int64_t sc_prepack_size(const void* canonical, int64_t* sizes, int64_t
     for (int64_t row = 0; row < block_rows; ++row) count += dense.count(row, {0, w.k});
     sizes[b] = column_blocks * block_head + count * value_bytes;
   });
-  int64_t bytes = sizeof(SCLayoutHeader) + sizeof(int64_t) * row_blocks * (column_blocks + 1);
+  int64_t bytes = sizeof(SCLayoutHeader) + slack;
+  bytes += sizeof(int64_t) * row_blocks * (column_blocks + 1);
   for (int64_t b = 0; b < row_blocks; ++b) bytes += sizes[b];
   return bytes;
 }
@@ -113,6 +114,7 @@ SC_EXPORT void sc_prepack(const void* canonical, const int64_t* sizes, void* out
     offsets[b * (column_blocks + 1)] = bytes;
     bytes += sizes[b];
   }
+  std::memset(static_cast<char*>(out) + total - slack, 0, slack);
   header.slots = (bytes - row_blocks * column_blocks * block_head) / value_bytes;
   char* blocks = static_cast<char*>(out) + header.offsets[1];
   for_each_row_block(w, threads, [&](const DenseRows& dense, int64_t b) {

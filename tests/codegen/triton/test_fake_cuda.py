@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import sparsecompile as sc
+from sparsecompile.codegen.triton import ops
 from sparsecompile.structures.n_m import NM
 
 
@@ -205,6 +208,20 @@ def test_gradients_through_an_epilogue_are_refused(mode: FakeTensorMode) -> None
             torch.ops.sparsecompile.linear(*args)
         with stub_driver(90), pytest.raises(sc.SparseCompileError, match="fused epilogue"):
             torch.ops.sparsecompile.triton_linear(*args)
+
+
+def test_ops_are_loaded_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside: list[None] = []
+
+    def load() -> bool:
+        inside.append(None)
+        time.sleep(0.01)
+        inside.pop()
+        return not inside
+
+    monkeypatch.setattr(ops, "_load", load)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda _: ops.load_ops(), range(4)))
 
 
 def _eager(compiler: sc.Compiler) -> Callable[..., Any]:

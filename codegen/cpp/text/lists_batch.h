@@ -1,6 +1,5 @@
-// Loops of the template `lists`: each kept value times a few vectors of rows of x, which stay in
-// the innermost cache for a block of columns, as do the sums of a block's rows. A single row of x
-// leaves most of a vector empty; gathering what it has for a vector of values takes as long.
+// Loops of the template `lists` for many rows of x: each kept value times a few vectors of them,
+// which stay in the innermost cache for a block of columns, as do the sums of a block's rows.
 
 namespace {
 
@@ -121,7 +120,7 @@ SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   return sizeof(float) * (space.x() + threads * space.sums);
 }
 
-SC_EXPORT void sc_linear(const SCLinearArguments* arguments) {
+SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
   const SCLinearArguments& a = *arguments;
   const Lists w(a.weight);
   const Workspace space(w.k, a.m);
