@@ -98,10 +98,10 @@ inline void multiply_panel(const SCLinearArguments& a, const Lists& w, Range pan
     }
     wait_for_threads(of);
     float* sums = x + space.x() + thread * space.sums;
-    // A block is in the cache for all tiles of x that it meets.
-    const Range items = share(w.row_blocks * tiles, thread, of);
+    // A tile of x stays in the cache for all rows of W: it is larger than a row of blocks.
+    const Range items = share(tiles * w.row_blocks, thread, of);
     for (int64_t item = items.begin; item < items.end; ++item) {
-      const int64_t row_block = item / tiles, tile = item % tiles;
+      const int64_t tile = item / w.row_blocks, row_block = item % w.row_blocks;
       const int64_t lanes = lanes_of(tile), m0 = panel.begin + tile * tile_lanes;
       const int64_t last = (row_block + 1) * block_rows;
       const Range rows = {row_block * block_rows, last < w.n ? last : w.n};
