@@ -12,12 +12,13 @@ from torch import nn
 from tuned import MACHINE, Tuned
 
 import sparsecompile as sc
+from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp import machine, workbench
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.workbench import CppWorkbench
 from sparsecompile.codegen.tuning import tuner as tuning
 from sparsecompile.codegen.tuning.contest import Contest
-from sparsecompile.codegen.tuning.record import Timing
+from sparsecompile.codegen.tuning.record import Timing, TuningRecord
 from sparsecompile.codegen.tuning.tuner import Tuner
 from sparsecompile.lowering import ROWS
 from sparsecompile.problem import DenseUse, Problem
@@ -266,8 +267,7 @@ def test_real_measurements(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever is faster here: everything that may win is measured, and something is chosen."""
-    made = Tuned(pytest.MonkeyPatch(), tmp_path)
-    monkeypatch.setattr(tuning, "TuningRecord", made.record)
+    monkeypatch.setattr(tuning, "TuningRecord", lambda: TuningRecord(Cache(tmp_path)))
     spec = KernelSpec(registry.format(name), torch.float32)
     lossless = spec.format.codec.lossless
     dense = DenseUse.ANYWHERE if lossless else DenseUse.NEVER
