@@ -24,7 +24,7 @@ class Packer(ABC):
     """
 
     name: ClassVar[str]
-    reach: ClassVar[float] = 1.0
+    relative_rate: ClassVar[float] = 1.0
     """How fast its loops are on the same arithmetic, beside those of templates with 1. One that is
     slower is measured only where none of the others has less to do."""
 

@@ -21,7 +21,7 @@ class GenericLinear(CppTemplate):
     """Assembled from a structure's and a codec's fragments; the layout is the Packed itself."""
 
     name = "generic"
-    reach = 0.3
+    relative_rate = 0.3
     kernels = (("sc_linear_decode", DECODE_ROWS), ("sc_linear_batch", None))
 
     def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:

@@ -25,7 +25,7 @@ class ListsLinear(CppTemplate):
     """
 
     name = "lists"
-    reach = 0.45
+    relative_rate = 0.45
     kernels = (("sc_linear_decode", 1), ("sc_linear_batch", None))
 
     def supports(self, spec: KernelSpec, target: Target, registry: Registry) -> None:

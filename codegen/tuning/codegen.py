@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import ClassVar
@@ -93,11 +93,7 @@ class TunedCodegen(Codegen):
         Raises:
             Reject: there are none.
         """
-        return [
-            self.variant(spec, packer, schedule, target, registry)
-            for packer in self._packers(spec, target, registry)
-            for schedule in packer.schedules(spec, target)
-        ]
+        return self._rendered(lambda packer: packer.schedules(spec, target), spec, target, registry)
 
     def searched(self, spec: KernelSpec, target: Target, registry: Registry) -> list[Variant]:
         """Every candidate x schedule that a full search looks at, rendered.
@@ -105,10 +101,20 @@ class TunedCodegen(Codegen):
         Raises:
             Reject: there are none.
         """
+        return self._rendered(lambda packer: packer.search(spec, target), spec, target, registry)
+
+    def _rendered(
+        self,
+        schedules: Callable[[Packer], Sequence[Schedule]],
+        spec: KernelSpec,
+        target: Target,
+        registry: Registry,
+    ) -> list[Variant]:
+        """Every candidate with each of these schedules."""
         return [
             self.variant(spec, packer, schedule, target, registry)
             for packer in self._packers(spec, target, registry)
-            for schedule in packer.search(spec, target)
+            for schedule in schedules(packer)
         ]
 
     def variant(

@@ -20,6 +20,6 @@ class Limits:
     bandwidth: float
     rates: Mapping[str, float]
 
-    def seconds(self, cost: Cost, rows: int, reach: float = 1.0) -> float:
-        """What a call with this many rows takes at least; see `Packer.reach`."""
-        return cost.seconds(rows, self.bandwidth, self.rates[cost.kind] * reach)
+    def seconds(self, cost: Cost, rows: int, relative_rate: float = 1.0) -> float:
+        """What a call with this many rows takes at least; see `Packer.relative_rate`."""
+        return cost.seconds(rows, self.bandwidth, self.rates[cost.kind] * relative_rate)

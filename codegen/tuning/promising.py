@@ -38,7 +38,7 @@ def promising(
         winner, loser = variants[i].template, variants[j].template
         if winner is not loser:
             no_worse = all(theirs < own * CHEAPER for theirs, own in pairs)
-            return loser.reach < winner.reach and no_worse
+            return loser.relative_rate < winner.relative_rate and no_worse
         return all(theirs <= own for theirs, own in pairs) and any(
             theirs * CHEAPER < own for theirs, own in pairs
         )
@@ -50,5 +50,5 @@ def promising(
 
 def _bounds(spec: KernelSpec, variant: Variant, contents: Contents, limits: Limits) -> list[float]:
     cost = variant.template.cost(spec, variant.schedule, contents)
-    reach = variant.template.reach
-    return [limits.seconds(cost, rows, reach) for rows in LAYOUT_ROWS]
+    relative_rate = variant.template.relative_rate
+    return [limits.seconds(cost, rows, relative_rate) for rows in LAYOUT_ROWS]

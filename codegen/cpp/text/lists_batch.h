@@ -81,7 +81,7 @@ inline void multiply_panel(const SCLinearArguments& a, const Lists& w, Range pan
   float* x = static_cast<float*>(a.workspace);
   const int64_t tiles = ceil_div(panel.end - panel.begin, tile_lanes);
   const int64_t steps = w.column_blocks;
-  const float ones[tile_lanes] = {};  // no scales
+  const float no_scales[tile_lanes] = {};
   const auto lanes_of = [&](int64_t tile) {
     const int64_t rest = panel.end - panel.begin - tile * tile_lanes;
     return rest < tile_lanes ? rest : tile_lanes;
@@ -92,7 +92,7 @@ inline void multiply_panel(const SCLinearArguments& a, const Lists& w, Range pan
       const int64_t tile = step / steps, first = step % steps * block_columns;
       with_vectors(lanes_of(tile), [&](auto vectors) {
         transpose<vectors * native_floats>(a, w.k, panel.begin + tile * tile_lanes, lanes_of(tile),
-                                           {first, first + block_columns}, ones,
+                                           {first, first + block_columns}, no_scales,
                                            x + tile * space.columns * tile_lanes);
       });
     }

@@ -74,8 +74,8 @@ SC_EXPORT void sc_linear_decode(const SCLinearArguments* arguments) {
   if constexpr (looks_up) {
     const Lists w(a.weight);
     float* x = static_cast<float*>(a.workspace);
-    const float scale[1] = {};  // none
-    transpose<1>(a, w.k, 0, 1, {0, w.column_blocks * block_columns}, scale, x);
+    const float no_scales[1] = {};
+    transpose<1>(a, w.k, 0, 1, {0, w.column_blocks * block_columns}, no_scales, x);
     parallel(useful_threads(a, header_of(a.weight).slots), [&](int64_t thread, int64_t of) {
       const Range part = share(w.row_blocks, thread, of);
       for (int64_t b = part.begin; b < part.end; ++b) {

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
+from fake_gpu import Gpu
 from packing import sparse_
-from torch import Tensor, nn
+from torch import nn
 from tuned import Tuned
 
 import sparsecompile as sc
-from sparsecompile import spec
-from sparsecompile.codegen.triton import workbench as module
 from sparsecompile.codegen.triton.aot import specialization
-from sparsecompile.codegen.triton.timer import GpuTimer
 from sparsecompile.codegen.triton.workbench import TritonWorkbench
 from sparsecompile.codegen.tuning.contest import Contest
 from sparsecompile.codegen.tuning.key import tuning_key
-from sparsecompile.codegen.tuning.measure import Contestant, measure
-from sparsecompile.codegen.tuning.workbench import Guess, Workbench
 from sparsecompile.errors import BuildError
-from sparsecompile.packed import Packed
-from sparsecompile.problem import Contents, Problem
+from sparsecompile.problem import Problem
 from sparsecompile.registry import Registry
 from sparsecompile.report import NodeReport
 from sparsecompile.spec import KernelSpec, Target
@@ -31,38 +26,6 @@ from sparsecompile.template import Kernel
 
 H100 = Target.parse("sm_90")
 RECORD = "from the tuning record, nothing measured"
-
-
-class Gpu:
-    """A GPU that is not there: what torch and Triton say of it, to the code that asks."""
-
-    name, triton, minor = "NVIDIA H100", "3.9.0", 0
-
-    def __init__(self, patch: pytest.MonkeyPatch, major: int = 9) -> None:
-        self.major = major
-        self.cuda = self
-        # Not torch's own functions: Dynamo would go on to start the driver.
-        patch.setattr(module, "torch", self)
-        patch.setattr(spec, "torch", self)
-        patch.setattr(specialization, "triton_version", lambda: self.triton)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
-
-    def is_available(self) -> bool:
-        return True
-
-    def current_device(self) -> int:
-        return 0
-
-    def get_device_properties(self, device: torch.device) -> Gpu:
-        return self
-
-    def get_device_name(self, device: torch.device) -> str:
-        return self.name
-
-    def get_device_capability(self, device: torch.device) -> tuple[int, int]:
-        return self.major, self.minor
 
 
 @pytest.fixture
@@ -337,103 +300,6 @@ def test_dense_serves_the_rows_at_which_a_library_is_slower(
     assert node.kernel.ranges == ("m <= 64: dense", "any m: cusparselt alg_id=0")
 
 
-class Bench(Workbench):
-    """A GPU without one: what is made ready is written down, and some of it does not run."""
-
-    device = torch.device("cpu")
-    failures = (RuntimeError,)
-
-    def __init__(self) -> None:
-        self.ready: list[Tensor] = []
-
-    def facts(self) -> dict[str, object]:
-        return {}
-
-    def limits(self, *, measure: bool) -> Any:
-        raise NotImplementedError
-
-    def is_cold(self, rows: int) -> bool:
-        return True
-
-    def contestant(self, run: Callable[[], object], weight: Tensor, rows: int) -> Contestant:
-        self.ready.append(weight)
-        if len(self.ready) == 2:
-            raise RuntimeError("no kernel image\nis available")
-        return Contestant(run, lambda: None)
-
-    def guess(self, problem: Problem, variants: Any, contents: Contents) -> Guess:
-        raise NotImplementedError
-
-
-def test_a_contest_goes_on_without_what_does_not_run() -> None:
-    from libraries import Turned
-
-    from sparsecompile.codegen.triton.lower import TritonCodegen
-    from sparsecompile.codegen.tuning.function import functions_of
-
-    registry, extern, codegen = sc.default_registry(), Turned(), TritonCodegen()
-    packed = pack(32, 64)
-    variants = [
-        codegen.variant(SPEC, extern, schedule, H100, registry)
-        for schedule in extern.search(SPEC, H100)
-    ]
-    bench = Bench()
-    contest = Contest(SPEC, packed, bench, codegen.builder(H100, registry))
-    found, failed = contest.contestants(4, functions_of(variants))
-    assert list(found) == ["dense", "turned way=1", "turned way=2"]
-    assert failed == {"turned way=0": "m=4: no kernel image is available"}
-    # One layout, made once, for all schedules.
-    assert torch.equal(bench.ready[0], packed.unpack())
-    assert bench.ready[1] is bench.ready[2] is bench.ready[3]
-
-
-def pack(n: int, k: int) -> Packed:
-    return SPEC.format.pack(sparse_(nn.Linear(k, n)).weight.detach().half())
-
-
-def test_a_baseline_that_does_not_run_is_an_error() -> None:
-    bench = Bench()
-    bench.ready.append(torch.empty(0))
-    with pytest.raises(RuntimeError, match="no kernel image"):
-        Contest(SPEC, pack(8, 16), bench, lambda *_: None).contestants(4, [])  # type: ignore[arg-type,return-value]
-
-
-class Timer(GpuTimer):
-    """Calls take what they say."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.done: list[str] = []
-
-    def ready(self, run: Callable[[], object], *, replay: bool) -> Callable[[], object]:
-        self.done.append("graph" if replay else "call")
-        return run
-
-    def evict(self) -> None:
-        self.done.append("empty L2")
-
-    def seconds(self, run: Callable[[], object]) -> float:
-        self.done.append("run")
-        return float(run())  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("rows", "how"), [(1, "graph"), (16, "graph"), (17, "call")])
-def test_calls_are_timed_by_events_with_l2_emptied_and_replayed_where_short(
-    rows: int, how: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "GpuTimer", Timer)
-    bench = TritonWorkbench(H100, sc.default_registry())
-    race = {n: bench.contestant(lambda s=s: s, torch.empty(0), rows) for n, s in TIMES.items()}
-    timer: Any = bench._timer
-    assert timer.done == [how, how]
-    timer.done.clear()
-    timings = measure(race, "dense")
-    assert {name: t.seconds for name, t in timings.items()} == TIMES
-    assert set(zip(timer.done[::2], timer.done[1::2], strict=True)) == {("empty L2", "run")}
-
-
-TIMES = {"dense": 3e-3, "tiles": 2e-3}
-
-
 def test_without_triton_the_model_stays_dense_and_says_so(
     model: nn.Module, tuned: Tuned, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -445,15 +311,6 @@ def test_without_triton_the_model_stays_dense_and_says_so(
         assert not explain(model, "full").packed
     with pytest.raises(BuildError, match="pip install triton"):
         explain(model, "full", strict=True)
-
-
-def test_failures_of_triton_are_those_of_candidates() -> None:
-    from triton.errors import TritonError
-
-    bench = TritonWorkbench(H100, sc.default_registry())
-    assert issubclass(TritonError, bench.failures)
-    assert issubclass(torch.OutOfMemoryError, bench.failures)
-    assert not issubclass(BuildError, bench.failures)
 
 
 def test_kernels_for_any_gpu_can_be_built_from_libraries(gpu: Gpu) -> None:
