@@ -22,12 +22,12 @@ from sparsecompile.survey import survey
 from sparsecompile.weights import Leaf
 
 SMOLLM2 = [(576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536)]
-LAYERS = 30
+LAYERS = 10
 
 
 @pytest.mark.slow
 def test_detection_and_packing_of_smollm2() -> None:
-    """106 million weights in 210 linears: under 3 s on two cores, six of one."""
+    """Less than six times what it takes to sort the magnitudes of every four weights once."""
     structure = sc.NM(2, 4)
     weights = []
     for shape in SMOLLM2 * LAYERS:
@@ -42,15 +42,18 @@ def test_detection_and_packing_of_smollm2() -> None:
 
     # Dynamo has imported sympy before it calls a backend.
     assert sympy
-    start = time.process_time()
+    packing = sorting = 0.0
     for weight in weights:
+        start = time.process_time()
         leaf = Leaf(0, "weight", weakref.ref(weight))
         found = survey(leaf, compiler.formats, compiler.device)
         assert found.format() == spec.format
         PackedSlot(leaf, kernel).weight([weight])
-    seconds = time.process_time() - start
-    assert sum(weight.numel() for weight in weights) > 106e6
-    assert seconds < 6
+        middle = time.process_time()
+        weight.view(-1, 4).abs().argsort(dim=1)
+        packing += middle - start
+        sorting += time.process_time() - middle
+    assert packing < 6 * sorting
 
 
 def test_import_time() -> None:
