@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from sparsecompile.bind import WeightView
-from sparsecompile.dump import Dump
+from sparsecompile.dump import Dump, readable
 from sparsecompile.errors import (
     BuildError,
     CacheError,
@@ -210,7 +210,8 @@ class Compiler:
         if missing:
             edit.rejected("target", None, missing)
         dump = Dump.of(self.options.dump)
-        before = dump.graph("captured", module)
+        before = readable(module)
+        dump.graph("captured", module)
         run_passes(self.passes, edit, lambda done: dump.graph(done.name, module))
         try:
             slots, lowered = lower_packed(edit, self.options)
@@ -218,7 +219,8 @@ class Compiler:
             self._record(edit, (), before, before, dump, failure=str(error))
             raise
         keep = _drop_packed(module, slots, len(inputs))
-        self._record(edit, lowered, before, dump.graph("lowered", module), dump)
+        dump.graph("lowered", module)
+        self._record(edit, lowered, before, readable(module), dump)
         if not slots:
             return finish(gm, inputs, ())
         tensors = [tensor for slot in slots for tensor in live(slot.binding)]

@@ -16,8 +16,7 @@ from sparsecompile.report import Report
 @dataclass
 class Dump:
     """Writes below `folder`: `graph_000/00_captured/graph.py`, `graph_000/01_canonicalize/...`,
-    `sources/*.cpp` or `*.py`, `report.txt` and `report.json`. Without a folder it only formats
-    graphs.
+    `sources/*.cpp` or `*.py`, `report.txt` and `report.json`. Without a folder it writes nothing.
     """  # noqa: D205 - the paths are the summary
 
     folder: Path | None
@@ -43,14 +42,13 @@ class Dump:
             return cls(own)
         raise AssertionError
 
-    def graph(self, name: str, module: GraphModule) -> str:
-        """Write and return the readable code of a graph, after the pass of that name."""
-        text = module.print_readable(print_output=False)
-        if self.folder is not None:
-            step = self.folder / f"{next(self._steps):02}_{name}"
-            step.mkdir()
-            (step / "graph.py").write_text(text)
-        return text
+    def graph(self, name: str, module: GraphModule) -> None:
+        """Write the readable code of a graph, after the pass of that name."""
+        if self.folder is None:
+            return
+        step = self.folder / f"{next(self._steps):02}_{name}"
+        step.mkdir()
+        (step / "graph.py").write_text(readable(module))
 
     def finish(self, report: Report, sources: Mapping[str, str]) -> None:
         """Write the sources and the report."""
@@ -62,3 +60,9 @@ class Dump:
             (root / "sources" / name).write_text(text)
         (root / "report.txt").write_text(str(report))
         (root / "report.json").write_text(report.to_json())
+
+
+def readable(module: GraphModule) -> str:
+    """The code of a graph with shapes and dtypes."""
+    text: str = module.print_readable(print_output=False)
+    return text

@@ -16,9 +16,6 @@ is exact.
 
 `unpack_rows(weight, rows, like, n, k, kernel, first)`: those of these rows that `rows` names, int32
 or int64 from 0 to n - 1, `[*rows.shape, k]`.
-
-`stamp(tensors)` notes which tensors these are, their versions and addresses; `is_fresh(tensors,
-stamps)` says whether others are still these.
 """
 
 from __future__ import annotations
@@ -49,8 +46,6 @@ _library.define(
     "unpack_rows(Tensor weight, Tensor rows, Tensor like, int n, int k, int kernel, int first=0) "
     "-> Tensor"
 )
-_library.define("stamp(Tensor[] tensors) -> Tensor")
-_library.define("is_fresh(Tensor[] tensors, Tensor stamps) -> bool")
 _library.define(
     "linear_with_grad(Tensor x, Tensor weight, Tensor? bias, Tensor? dense0, Tensor? dense1, "
     "Tensor? dense2, int n, int kernel) -> Tensor"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparsecompile.errors import Reject
 from sparsecompile.slot import Slot
-from sparsecompile.stamps import Stamps
+from sparsecompile.stamps import IsFresh, take_stamps
 from sparsecompile.weights import PACK_CACHE
 
 
@@ -22,7 +22,7 @@ class _State:
     """The live tensors at the last look, and what slots made of them; None: dense has to run."""
 
     first: weakref.ref[Tensor]
-    stamps: Stamps
+    is_fresh: IsFresh
     epoch: int
     weights: Sequence[Tensor] | None
 
@@ -56,29 +56,25 @@ class CompiledGraph:
         self._dense: Callable[..., Any] | None = None
         self._lock = threading.Lock()
         leaves = dict.fromkeys(leaf.index for slot in slots for leaf in slot.binding.leaves())
-        self._first = next(iter(leaves))
-        self._live = _picker(tuple(leaves))
+        self._leaves = tuple(leaves)
+        self._first = self._leaves[0]
         self._states: dict[int, _State] = {}
 
     def __call__(self, *args: Any) -> Any:
         """Run the graph on Dynamo's arguments."""
         state = self._states.get(id(args[self._first]))
-        if state is None or not self._is_fresh(state, args):
+        if state is None or state.epoch != PACK_CACHE.epoch or not state.is_fresh(args):
             state = self._renew(args)
         if state.weights is None:
             return self._run_dense(args)
         return self._run(*self._kept(args), *state.weights)
 
-    def _is_fresh(self, state: _State, args: Sequence[Any]) -> bool:
-        return state.epoch == PACK_CACHE.epoch and state.stamps.match(self._live(args))
-
-    def _renew(self, args: Sequence[Any]) -> _State:
+    def _renew(self, args: tuple[Any, ...]) -> _State:
         """Pack what changed, or note that the dense original has to run."""
         with self._lock:
             epoch = PACK_CACHE.epoch
-            tensors = self._live(args)
             # Stamped before packing: a write in between is noticed at the next call.
-            stamps = Stamps(tensors)
+            is_fresh = take_stamps(args, self._leaves)
             weights: list[Tensor] | None = []
             try:
                 for slot in self._slots:
@@ -87,8 +83,9 @@ class CompiledGraph:
             except Reject:
                 weights = None
             alive = {k: s for k, s in self._states.items() if s.first() is not None}
-            state = _State(weakref.ref(tensors[0]), stamps, epoch, weights)
-            self._states = {**alive, id(tensors[0]): state}
+            first = args[self._first]
+            state = _State(weakref.ref(first), is_fresh, epoch, weights)
+            self._states = {**alive, id(first): state}
             return state
 
     def _run_dense(self, args: Sequence[Any]) -> Any:

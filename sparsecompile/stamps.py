@@ -1,50 +1,50 @@
-"""Stamps: what live tensors were when they were packed."""
+"""Stamps: what live tensors were when they were packed, and whether they still are that."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-import sparsecompile.ops  # noqa: F401 - the schemas of the native ones
 from sparsecompile.weights import Stamp
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 
+IsFresh = Callable[[tuple[Any, ...]], bool]
+"""Whether the tensors among a call's arguments are the same, and as they were."""
+Take = Callable[[tuple[Any, ...], Sequence[int]], IsFresh | None]
 
-class Stamps:
-    """Live tensors as they are now; see `Stamp`.
+_native: Take | None = None
 
-    Plain tensors are looked at by the native library, if it is loaded: for hundreds of weights
-    before every call of a graph Python is too slow.
+
+def provide(take: Take) -> None:
+    """Let a native library look at plain tensors: for hundreds a call Python is too slow.
 
     Args:
-        tensors: the live tensors; they are not kept alive.
+        take: as `take_stamps`, or None where it cannot; the tensors are plain.
     """
-
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
-        is_plain = all(type(tensor) in _PLAIN for tensor in tensors)
-        self._native = None
-        self._stamps: Sequence[Stamp] = ()
-        if is_plain and _is_native():
-            self._native = torch.ops.sparsecompile.stamp(tensors)
-        else:
-            self._stamps = tuple(map(Stamp.of, tensors))
-
-    def match(self, tensors: Sequence[Tensor]) -> bool:
-        """Whether these are the same tensors, in the same order, and as they were."""
-        if self._native is not None:
-            return _is_fresh(tensors, self._native)  # type: ignore[no-any-return]
-        same = len(tensors) == len(self._stamps)
-        return same and all(map(Stamp.matches, self._stamps, tensors))
+    global _native
+    _native = take
 
 
-_is_fresh = torch.ops.sparsecompile.is_fresh.default
+def take_stamps(arguments: tuple[Any, ...], places: Sequence[int]) -> IsFresh:
+    """Note what the tensors at these places of a call's arguments are.
 
+    They are not kept alive. See `Stamp` for what is noticed.
 
-def _is_native() -> bool:
-    """Whether the native library is loaded."""
-    return torch._C._dispatch_has_kernel_for_dispatch_key(
-        "sparsecompile::is_fresh", "CompositeExplicitAutograd"
-    )
+    Raises:
+        RuntimeError: an inference tensor, which has no version.
+    """
+    tensors = [arguments[place] for place in places]
+    if _native is not None and all(type(tensor) in _PLAIN for tensor in tensors):
+        found = _native(arguments, places)
+        if found is not None:
+            return found
+    stamps = tuple(map(Stamp.of, tensors))
+
+    def is_fresh(others: tuple[Any, ...]) -> bool:
+        return all(map(Stamp.matches, stamps, [others[place] for place in places]))
+
+    return is_fresh

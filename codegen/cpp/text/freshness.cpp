@@ -1,48 +1,73 @@
-// sparsecompile::stamp and is_fresh: whether live tensors are still what was packed.
-#include <ATen/ops/from_blob.h>
-#include <c10/util/intrusive_ptr.h>
+// Whether live tensors are still what was packed. Every call of a graph asks for all its weights, so
+// they are looked at where they are, among the call's Python arguments. Without Python's headers
+// there is none of this, and Python looks itself.
+#if __has_include(<Python.h>)
+#include <Python.h>
 
 #include <memory>
 #include <vector>
 
 namespace {
 
+// How torch's Python tensors begin. Its own header takes longer to compile than all the rest, and
+// whether this is still so is asked of a tensor before any stamp is taken.
+struct PythonTensor {
+  PyObject_HEAD
+  Tensor tensor;
+};
+const Tensor& tensor_in(PyObject* object) {
+  return reinterpret_cast<const PythonTensor*>(object)->tensor;
+}
+
 struct Stamp {
-  // Weak: whoever holds it keeps no weight alive, and no other tensor gets the same address.
+  Py_ssize_t place;
+  PyTypeObject* type;
+  // Weak: no weight is kept alive, and no other tensor gets the same address.
   c10::weak_intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl> tensor;
   int64_t version;
   const void* data;
 
-  explicit Stamp(const Tensor& live)
-      : tensor(live.getIntrusivePtr()), version(live._version()), data(live.const_data_ptr()) {}
-  bool matches(const Tensor& live) const {
+  Stamp(PyObject* argument, Py_ssize_t at_place)
+      : place(at_place),
+        type(Py_TYPE(argument)),
+        tensor(tensor_in(argument).getIntrusivePtr()),
+        version(tensor_in(argument)._version()),
+        data(tensor_in(argument).const_data_ptr()) {}
+  bool matches(PyObject* argument) const {
+    if (Py_TYPE(argument) != type) return false;
+    const Tensor& live = tensor_in(argument);
     return tensor._unsafe_get_target() == live.unsafeGetTensorImpl() &&
            version == live._version() && data == live.const_data_ptr();
   }
 };
 using Stamps = std::vector<Stamp>;
 
-// A tensor that owns the stamps; only is_fresh looks inside.
-Tensor stamp(at::TensorList tensors) {
-  auto stamps = std::make_unique<Stamps>(tensors.begin(), tensors.end());
-  const auto free_stamps = [](void* memory) { delete static_cast<Stamps*>(memory); };
-  return at::from_blob(stamps.release(), {int64_t{sizeof(Stamps)}}, free_stamps, at::kByte);
-}
-
-bool is_fresh(at::TensorList tensors, const Tensor& owner) {
-  TORCH_CHECK(owner.is_cpu() && owner.scalar_type() == at::kByte &&
-                  owner.numel() == sizeof(Stamps),
-              "sparsecompile: these are no stamps; pass what stamp() made");
-  const auto& stamps = *static_cast<const Stamps*>(owner.const_data_ptr());
-  if (tensors.size() != stamps.size()) return false;
-  for (size_t i = 0; i < stamps.size(); ++i)
-    if (!stamps[i].matches(tensors[i])) return false;
-  return true;
-}
-
 }  // namespace
 
-TORCH_LIBRARY_IMPL(sparsecompile, CompositeExplicitAutograd, m) {
-  m.impl("stamp", &stamp);
-  m.impl("is_fresh", &is_fresh);
+// Where the tensor behind a Python tensor is: the same as its `_cdata`.
+SC_EXPORT const void* sc_tensor_in(PyObject* object) { return tensor_in(object).unsafeGetTensorImpl(); }
+
+// Stamps of the tensors at these places of a tuple; null for those that have no version or address.
+SC_EXPORT void* sc_stamp(PyObject* arguments, const int64_t* places, int64_t count) {
+  try {
+    auto stamps = std::make_unique<Stamps>();
+    for (int64_t i = 0; i < count; ++i)
+      stamps->emplace_back(PyTuple_GET_ITEM(arguments, places[i]), places[i]);
+    return stamps.release();
+  } catch (const std::exception&) {
+    return nullptr;
+  }
 }
+
+SC_EXPORT int sc_is_fresh(PyObject* arguments, const void* stamps) {
+  try {
+    for (const Stamp& stamp : *static_cast<const Stamps*>(stamps))
+      if (!stamp.matches(PyTuple_GET_ITEM(arguments, stamp.place))) return 0;
+    return 1;
+  } catch (const std::exception&) {
+    return 0;
+  }
+}
+
+SC_EXPORT void sc_forget_stamps(void* stamps) { delete static_cast<Stamps*>(stamps); }
+#endif
