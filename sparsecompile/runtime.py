@@ -24,7 +24,7 @@ class _State:
     first: weakref.ref[Tensor]
     is_fresh: IsFresh
     epoch: int
-    weights: Sequence[Tensor] | None
+    weights: tuple[Tensor, ...] | None
 
 
 class CompiledGraph:
@@ -67,7 +67,7 @@ class CompiledGraph:
             state = self._renew(args)
         if state.weights is None:
             return self._run_dense(args)
-        return self._run(*self._kept(args), *state.weights)
+        return self._run(*self._kept(args) + state.weights)
 
     def _renew(self, args: tuple[Any, ...]) -> _State:
         """Pack what changed, or note that the dense original has to run."""
@@ -75,11 +75,12 @@ class CompiledGraph:
             epoch = PACK_CACHE.epoch
             # Stamped before packing: a write in between is noticed at the next call.
             is_fresh = take_stamps(args, self._leaves)
-            weights: list[Tensor] | None = []
+            weights: tuple[Tensor, ...] | None
             try:
-                for slot in self._slots:
-                    own = [args[leaf.index] for leaf in slot.binding.leaves()]
-                    weights.append(slot.weight(own))  # type: ignore[union-attr]
+                weights = tuple(
+                    slot.weight([args[leaf.index] for leaf in slot.binding.leaves()])
+                    for slot in self._slots
+                )
             except Reject:
                 weights = None
             alive = {k: s for k, s in self._states.items() if s.first() is not None}
@@ -98,4 +99,7 @@ def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]
     """What picks these of a call's arguments, without a loop in Python."""
     if len(places) > 1:
         return operator.itemgetter(*places)
-    return lambda args: tuple(args[i] for i in places)
+    if not places:
+        return lambda args: ()
+    (only,) = places
+    return lambda args: (args[only],)

@@ -117,7 +117,7 @@ class _Freshness:
         stamps = self._stamp(arguments, (ctypes.c_int64 * len(places))(*places), len(places))
         if stamps is None:
             return None
-        look = self._is_fresh
+        look: Callable[..., int] = self._is_fresh
 
         def is_fresh(others: tuple[Any, ...]) -> bool:
             return look(others, stamps) != 0

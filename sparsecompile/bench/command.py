@@ -134,7 +134,7 @@ def model(
 
 @app.command()
 def overhead(
-    chain: Annotated[int, typer.Option(min=2, help="Linears of the chain.")] = 20,
+    chain: Annotated[int, typer.Option(min=2, help="Calls of the chain.")] = 100,
     weights: Annotated[int, typer.Option(min=1, help="Weights to look at.")] = 211,
     rounds: Rounds = 20,
     json: Json = None,

@@ -16,7 +16,7 @@ from sparsecompile.codegen.cpp.machine import Machine
 from sparsecompile.compiler import Compiler
 from sparsecompile.structures.n_m import NM
 
-SIZE = 64
+SIZE = 32
 """In and out features: so small that a call is all overhead."""
 SAMPLE_SECONDS = 5e-3
 
@@ -47,13 +47,13 @@ class OverheadRow(Environment):
 
 
 def bench_overhead(
-    machine: Machine, *, chain: int = 20, weights: int = 211, rounds: int = 20
+    machine: Machine, *, chain: int = 100, weights: int = 211, rounds: int = 20
 ) -> list[OverheadRow]:
-    """Time one more linear in a chain, and the look at all weights before each call.
+    """Time one more call of a linear in a graph, and the look at all weights before each call.
 
     Args:
         machine: limits of this machine.
-        chain: linears of the longer chain, at least 2.
+        chain: calls of the longer chain, at least 2.
         weights: how many a call looks at.
         rounds: samples of each.
 
@@ -84,17 +84,20 @@ _Found = list[tuple[str, str, Timing, str]]
 
 
 def _marginal(chain: int, rounds: int) -> _Found:
-    """One linear more: the time of a chain less that of a single one, over the rest."""
+    """One call more: the time of a chain less that of a single one, over the rest.
+
+    Of the same linear, since Dynamo looks at every module before a call, whoever compiled it.
+    """
     torch._dynamo.reset()
     compiler = _packing()
     x = torch.randn(1, SIZE)
     runs: dict[tuple[str, int], Callable[[], Any]] = {}
     for length in (1, chain):
-        model = _chain(length)
+        model = _Repeated(_linears(1)[0], length)
         for name, backend in (("inductor", "inductor"), ("sparse", compiler)):
             runs[name, length] = _call(torch.compile(model, backend=backend), x)
     timings = _timed(runs, rounds)
-    what = f"one more linear of {chain}, {SIZE}x{SIZE} float32, m=1"
+    what = f"one more call of {chain}, {SIZE}x{SIZE} float32, m=1"
     kernels = {"inductor": "", "sparse": _kernels(compiler)}
     return [
         (what, name, (timings[name, chain] - timings[name, 1]) / (chain - 1), kernel)
@@ -103,32 +106,32 @@ def _marginal(chain: int, rounds: int) -> _Found:
 
 
 def _freshness(weights: int, rounds: int) -> _Found:
-    """A graph that does nothing, with the look at the weights less without it.
+    """What looks at the weights before a graph that does nothing, less that graph.
 
-    Against it stands the whole call of Inductor's graph, which has no such look.
+    It is called as Dynamo calls it. Against it stands a whole call of Inductor's graph, which has
+    no such look.
     """
     torch._dynamo.reset()
     compiler = _packing()
     x = torch.randn(1, SIZE)
-    model = _chain(weights)
+    model = nn.Sequential(*_linears(weights))
+    calls: dict[str, Callable[[], Any]] = {}
 
     def nothing(module: GraphModule, inputs: Sequence[Any], layouts: object) -> Callable[..., Any]:
         return lambda *args: (x,)
 
-    def checked(module: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
-        return compiler.compile(module, inputs, nothing)
+    def looking(module: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+        checked = compiler.compile(module, inputs, nothing)
+        unchecked = nothing(module, inputs, ())
+        calls.update(checked=lambda: checked(*inputs), unchecked=lambda: unchecked(*inputs))
+        return checked
 
-    def unchecked(module: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
-        return nothing(module, inputs, ())
-
-    backends: dict[str, Any] = {"inductor": "inductor", "with": checked, "without": unchecked}
-    runs = {
-        (name, weights): _call(torch.compile(model, backend=backend), x)
-        for name, backend in backends.items()
-    }
+    torch.compile(model, backend=looking)(x)
+    whole = _call(torch.compile(model, backend="inductor"), x)
+    runs = {("inductor", weights): whole, **{(name, weights): calls[name] for name in calls}}
     timings = _timed(runs, rounds)
     what = f"freshness of {weights} weights; inductor: its whole call"
-    check = timings["with", weights] - timings["without", weights]
+    check = timings["checked", weights] - timings["unchecked", weights]
     return [
         (what, "inductor", timings["inductor", weights], ""),
         (what, "sparse", check, _kernels(compiler)),
@@ -140,14 +143,25 @@ def _packing() -> Compiler:
     return Compiler(tune="off")
 
 
-def _chain(length: int) -> nn.Module:
-    """Linears one after the other, pruned to 2:4."""
-    layers = []
-    for _ in range(length):
+class _Repeated(nn.Module):
+    def __init__(self, layer: nn.Module, times: int) -> None:
+        super().__init__()
+        self.layer, self.times = layer, times
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(self.times):
+            x = self.layer(x)
+        return x
+
+
+def _linears(count: int) -> list[nn.Module]:
+    """Linears, pruned to 2:4."""
+    layers: list[nn.Module] = []
+    for _ in range(count):
         layer = nn.Linear(SIZE, SIZE, bias=False).requires_grad_(False)
         layer.weight *= NM(2, 4).prune(layer.weight)
         layers.append(layer)
-    return nn.Sequential(*layers).eval()
+    return layers
 
 
 def _call(function: Callable[..., Any], x: Tensor) -> Callable[[], Any]:
