@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from packing import Packing
-from torch import nn
 
 import sparsecompile
 
@@ -80,8 +78,6 @@ def test_compressed_smollm2(tmp_path: Path) -> None:
     path = tmp_path / "smollm2.safetensors"
     sparsecompile.save(model, path)
     assert path.stat().st_size < LARGEST_FILE
-    embedding = model.model.embed_tokens.weight.packed.unpack()
-
     arguments = json.dumps([str(models_folder() / NAME), str(path), PROMPT, str(TESTS)])
     done = subprocess.run(
         [sys.executable, "-c", LOADING, arguments], capture_output=True, text=True, check=False
@@ -97,13 +93,13 @@ def test_compressed_smollm2(tmp_path: Path) -> None:
     # Besides these there is what Dynamo takes for a graph of this size.
     assert facts["compiled"] < dense_bytes * 0.4
 
-    # The uncompressed model, pruned and quantised by the compiler. Its embedding is not touched by
-    # that, but the compressed model reads the rows that the head multiplies with.
-    model, _ = load()
-    model.model.embed_tokens.weight = nn.Parameter(embedding, requires_grad=False)
-    model.tie_weights()
-    reference = torch.compile(model, backend=Packing(**OPTIONS))
-    want = reference(torch.tensor(PROMPT), use_cache=False).logits[0, -1]
+    # The dense model with the values that are stored; kernels round x to 16 bits between layers.
+    dense, _ = load()
+    for name, parameter in dense.named_parameters():
+        stored = model.get_parameter(name)
+        is_packed = isinstance(stored, sparsecompile.PackedTensor)
+        parameter.copy_(stored.packed.unpack() if is_packed else stored)
+    want = dense(torch.tensor(PROMPT), use_cache=False).logits[0, -1]
     got = torch.tensor(facts["logits"])
     assert int(got.argmax()) == int(want.argmax())
-    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4 * float(want.abs().max()))
+    torch.testing.assert_close(got, want, rtol=1e-3, atol=1e-3 * float(want.abs().max()))
