@@ -12,6 +12,7 @@ from sparsecompile.codegen.tuning.record import Timing
 FEWEST_ROUNDS = 7
 MOST_ROUNDS = 41
 SECONDS = 0.12
+UNCLEAR_SECONDS = 0.5
 HOPELESS = 2.0
 
 
@@ -41,7 +42,8 @@ def measure(contestants: Mapping[str, Contestant], baseline: str) -> dict[str, T
 
     In each round every candidate is called once, in turns forwards and backwards, so that what
     else the machine does hits all alike. A candidate that takes `HOPELESS` times the best one's
-    time in the first rounds is called no more.
+    time in the first rounds is called no more. Where it is not clear whether the best one is faster
+    than the baseline, as on a machine that is disturbed, there are more rounds.
 
     Args:
         contestants: by name.
@@ -57,8 +59,8 @@ def measure(contestants: Mapping[str, Contestant], baseline: str) -> dict[str, T
     racing = list(contestants)
     started = time.perf_counter()
     rounds = 0
-    while rounds < FEWEST_ROUNDS or (
-        rounds < MOST_ROUNDS and time.perf_counter() - started < SECONDS
+    while rounds < FEWEST_ROUNDS or _goes_on(
+        rounds, time.perf_counter() - started, {n: samples[n] for n in racing}, baseline
     ):
         for name in racing if rounds % 2 else reversed(racing):
             samples[name].append(_time(contestants[name]))
@@ -67,6 +69,20 @@ def measure(contestants: Mapping[str, Contestant], baseline: str) -> dict[str, T
             best = min(min(times) for times in samples.values())
             racing = [n for n in racing if n == baseline or min(samples[n]) < HOPELESS * best]
     return {name: _timing(times, samples[baseline]) for name, times in samples.items()}
+
+
+def _goes_on(
+    rounds: int, elapsed: float, samples: Mapping[str, Sequence[float]], baseline: str
+) -> bool:
+    """Whether another round is worth its time."""
+    if elapsed < SECONDS and rounds < MOST_ROUNDS:
+        return True
+    rivals = [_timing(times, samples[baseline]) for n, times in samples.items() if n != baseline]
+    if elapsed >= UNCLEAR_SECONDS or not rivals:
+        return False
+    best = min(rivals, key=lambda timing: timing.seconds)
+    lead = statistics.median(samples[baseline]) - best.seconds
+    return abs(lead) <= 2 * best.noise
 
 
 def _time(contestant: Contestant) -> float:

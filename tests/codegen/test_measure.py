@@ -97,6 +97,22 @@ def test_few_rounds_of_what_takes_long_and_no_more_than_needed_of_what_does_not(
     assert len(clock.runs) == MOST_ROUNDS
 
 
+def test_more_rounds_where_it_is_not_clear_who_is_faster(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "SECONDS", 60.0)
+    monkeypatch.setattr(measuring, "UNCLEAR_SECONDS", 1000.0)
+    disturbed = cycle(*[9.0, 1.0, 5.0, 1.0] * 4, *[1.0] * 200)
+    timings = measure(clock.race({"dense": cycle(1.5), "a": disturbed}), "dense")
+    # Sixty seconds are 14 rounds.
+    assert 16 < clock.runs.count("a") < 40
+    assert timings["dense"].seconds - timings["a"].seconds > 2 * timings["a"].noise
+    clock.calls.clear()
+    measure(clock.race({"dense": cycle(1.0), "a": cycle(1.0, 1.1, 0.9)}), "dense")
+    # A draw takes all the time there is, of which evicting takes a second a call.
+    assert clock.runs.count("a") == pytest.approx(1000 / 4, rel=0.02)
+
+
 def test_what_is_hopeless_is_called_no_more(clock: Clock) -> None:
     race = {"dense": cycle(9.0), "best": cycle(1.0), "near": cycle(1.9), "slow": cycle(2.1)}
     timings = measure(clock.race(race), "dense")
