@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent / "interpreted"
-FILES = sorted(path.name for path in FOLDER.glob("test_*.py"))
+SLOW = ("test_laws.py",)
+FILES = [
+    pytest.param(path.name, marks=[pytest.mark.slow] * (path.name in SLOW))
+    for path in sorted(FOLDER.glob("test_*.py"))
+]
 
 
 @pytest.mark.parametrize("file", FILES)

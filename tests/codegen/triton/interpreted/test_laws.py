@@ -86,25 +86,13 @@ def test_every_schedule_of_a_search(name: str, check_launch: Check) -> None:
     assert len(done) > 2 * len(kernel.launches)
 
 
-@pytest.mark.parametrize(
-    ("name", "dtype", "activations"),
-    [
-        ("dense/int4[group=32]", torch.float32, "float"),
-        ("n_m[2:4]", torch.float16, "float"),
-        ("n_m[3:8]/int8", torch.bfloat16, "int8"),
-        ("bitmap", torch.float32, "float"),
-        ("block[16x8]", torch.float16, "float"),
-        ("block[3x20]/int8[group=32]", torch.float32, "float"),
-        ("n_m[5:12]/int4", torch.float16, "float"),
-        ("csr/int4", torch.float16, "float"),
-    ],
-)
+@pytest.mark.parametrize("name", TEMPLATES_BY_NAME)
 @given(data=st.data())
-@settings(max_examples=8, phases=(Phase.explicit, Phase.generate))
-def test_any_shape(
-    name: str, dtype: torch.dtype, activations: str, data: st.DataObject, check_launch: Check
-) -> None:
-    spec = KernelSpec(default_registry().format(name), dtype, ("add",), activations)
+@settings(max_examples=20, phases=(Phase.explicit, Phase.generate))
+def test_any_format_epilogue_and_shape(name: str, data: st.DataObject, check_launch: Check) -> None:
+    own = [spec for spec in SPECS if template_of(spec) is TEMPLATES_BY_NAME[name]]
+    dtype, epilogue = (data.draw(st.sampled_from(all_of)) for all_of in (DTYPES, EPILOGUES))
+    spec = replace(data.draw(st.sampled_from(own)), dtype=dtype, epilogue=epilogue)
     kernel = build(spec)
     n, k = data.draw(st.integers(0, 34)), data.draw(st.integers(0, 150))
     packed = pack(spec, n, k)
