@@ -1,4 +1,4 @@
-"""A GPU that is not there, for the tuner."""
+"""A GPU that is not there, for the tuner, and what it says of a linear on it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from tuned import Tuned
 
+import sparsecompile as sc
 from sparsecompile import spec
 from sparsecompile.codegen.triton import workbench
 from sparsecompile.codegen.triton.aot import specialization
+from sparsecompile.report import NodeReport
+from sparsecompile.spec import KernelSpec, Target
+
+H100 = Target.parse("sm_90")
+SPEC = KernelSpec(sc.default_registry().format("n_m[2:4]"), torch.float16)
 
 
 class Gpu:
@@ -42,3 +50,16 @@ class Gpu:
 
     def get_device_capability(self, device: torch.device) -> tuple[int, int]:
         return self.major, self.minor
+
+
+def explain(model: nn.Module, tune: str, rows: int = 4, **options: Any) -> NodeReport:
+    """What becomes of a linear with 64 columns."""
+    torch._dynamo.reset()
+    options = {"target": "sm_90", **options}
+    (node,) = sc.explain(model, torch.randn(rows, 64).half(), tune=tune, **options).nodes
+    return node
+
+
+def names(tuned: Tuned) -> set[str]:
+    """What was measured."""
+    return {name for _, measured in tuned.measured for name in measured}

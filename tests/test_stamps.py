@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def parameters() -> Parameters:
     return [nn.Parameter(torch.randn(*size), requires_grad=False) for size in sizes]
 
 
-def call(tensors: Parameters) -> tuple[object, ...]:
+def call(tensors: Sequence[object]) -> tuple[object, ...]:
     """A call's arguments, of which nobody looks at the first and the last."""
     return (3, *tensors, torch.randn(2))
 
@@ -66,11 +66,28 @@ def test_every_change_is_seen(kind: str, change: Change) -> None:
     assert take_stamps(call(tensors), PLACES)(call(tensors))
 
 
-def test_the_native_library_touches_nothing_but_tensors() -> None:
+def test_an_object_of_another_type_is_not_looked_into() -> None:
+    class Other(nn.Parameter):
+        pass
+
     load_native()
     tensors = parameters()
     is_fresh = take_stamps(call(tensors), PLACES)
-    assert not is_fresh(call([*tensors[:-1], 5]))  # type: ignore[list-item]
+    assert not is_fresh(call([*tensors[:-1], 5]))
+    tensors[-1].__class__ = Other
+    assert not is_fresh(call(tensors))
+
+
+def test_nothing_is_left_of_stamps_that_are_gone() -> None:
+    load_native()
+    tensors = parameters()
+    is_fresh = take_stamps(call(tensors), PLACES)
+    other = nn.Parameter(torch.randn(3, 4), requires_grad=False)
+    # Torch refuses it while somebody refers to the tensor behind the object.
+    with pytest.raises(RuntimeError, match="Expected no weakrefs"):
+        torch.utils.swap_tensors(tensors[0], other)
+    del is_fresh
+    torch.utils.swap_tensors(tensors[0], other)
 
 
 def test_another_layout_of_tensors_leaves_it_to_python(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from fake_gpu import H100, SPEC
 from libraries import Turned
 from packing import sparse_
 from torch import Tensor, nn
@@ -23,10 +24,8 @@ from sparsecompile.codegen.tuning.workbench import Guess, Workbench
 from sparsecompile.errors import BuildError
 from sparsecompile.packed import Packed
 from sparsecompile.problem import Contents, Problem
-from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.template import Kernel
 
-H100 = Target.parse("sm_90")
-SPEC = KernelSpec(sc.default_registry().format("n_m[2:4]"), torch.float16)
 TIMES = {"dense": 3e-3, "tiles": 2e-3}
 
 
@@ -43,7 +42,7 @@ class Bench(Workbench):
         return {}
 
     def limits(self, *, measure: bool) -> Any:
-        raise NotImplementedError
+        pytest.fail("a contest needs no cost model")
 
     def is_cold(self, rows: int) -> bool:
         return True
@@ -55,7 +54,7 @@ class Bench(Workbench):
         return Contestant(run, lambda: None)
 
     def guess(self, problem: Problem, variants: Any, contents: Contents) -> Guess:
-        raise NotImplementedError
+        pytest.fail("a contest does not guess")
 
 
 def test_a_contest_goes_on_without_what_does_not_run() -> None:
@@ -83,7 +82,11 @@ def test_a_baseline_that_does_not_run_is_an_error() -> None:
     bench = Bench()
     bench.ready.append(torch.empty(0))
     with pytest.raises(RuntimeError, match="no kernel image"):
-        Contest(SPEC, pack(8, 16), bench, lambda *_: None).contestants(4, [])  # type: ignore[arg-type,return-value]
+        Contest(SPEC, pack(8, 16), bench, no_kernel).contestants(4, [])
+
+
+def no_kernel(*_: object) -> Kernel:
+    pytest.fail("there is no candidate to build")
 
 
 class Timer(GpuTimer):
@@ -101,7 +104,7 @@ class Timer(GpuTimer):
 
     def seconds(self, run: Callable[[], object]) -> float:
         self.done.append("run")
-        return float(run())  # type: ignore[arg-type]
+        return cast("float", run())
 
 
 @pytest.mark.parametrize(("rows", "how"), [(1, "graph"), (16, "graph"), (17, "call")])
