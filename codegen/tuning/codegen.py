@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -80,10 +81,28 @@ class TunedCodegen(Codegen):
                 kernel = self._with_epilogue(problem.spec, found, target, registry)
             return Lowering(kernel, found.trials, found.reason, found.dropped)
 
-        decisions = {
-            p: Tuner(p, variants[p.spec], searched[p.spec], sample, workbench, build).decide()
-            for p, sample in samples.items()
-        }
+        def ahead(plain: KernelSpec, variant: Variant) -> list[Callable[[], Kernel]]:
+            specs = {p.spec for p in problems if p.spec.epilogue}
+            return [
+                partial(self.build, spec, variant.template, variant.schedule, target, registry)
+                for spec in specs
+                if replace(spec, epilogue=()) == plain
+            ]
+
+        def decide(problem: Problem, sample: Callable[[], Packed]) -> Decision:
+            spec = problem.spec
+            tuner = Tuner(
+                problem,
+                variants[spec],
+                searched[spec],
+                sample,
+                workbench,
+                build,
+                partial(ahead, spec),
+            )
+            return tuner.decide()
+
+        decisions = {p: decide(p, sample) for p, sample in samples.items()}
         with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
             return dict(zip(problems, pool.map(finish, problems), strict=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ from sparsecompile.template import Kernel, Range
 
 Build = Callable[[KernelSpec, tuple[Variant, ...], tuple[Range, ...]], Kernel]
 """Makes a kernel of functions."""
+Ahead = Callable[[Variant], Sequence[Callable[[], Kernel]]]
+"""What else will have to be built should a variant be chosen: its kernels with epilogues."""
 
 
 class Contest:
@@ -31,12 +34,19 @@ class Contest:
         packed: the weight.
         workbench: where they run.
         build: see `Build`.
+        ahead: see `Ahead`.
     """
 
     def __init__(
-        self, spec: KernelSpec, packed: Packed, workbench: Workbench, build: Build
+        self,
+        spec: KernelSpec,
+        packed: Packed,
+        workbench: Workbench,
+        build: Build,
+        ahead: Ahead = lambda variant: (),
     ) -> None:
-        self._spec, self._packed, self._workbench, self._build = spec, packed, workbench, build
+        self._spec, self._packed, self._workbench = spec, packed, workbench
+        self._build, self._ahead = build, ahead
         self._dense = packed.unpack().to(workbench.device)
         self._layouts: dict[str, Tensor] = {}
 
@@ -60,10 +70,7 @@ class Contest:
             .to(self._spec.dtype)
             .to(self._workbench.device)
         )
-        # Functions of one variant share a library, which is compiled once: a worker for each.
-        firsts = {f.variant: f for f in functions}
-        with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
-            list(pool.map(self._kernel, firsts.values()))
+        self._build_all(functions)
         kernels = [self._kernel(f) for f in functions]
         dense, ready = self._dense, self._workbench.contestant
         found = {DENSE: ready(lambda: F.linear(x, dense), dense, rows)}
@@ -75,6 +82,19 @@ class Contest:
             except self._workbench.failures as error:
                 failed[function.name] = f"m={rows}: {' '.join(str(error).split()) or repr(error)}"
         return found, failed
+
+    def _build_all(self, functions: Sequence[BuiltFunction]) -> None:
+        """Use all threads while nothing is measured yet: for what is measured, and what follows.
+
+        Functions of one variant share a library, which is compiled once. The first variant is the
+        best guess, for which compilers run that would otherwise run after the measurement.
+        """
+        firsts = {f.variant: f for f in functions}
+        builds: list[Callable[[], Kernel]] = [partial(self._kernel, f) for f in firsts.values()]
+        for variant in list(firsts)[:1]:
+            builds += self._ahead(variant)
+        with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
+            list(pool.map(lambda build: build(), builds))
 
     def _kernel(self, function: BuiltFunction) -> Kernel:
         return self._build(self._spec, (function.variant,), (function.range(None),))

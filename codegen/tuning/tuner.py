@@ -19,7 +19,7 @@ from sparsecompile.codegen.tuning.choose import (
     choose_layout,
     last_row,
 )
-from sparsecompile.codegen.tuning.contest import Build, Contest
+from sparsecompile.codegen.tuning.contest import Ahead, Build, Contest
 from sparsecompile.codegen.tuning.function import BuiltFunction, functions_of, variants_of
 from sparsecompile.codegen.tuning.key import tuning_key
 from sparsecompile.codegen.tuning.measure import measure
@@ -65,6 +65,7 @@ class Tuner:
         sample: packs a weight of the problem.
         workbench: where it runs.
         build: makes a kernel of functions.
+        ahead: what else is built should a variant be chosen.
     """
 
     def __init__(
@@ -75,9 +76,10 @@ class Tuner:
         sample: Callable[[], Packed],
         workbench: Workbench,
         build: Build,
+        ahead: Ahead = lambda variant: (),
     ) -> None:
         self.problem, self._workbench = problem, workbench
-        self._sample, self._build = sample, build
+        self._sample, self._build, self._ahead = sample, build, ahead
         self._variants = variants
         self._functions = functions_of(dict.fromkeys((*variants, *searched)))
         self._dropped: dict[str, str] = {}
@@ -130,7 +132,7 @@ class Tuner:
     @cached_property
     def _contest(self) -> Contest:
         packed = self.contents.packed
-        return Contest(self.problem.spec, packed, self._workbench, self._build)
+        return Contest(self.problem.spec, packed, self._workbench, self._build, self._ahead)
 
     @cached_property
     def _promising(self) -> list[Variant]:
