@@ -14,7 +14,7 @@ from sparsecompile.factory import EXAMPLE, FACTORY, load_model
 
 if TYPE_CHECKING:
     from sparsecompile.bench.environment import Environment
-    from sparsecompile.bench.peers.contract import Job, Peer
+    from sparsecompile.bench.peers.contract import Job, Peer, Workload
     from sparsecompile.bench.peers.series import Series
     from sparsecompile.codegen.cpp.machine import Machine
 
@@ -216,7 +216,7 @@ def peers(
     )
     if profile:
         for each, jobs in cases:
-            _show_parts(series, each.label(jobs[0].size) if jobs else "", jobs, runtimes)
+            _show_parts(series, each, jobs, runtimes)
         return
     machine = _machine()
     rows = [row for each, jobs in cases for row in series.run(each, jobs, runtimes, machine)]
@@ -237,22 +237,26 @@ def peers(
         raise typer.Exit(1)
 
 
-def _show_parts(series: Series, case: str, jobs: Sequence[Job], peers: Mapping[str, Peer]) -> None:
-    """Print where the time of one step goes."""
+def _show_parts(
+    series: Series, workload: Workload, jobs: Sequence[Job], peers: Mapping[str, Peer]
+) -> None:
+    """Print where the time of one step goes, or why that is not known."""
     from sparsecompile.bench.peers.process import ContestantError
 
     for job in jobs:
-        if peers[job.peer].missing() is not None:
-            continue
+        parts: Mapping[str, float] | str | None
+        parts = peers[job.peer].missing() or workload.missing(job.model)
         try:
-            parts = series.profile(job)
+            parts = parts or series.profile(job)
         except ContestantError as error:
             typer.echo(f"error: {error}", err=True)
             continue
-        if parts is not None:
-            typer.echo(f"{job.workload} {case}, {job.contestant}, ms a step:")
-            for name, ms in parts.items():
-                typer.echo(f"  {name:<16}{ms:9.3f}")
+        if isinstance(parts, str):
+            typer.echo(f"{job.contestant}: {parts}", err=True)
+            continue
+        typer.echo(f"{job.workload} {workload.label(job.size)}, {job.contestant}, ms a step:")
+        for name, ms in parts.items():
+            typer.echo(f"  {name:<16}{ms:9.3f}")
 
 
 def _machine() -> Machine:

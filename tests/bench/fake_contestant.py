@@ -28,7 +28,7 @@ def main() -> None:
     say(ready="nothing at all", items=10 * job["size"], versions="fake 1")
     for runs, line in enumerate(sys.stdin):
         if json.loads(line) == "parts":
-            say(parts={"a part": 1.5, "rest": 0.5})
+            say(parts=None if kind == "shy" else {"a part": 1.5, "rest": 0.5})
             continue
         if kind == "dies" and runs == 1:
             sys.stderr.write("so long\n")

@@ -164,14 +164,22 @@ def test_a_process_answers_with_nothing_but_answers() -> None:
 
 @pytest.mark.usefixtures("fakes")
 def test_profile() -> None:
-    result = peers("absent,fake:good,fake:unfit,fake:breaks", "--profile")
+    result = peers("absent,fake:good,fake:unfit,fake:shy,fake:breaks", "--profile")
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
         "nothing 1 things, fake good, ms a step:",
         "  a part              1.500",
         "  rest                0.500",
     ]
+    why = [line for line in result.stderr.splitlines() if line.startswith(("absent", "fake"))]
+    assert [line.partition(":")[0] for line in why] == ["absent", "fake unfit", "fake shy"]
+    assert why[1:] == [
+        "fake unfit: needs what is not there",
+        "fake shy: it does not say where time goes",
+    ]
     assert "it broke" in result.stderr
+    result = peers("fake:good", "--profile", "--model", "here")
+    assert (result.stdout, result.stderr) == ("", "fake good: no here\n")
 
 
 @pytest.mark.parametrize(

@@ -120,8 +120,8 @@ class Series:
                     self._sample(one)
         return _rows(workload, contestants, machine)
 
-    def profile(self, job: Job) -> Mapping[str, float] | None:
-        """Milliseconds by part of one step, or None where the contestant cannot say.
+    def profile(self, job: Job) -> Mapping[str, float] | str:
+        """Milliseconds by part of one step, or why the contestant cannot say.
 
         Raises:
             ContestantError: it failed.
@@ -129,10 +129,11 @@ class Series:
         with ExitStack() as stack:
             process = self.start(replace(job, profile=True))
             stack.callback(process.close)
-            if "ready" not in process.begin(self.ready_s):
-                return None
+            answer = process.begin(self.ready_s)
+            if "left_out" in answer:
+                return str(answer["left_out"])
             parts: Mapping[str, float] | None = process.ask("parts", self.sample_s)["parts"]
-            return parts
+            return "it does not say where time goes" if parts is None else parts
 
     def _begin(self, one: _Contestant, stack: ExitStack) -> None:
         one.process = self.start(one.job)
