@@ -151,7 +151,7 @@ class StripsLinear(CppTemplate):
         batch = "strips_amx.h" if schedule["uses_amx"] else "strips_vectors.h"
         return (
             *("strips.h", "strips_values.h", values, "strips_prepack.h", "finish.h"),
-            *(decode, "strips_chunk.h", batch, "strips_batch.h"),
+            *("strips_ahead.h", decode, "strips_chunk.h", batch, "strips_batch.h"),
         )
 
 

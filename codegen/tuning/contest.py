@@ -55,6 +55,10 @@ class Contest:
     ) -> tuple[dict[str, Contestant], dict[str, str]]:
         """The dense linear and the functions, on random activations `[rows, k]`.
 
+        Args:
+            rows: m.
+            functions: the best guess first.
+
         Returns:
             Contestants by name, and those that do not run, with the reason.
 
@@ -86,8 +90,8 @@ class Contest:
     def _build_all(self, functions: Sequence[BuiltFunction]) -> None:
         """Use all threads while nothing is measured yet: for what is measured, and what follows.
 
-        Functions of one variant share a library, which is compiled once. The first variant is the
-        best guess, for which compilers run that would otherwise run after the measurement.
+        Functions of one variant share a library, which is compiled once. For the first variant
+        compilers run here that would otherwise run after the measurement.
         """
         firsts = {f.variant: f for f in functions}
         builds: list[Callable[[], Kernel]] = [partial(self._kernel, f) for f in firsts.values()]

@@ -202,7 +202,10 @@ class Tuner:
         racing = [f for f in racing if f.name not in self._dropped]
         new = [f for f in racing if f.name not in known and f.variant not in self._variants]
         dropped = self._workbench.faults(self.problem, new)
+        ranks = {variant: rank for rank, variant in enumerate(self._promising)}
         fit = [f for f in racing if f.name not in dropped]
+        fit.sort(key=lambda f: ranks.get(f.variant, len(ranks)))
+
         contestants, failed = self._contest.contestants(rows, fit)
         dropped |= failed
         timed = measure(contestants, DENSE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.tuning import tuner
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
+from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.packed import Packed
 from sparsecompile.problem import DenseUse, Problem
 from sparsecompile.registry import Registry
@@ -80,3 +81,26 @@ def test_nothing_is_built_for_what_is_in_the_record(
     events.clear()
     CppCodegen().lower(problems, Target.host(), registry)
     assert events == []
+
+
+@pytest.mark.parametrize("name", ["generic", "strips"])
+def test_for_the_best_guess(
+    name: str,
+    events: list[str],
+    problems: dict[Problem, Callable[[], Packed]],
+    shared_cache: Path,
+    registry: Registry,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    built: list[str] = []
+
+    def best_first(spec: KernelSpec, variants: Sequence[Variant], *_: object) -> list[Variant]:
+        return sorted(variants, key=lambda v: v.template.name != name)
+
+    monkeypatch.setattr(tuner, "promising", best_first)
+    monkeypatch.setattr(
+        CppCodegen, "build", lambda self, spec, packer, *_: built.append(packer.name)
+    )
+    (problem,) = (p for p in problems if p.spec.epilogue == ("relu",))
+    CppCodegen().lower({problem: problems[problem]}, Target.host(), registry)
+    assert built[0] == name

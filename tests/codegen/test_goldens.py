@@ -24,7 +24,14 @@ SHARED = {
     ),
     "strips": (
         *("arguments.h", "prelude.h", "activations.h", "round.h", "strips.h", "strips_values.h"),
-        *("strips_float.h", "strips_prepack.h", "finish.h", "strips_decode.h", "strips_chunk.h"),
+        *(
+            "strips_float.h",
+            "strips_prepack.h",
+            "finish.h",
+            "strips_ahead.h",
+            "strips_decode.h",
+            "strips_chunk.h",
+        ),
         *("strips_amx.h", "strips_batch.h"),
     ),
 }

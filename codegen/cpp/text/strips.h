@@ -52,6 +52,7 @@ struct Strips {
   const int32_t* tile_places;    // which tile of its strip each present tile is; only if `skips`
   const bfloat16* scales;        // [strips][groups][16]; only if there are scales
   const char* stream;
+  int64_t stream_bytes;
 
   explicit Strips(const void* layout) {
     const SCLayoutHeader& header = header_of(layout);
@@ -65,6 +66,7 @@ struct Strips {
     tile_places = reinterpret_cast<const int32_t*>(bytes + header.offsets[2]);
     scales = reinterpret_cast<const bfloat16*>(bytes + header.offsets[3]);
     stream = bytes + header.offsets[4];
+    stream_bytes = header.total_bytes - header.offsets[4];
   }
 
   int64_t groups() const { return scale_groups(k); }
@@ -72,6 +74,10 @@ struct Strips {
     return scales + strip * groups() * strip_rows;
   }
 
+  // Where a strip's stream ends: the last one's with what is read beyond it.
+  int64_t stream_end(int64_t strip) const {
+    return strip + 1 < strips ? offsets[strip + 1] : stream_bytes;
+  }
   int64_t present_tiles(int64_t strip) const {
     return skips ? first_tiles[strip + 1] - first_tiles[strip] : tiles;
   }

@@ -11,14 +11,15 @@ static_assert(vectors % together == 0);
 
 // `strips` strips at once: several streams keep more reads of memory in flight than one.
 template <int rows, int strips>
-SC_INLINE void decode_group(const Strips& w, int64_t strip, const DecodeActivation* x, int64_t stride,
-                            float* out) {
+SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const DecodeActivation* x,
+                            int64_t stride, float* out) {
   // Products that wait for one another: enough of them to hide an instruction's latency.
   constexpr int chains = rows * strips >= 4 ? 1 : 4 / (rows * strips);
   // Sums of a span of tiles, sums of eight of these, and of those: more exact than one long sum.
   constexpr int64_t span = multiplies_pairs ? 4 : 1, spans = 8 * span;
   Sums sums[strips][rows][chains], parts_of_total[strips][rows], totals[strips][rows];
   Reader readers[strips];
+  Lookahead ahead[strips];
   int64_t common = w.tiles;
 #pragma GCC unroll 8
   for (int s = 0; s < strips; ++s) {
@@ -26,10 +27,12 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const DecodeActivati
       for (auto& sum : row) sum = Sums{};
     for (int i = 0; i < rows; ++i) parts_of_total[s][i] = totals[s][i] = Sums{};
     readers[s].open_strip(w, strip + s);
+    ahead[s].open_strip(w, strip + s, strip + s + strips, last);
     const int64_t present = w.present_tiles(strip + s);
     common = present < common ? present : common;
   }
   const auto add_vector = [&](int s, int v, int chain, const DecodeActivation* part) SC_INLINED {
+    ahead[s].fetch(readers[s].at, v);
     const __m512i codes = readers[s].next(v);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
@@ -55,6 +58,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const DecodeActivati
 #pragma GCC unroll 8
     for (int s = 0; s < strips; ++s) {
       parts[s] = x + w.place(strip + s, t) * tile_columns;
+      ahead[s].open_tile(readers[s].at);
       readers[s].open_tile(w, strip + s, w.place(strip + s, t));
     }
     for (int v = 0; v < vectors; v += together)
@@ -70,6 +74,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, const DecodeActivati
   for (int s = 0; s < strips; ++s) {
     // Where tiles are skipped, some strips have more of them than others.
     for (int64_t t = common; skips && t < w.present_tiles(strip + s); ++t) {
+      ahead[s].open_tile(readers[s].at);
       readers[s].open_tile(w, strip + s, w.place(strip + s, t));
       for (int v = 0; v < vectors; ++v)
         add_vector(s, v, 0, x + w.place(strip + s, t) * tile_columns);
@@ -87,7 +92,7 @@ inline int64_t decode_groups(const SCLinearArguments& a, const Strips& w, const 
   int64_t strip = part.begin;
   for (; strip + strips <= part.end; strip += strips) {
     float sums[strips * rows * strip_rows];
-    decode_group<rows, strips>(w, strip, x, stride, sums);
+    decode_group<rows, strips>(w, strip, part.end, x, stride, sums);
     for (int s = 0; s < strips; ++s) {
       const int64_t first = (strip + s) * strip_rows, last = first + strip_rows;
       finish(a, w.n, {first, last < w.n ? last : w.n}, 0, a.m, sums + s * rows * strip_rows);

@@ -113,46 +113,69 @@ struct IntegerSums {
 };
 
 template <int rows, int strips>
-SC_INLINE void decode_group(const Strips& w, int64_t strip, const Integers& x, float* out) {
+SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const Integers& x,
+                            float* out) {
   IntegerSums<rows, strips> sums;
   Reader readers[strips];
+  Lookahead ahead[strips];
   int64_t common = w.tiles;
 #pragma GCC unroll 8
   for (int s = 0; s < strips; ++s) {
     readers[s].open_strip(w, strip + s);
+    ahead[s].open_strip(w, strip + s, strip + s + strips, last);
     const int64_t present = w.present_tiles(strip + s);
     common = present < common ? present : common;
   }
-  const auto add_tile = [&](int s, int64_t t) SC_INLINED {
-    const int64_t place = w.place(strip + s, t);
+  const auto open_tile = [&](int s, int64_t place) SC_INLINED {
+    ahead[s].open_tile(readers[s].at);
     readers[s].open_tile(w, strip + s, place);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 2
       for (int p = 0; p < planes; ++p) sums.taken[s][i][p] += x.sum(p, i, place);
+  };
+  const auto add_vector = [&](int s, int v, int64_t place) SC_INLINED {
+    ahead[s].fetch(readers[s].at, v);
+    const __m512i codes = readers[s].next(v);
 #pragma GCC unroll 8
-    for (int v = 0; v < vectors; ++v) {
-      const __m512i codes = readers[s].next(v);
-#pragma GCC unroll 8
-      for (int i = 0; i < rows; ++i)
+    for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 2
-        for (int p = 0; p < planes; ++p) {
-          const int8_t* four = x.plane(p, i) + place * tile_columns + v * depth;
-          __m512i& sum = sums.partial[s][i][p];
-          sum = _mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(load<int32_t>(four)));
-        }
-    }
+      for (int p = 0; p < planes; ++p) {
+        const int8_t* four = x.plane(p, i) + place * tile_columns + v * depth;
+        __m512i& sum = sums.partial[s][i][p];
+        sum = _mm512_dpbusd_epi32(sum, codes, _mm512_set1_epi32(load<int32_t>(four)));
+      }
+  };
+  const auto close_tile = [&](int s, int64_t t, int64_t place) SC_INLINED {
     // The last tile of a group of columns, or of those that are there.
     const int64_t present = w.present_tiles(strip + s);
     if (t + 1 == present || w.place(strip + s, t + 1) / flush_tiles != place / flush_tiles)
       sums.flush(s, readers[s].scales);
   };
-  for (int64_t t = 0; t < common; ++t)
+  for (int64_t t = 0; t < common; ++t) {
+    int64_t places[strips];
 #pragma GCC unroll 8
-    for (int s = 0; s < strips; ++s) add_tile(s, t);
+    for (int s = 0; s < strips; ++s) {
+      places[s] = w.place(strip + s, t);
+      open_tile(s, places[s]);
+    }
+    // Strip by strip: a product would wait for the one before.
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; ++v)
+#pragma GCC unroll 8
+      for (int s = 0; s < strips; ++s) add_vector(s, v, places[s]);
+#pragma GCC unroll 8
+    for (int s = 0; s < strips; ++s) close_tile(s, t, places[s]);
+  }
 #pragma GCC unroll 8
   for (int s = 0; s < strips; ++s) {
-    for (int64_t t = common; skips && t < w.present_tiles(strip + s); ++t) add_tile(s, t);
+    for (int64_t t = common; skips && t < w.present_tiles(strip + s); ++t) {
+      const int64_t place = w.place(strip + s, t);
+      open_tile(s, place);
+#pragma GCC unroll 8
+      for (int v = 0; v < vectors; ++v) add_vector(s, v, place);
+      close_tile(s, t, place);
+    }
     for (int i = 0; i < rows; ++i)
       _mm512_storeu_ps(out + (s * rows + i) * strip_rows,
                        _mm512_mul_ps(sums.total[s][i], _mm512_set1_ps(x.scales[i])));
@@ -165,7 +188,7 @@ inline int64_t decode_groups(const SCLinearArguments& a, const Strips& w, const 
   int64_t strip = part.begin;
   for (; strip + strips <= part.end; strip += strips) {
     float sums[strips * rows * strip_rows];
-    decode_group<rows, strips>(w, strip, x, sums);
+    decode_group<rows, strips>(w, strip, part.end, x, sums);
     for (int s = 0; s < strips; ++s) {
       const int64_t first = (strip + s) * strip_rows, last = first + strip_rows;
       finish(a, w.n, {first, last < w.n ? last : w.n}, 0, a.m, sums + s * rows * strip_rows);
