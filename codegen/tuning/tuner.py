@@ -205,7 +205,6 @@ class Tuner:
         ranks = {variant: rank for rank, variant in enumerate(self._promising)}
         fit = [f for f in racing if f.name not in dropped]
         fit.sort(key=lambda f: ranks.get(f.variant, len(ranks)))
-
         contestants, failed = self._contest.contestants(rows, fit)
         dropped |= failed
         timed = measure(contestants, DENSE)
