@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from sparsecompile.bench.peers import process
+from sparsecompile.bench.peers import process, series
 from sparsecompile.bench.peers.contract import Job, Peer, Workload
 from sparsecompile.bench.peers.discovery import find
 from sparsecompile.bench.peers.plan import parse, plan
@@ -34,6 +34,7 @@ FAKE_PROCESS = str(Path(__file__).with_name("fake_contestant.py"))
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(machine, "measure_machine", lambda threads: MACHINE)
+    monkeypatch.setattr(series, "SPIN_S", 0.0)
     monkeypatch.setenv("FAKE_PEERS_LOG", str(tmp_path / "log"))
     return tmp_path / "log"
 
@@ -160,6 +161,24 @@ def test_a_process_answers_with_nothing_but_answers() -> None:
         assert contestant.ask("run", 100)["seconds"] == 0.05
     finally:
         contestant.close()
+
+
+def test_contestants_wait_as_they_do_elsewhere() -> None:
+    job = Job("nothing", 1, "fake", {}, 3, None, ())
+    found = process.environment({"HOME": "here"}, job)
+    assert (found["HOME"], found["OMP_NUM_THREADS"]) == ("here", "3")
+    assert "OMP_WAIT_POLICY" not in found
+    given = process.environment({"OMP_WAIT_POLICY": "ACTIVE"}, job)
+    assert given["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+@pytest.mark.usefixtures("fakes")
+def test_nobody_begins_while_threads_of_another_spin(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(series, "SPIN_S", 0.25)
+    monkeypatch.setattr(series.time, "sleep", slept.append)
+    assert peers("fake:good,fake:slow").exit_code == 0
+    assert slept == [0.25] * 6
 
 
 @pytest.mark.usefixtures("fakes")

@@ -128,13 +128,12 @@ class ContestantProcess:
 
 
 def environment(given: Mapping[str, str], job: Job) -> dict[str, str]:
-    """The variables of a contestant: as many threads for each, which sleep when they wait."""
+    """The variables of a contestant: as many threads for each, which wait as they always do."""
     count = str(job.threads)
     named = {"TORCHINDUCTOR_CPP_ENABLE_KERNEL_PROFILE": "1"} if job.profile else {}
     return {
         **given,
         **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), count),
-        "OMP_WAIT_POLICY": "PASSIVE",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
         **named,

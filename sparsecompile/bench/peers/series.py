@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -12,6 +13,8 @@ from sparsecompile.bench.peers.process import ContestantError, ContestantProcess
 from sparsecompile.bench.timing import summary
 from sparsecompile.codegen.cpp.machine import Machine
 
+SPIN_S = 0.1
+"""After its turn a contestant's threads may spin before they sleep: OpenMP's for milliseconds."""
 MEASURED, LEFT_OUT, FAILED = "measured", "left out", "failed"
 Start = Callable[[Job], ContestantProcess]
 
@@ -155,6 +158,7 @@ class Series:
     def _sample(self, one: _Contestant) -> None:
         if one.process is None or one.samples is None or one.overheads is None:
             return
+        time.sleep(SPIN_S)
         try:
             answer = one.process.ask("run", self.sample_s)
         except ContestantError as error:
