@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 #ifdef _OPENMP
 #include <omp.h>
 #endif
@@ -76,12 +77,15 @@ SC_INLINE float sum(Floats<count> values) {
   }
 }
 
-// 0, 1, 2, ...
+template <class T, int... lanes>
+constexpr Vector<T, sizeof...(lanes)> vector_of(std::integer_sequence<int, lanes...>) {
+  return Vector<T, sizeof...(lanes)>{static_cast<T>(lanes)...};
+}
+
+// 0, 1, 2, ...: of a loop that fills a vector GCC might keep the loop.
 template <class T, int count>
-SC_INLINE Vector<T, count> iota() {
-  Vector<T, count> result;
-  for (int i = 0; i < count; ++i) result[i] = static_cast<T>(i);
-  return result;
+constexpr Vector<T, count> iota() {
+  return vector_of<T>(std::make_integer_sequence<int, count>{});
 }
 
 // x[index[i]] for every i. GCC makes single loads of the loop, hence its gather by name.

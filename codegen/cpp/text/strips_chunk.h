@@ -118,13 +118,15 @@ class Expander {
   // The next tile, strip by strip: memory answers several streams faster than one.
   SC_INLINE void expand() {
     const int64_t s = done % strips, i = done / strips;
-    Reader& reader = readers[s];
+    // A copy: for all a compiler knows, what is stored in the scratch may change the reader.
+    Reader reader = readers[s];
     if constexpr (stream_is_expanded) {
       for (int v = 0; v < vectors; ++v, reader.at += vector_bytes) __builtin_prefetch(reader.at);
     } else {
       reader.open_tile(w, strip + s, w.place(strip + s, tile + i));
       expand_tile(reader, packs_of_strip(s) + i * tile_columns * strip_rows);
     }
+    readers[s] = reader;
     ++done;
   }
 };

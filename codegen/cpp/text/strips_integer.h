@@ -36,6 +36,7 @@ struct Reader {
   const char* at = nullptr;
   const char* masks = nullptr;
   const bfloat16* scales = nullptr;  // of the tile's group of columns
+  __m512 tile_scales;                // the same as floats
   __m512i halves;                    // two vectors of four bits
 
   SC_INLINE void open_strip(const Strips& w, int64_t strip) { at = w.stream + w.offsets[strip]; }
@@ -43,6 +44,7 @@ struct Reader {
     masks = at;
     at += mask_bytes;
     scales = w.strip_scales(strip) + place * tile_columns / group_step * strip_rows;
+    tile_scales = load_scales(scales);
   }
   // The codes of the tile's next vector, `v`, a byte each, `cut` where nothing was kept.
   SC_INLINE __m512i next(int v) {
@@ -70,10 +72,9 @@ struct Reader {
 SC_INLINE __m512 integers_of(__m512i codes, int column) {
   const __m512i shifted = _mm512_srli_epi32(codes, 8 * column);
   if constexpr (value_bits == 4) {
-    const __m512 table = (__m512)(iota<int32_t, 16>() - static_cast<int32_t>(cut));
-    const __m512 values = _mm512_cvtepi32_ps((__m512i)table);
+    const Floats<16> values = iota<float, 16>() - static_cast<float>(cut);
     // Of an index only the lowest four bits count.
-    return _mm512_permutexvar_ps(shifted, values);
+    return _mm512_permutexvar_ps(shifted, (__m512)values);
   } else {
     // An integer in the mantissa of 2^23: no conversion, and the difference is exact.
     const __m512i exponent = _mm512_set1_epi32(0x4b000000);
@@ -86,14 +87,14 @@ SC_INLINE __m512 integers_of(__m512i codes, int column) {
 // The same, times the scales of its group, where a row has more than one.
 SC_INLINE __m512 floats_of(const Reader& reader, __m512i codes, int column) {
   const __m512 floats = integers_of(codes, column);
-  if constexpr (group_columns > 0) return _mm512_mul_ps(floats, load_scales(reader.scales));
+  if constexpr (group_columns > 0) return _mm512_mul_ps(floats, reader.tile_scales);
   return floats;
 }
 
 // Sums of a tile's products with floats, times the scales of its group, where a row has several.
 SC_INLINE Sums scale_tile(const Reader& reader, Sums sums) {
   if constexpr (group_columns > 0)
-    return (Sums)_mm512_mul_ps((__m512)sums, load_scales(reader.scales));
+    return (Sums)_mm512_mul_ps((__m512)sums, reader.tile_scales);
   return sums;
 }
 
@@ -123,9 +124,11 @@ SC_INLINE void store_expanded(const Reader& reader, __m512i codes, bfloat16* out
     __m512i pairs;
     if constexpr (group_columns > 0) {
       // Rounded to nearest, then lane by lane side by side.
-      const __m512i low = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(first));
-      const __m512i high = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh(second));
-      pairs = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+      const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(second, first);
+      const Vector<uint16_t, 32> order = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,
+                                              21, 6, 22, 7, 23, 8,  24, 9,  25, 10, 26,
+                                              11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+      pairs = _mm512_permutexvar_epi16((__m512i)order, both);
     } else {
       // Integers of up to eight bits are exact: the lower halves of these floats are zero.
       pairs = _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(first), 16),
