@@ -14,6 +14,8 @@ MOST_ROUNDS = 41
 SECONDS = 0.12
 UNCLEAR_SECONDS = 0.5
 HOPELESS = 2.0
+LEAST_NOISE = 0.03
+"""Of a time: by so much one moment differs from another, however calm each of them is."""
 
 
 def _by_the_clock(run: Callable[[], object]) -> float:
@@ -51,7 +53,7 @@ def measure(contestants: Mapping[str, Contestant], baseline: str) -> dict[str, T
 
     Returns:
         Timings by name. The noise is the standard error of the median lead, from its median
-        absolute deviation.
+        absolute deviation, and never less than `LEAST_NOISE` of the time.
     """
     samples: dict[str, list[float]] = {name: [] for name in contestants}
     for contestant in contestants.values():
@@ -68,7 +70,12 @@ def measure(contestants: Mapping[str, Contestant], baseline: str) -> dict[str, T
         if rounds == FEWEST_ROUNDS // 2:
             best = min(min(times) for times in samples.values())
             racing = [n for n in racing if n == baseline or min(samples[n]) < HOPELESS * best]
-    return {name: _timing(times, samples[baseline]) for name, times in samples.items()}
+    return {name: _later(_timing(times, samples[baseline])) for name, times in samples.items()}
+
+
+def _later(timing: Timing) -> Timing:
+    """What is known of a later moment."""
+    return Timing(timing.seconds, max(timing.noise, LEAST_NOISE * timing.seconds))
 
 
 def _goes_on(

@@ -7,7 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from sparsecompile.codegen.tuning import measure as measuring
-from sparsecompile.codegen.tuning.measure import FEWEST_ROUNDS, MOST_ROUNDS, Contestant, measure
+from sparsecompile.codegen.tuning.choose import Function, choose_function
+from sparsecompile.codegen.tuning.measure import (
+    FEWEST_ROUNDS,
+    LEAST_NOISE,
+    MOST_ROUNDS,
+    Contestant,
+    measure,
+)
 
 
 class Clock:
@@ -68,10 +75,17 @@ def test_medians(clock: Clock) -> None:
         clock.race({"dense": cycle(3.0), "a": cycle(1.0, 2.0, 9.0, 2.0, 1.5, 2.5, 2.0)}), "dense"
     )
     assert timings["dense"].seconds == 3.0
-    assert timings["dense"].noise == 0.0
+    assert timings["dense"].noise == LEAST_NOISE * 3.0
     assert timings["a"].seconds == 2.0
     # The deviations from the median lead of 1 are 1, 0, 7, 0, 0.5, 0.5 and 0.
     assert timings["a"].noise == pytest.approx(1.25 * 1.48 * 0.5 / 7**0.5)
+
+
+def test_a_calm_moment_is_not_every_moment(clock: Clock) -> None:
+    for seconds, wins in ((0.98, False), (0.96, True)):
+        race = clock.race({"dense": cycle(1.0), "a": cycle(seconds)})
+        chosen = choose_function((Function("a", ""),), measure(race, "dense"), dense=True)
+        assert chosen == ("a" if wins else "dense")
 
 
 def test_caches_are_cold_and_evicting_takes_no_time(clock: Clock) -> None:
