@@ -13,7 +13,7 @@ bool has_clflushopt() {
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 23 & 1);
 }
 
-// Lines leave the caches beside each other: 40 times as fast as one after the other.
+// Lines leave the caches beside each other, many times as fast as one after the other.
 __attribute__((target("clflushopt"))) void flush_together(const char* memory, int64_t bytes) {
   for (int64_t i = 0; i < bytes; i += 64) {
     __builtin_ia32_clflushopt(const_cast<char*>(memory) + i);

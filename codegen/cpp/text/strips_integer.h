@@ -125,9 +125,9 @@ SC_INLINE void store_expanded(const Reader& reader, __m512i codes, bfloat16* out
     if constexpr (group_columns > 0) {
       // Rounded to nearest, then lane by lane side by side.
       const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(second, first);
-      const Vector<uint16_t, 32> order = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,
-                                              21, 6, 22, 7, 23, 8,  24, 9,  25, 10, 26,
-                                              11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+      const Vector<uint16_t, 32> order = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                          21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                          11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
       pairs = _mm512_permutexvar_epi16((__m512i)order, both);
     } else {
       // Integers of up to eight bits are exact: the lower halves of these floats are zero.
