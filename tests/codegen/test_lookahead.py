@@ -1,0 +1,134 @@
+"""What few rows ask of memory ahead: all that is read, and nothing beside it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from kernel_cases import KernelCase
+
+from sparsecompile.codegen.cpp.build import load_built, open_library
+from sparsecompile.codegen.cpp.strips import STRIP_ROWS, StripsLinear
+from sparsecompile.codegen.host import host_cpu
+from sparsecompile.errors import Reject
+from sparsecompile.packed import Packed
+from sparsecompile.registry import Registry
+from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.template import Kernel
+
+LINE = 64
+AHEAD = 4096
+BEFORE = """
+#include <immintrin.h>
+#include <vector>
+static std::vector<const void*> asked;
+static void ask(const void* address) { asked.push_back(address); }
+#define __builtin_prefetch ask
+"""
+AFTER = """
+SC_EXPORT void ask_anew() { asked.clear(); }
+SC_EXPORT int64_t asked_count() { return asked.size(); }
+SC_EXPORT const void* const* asked_addresses() { return asked.data(); }
+"""
+SHARE = 0.1
+"""Of lines that may be missing where strips differ in length."""
+SLACK = 384
+"""Bytes at the end of a layout, at most, that mean nothing."""
+
+
+class Arguments(ctypes.Structure):
+    """`SCLinearArguments`."""
+
+    _fields_: ClassVar[Sequence[tuple[str, Any]]] = (
+        *((name, ctypes.c_void_p) for name in ("x", "weight", "bias", "operand0", "operand1")),
+        *((name, ctypes.c_void_p) for name in ("y", "workspace")),
+        *((name, ctypes.c_int64) for name in ("m", "threads")),
+    )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Lines of a layout, counted from its begin: what was asked for, and where strips begin."""
+
+    lines: frozenset[int]
+    strips: Sequence[int]
+    first: int
+    end: int
+
+
+def decode(library: ctypes.CDLL, layout: torch.Tensor, spec: KernelSpec, n: int, k: int) -> Asked:
+    """Run one row through the kernel."""
+    library.sc_workspace.restype = library.asked_count.restype = ctypes.c_int64
+    library.asked_addresses.restype = ctypes.POINTER(ctypes.c_int64)
+    memory = torch.zeros(layout.numel() + LINE, dtype=torch.uint8)
+    memory = memory[-memory.data_ptr() % LINE :][: layout.numel()].copy_(layout)
+    x, y = torch.ones(1, k, dtype=spec.dtype), torch.empty(1, n, dtype=spec.dtype)
+    base = memory.data_ptr()
+    nbytes = library.sc_workspace(ctypes.c_void_p(base), ctypes.c_int64(1), ctypes.c_int64(1))
+    space = torch.empty(nbytes + LINE, dtype=torch.uint8)
+    aligned = space[-space.data_ptr() % LINE :].data_ptr()
+    call = Arguments(x.data_ptr(), base, None, None, None, y.data_ptr(), aligned, 1, 1)
+    library.ask_anew()
+    library.sc_linear_decode(ctypes.byref(call))
+    found = library.asked_addresses()[: library.asked_count()]
+    header = memory[:128].view(torch.int64)
+    offsets, first, end = int(header[6]), int(header[10]), int(header[4]) - SLACK
+    count = -(-n // STRIP_ROWS)
+    begins = memory[offsets : offsets + 8 * count].view(torch.int64).tolist()
+    lines = frozenset((address - base) // LINE for address in found)
+    return Asked(lines, [first + begin for begin in begins], first, end)
+
+
+# Strips that are longer than what is asked for ahead, and shorter; not all in groups of four.
+@pytest.mark.parametrize(("n", "k"), [(16 * 11, 4096), (16 * 22 + 3, 576), (16 * 9, 96)])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("dense/int4[group=32]", torch.bfloat16),
+        ("dense/int8", torch.bfloat16),
+        ("n_m[2:4]/int4[group=32]", torch.bfloat16),
+        ("n_m[2:4]", torch.bfloat16),
+        ("bitmap", torch.float32),
+    ],
+)
+def test_all_of_it_and_nothing_else(
+    name: str,
+    dtype: torch.dtype,
+    n: int,
+    k: int,
+    shared_cache: Path,
+    registry: Registry,
+    build_case: Callable[..., Kernel],
+    pack_spec: Callable[..., Packed],
+) -> None:
+    template, target = StripsLinear(), Target.host()
+    spec = KernelSpec(registry.format(name), dtype)
+    try:
+        template.supports(spec, target, registry)
+    except Reject as refusal:
+        pytest.skip(f"{host_cpu()}: {refusal.reason}")
+    schedule = template.schedules(spec, target)[0]
+    source = template.render(spec, schedule, target, registry)
+    text = "\n".join((BEFORE, source.text, AFTER))
+    flags = lambda compiler: compiler.flags(target)  # noqa: E731
+    library = load_built(f"asking_{source.name}", text, flags, open_library)
+    layout = build_case(KernelCase(template, schedule, spec)).prepack(pack_spec(spec, n, k))
+    asked = decode(library, layout, spec, n, k)
+    needed = set(range(asked.first // LINE, -(-asked.end // LINE)))
+    # Nothing comes before the first strips: their beginnings are read unasked.
+    for begin in asked.strips[: schedule["decode_streams"]]:
+        needed -= set(range(begin // LINE, -(-(begin + AHEAD) // LINE)))
+    missing, beside = needed - asked.lines, max(asked.lines) - asked.end // LINE
+    assert min(asked.lines) >= asked.first // LINE
+    if schedule["masked"]:
+        # Strips and tiles differ in length.
+        assert len(missing) <= SHARE * len(needed)
+        assert beside * LINE <= AHEAD // 2
+    else:
+        assert not missing
+        assert beside * LINE <= SLACK + STRIP_ROWS * schedule["tile_columns"] * dtype.itemsize
