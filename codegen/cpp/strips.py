@@ -150,8 +150,8 @@ class StripsLinear(CppTemplate):
         decode = "strips_decode_integer.h" if by_bytes else "strips_decode.h"
         batch = "strips_amx.h" if schedule["uses_amx"] else "strips_vectors.h"
         return (
-            *("strips.h", "strips_values.h", values, "strips_prepack.h", "finish.h"),
-            *("strips_ahead.h", decode, "strips_chunk.h", batch, "strips_batch.h"),
+            *("strips.h", "strips_values.h", "strips_ahead.h", values, "strips_prepack.h"),
+            *("finish.h", decode, "strips_chunk.h", batch, "strips_batch.h"),
         )
 
 

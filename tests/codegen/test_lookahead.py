@@ -16,7 +16,6 @@ from sparsecompile.codegen.cpp.build import load_built, open_library
 from sparsecompile.codegen.cpp.strips import STRIP_ROWS, StripsLinear
 from sparsecompile.codegen.host import host_cpu
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Packed
 from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Target
 from sparsecompile.template import Kernel
@@ -35,8 +34,6 @@ SC_EXPORT void ask_anew() { asked.clear(); }
 SC_EXPORT int64_t asked_count() { return asked.size(); }
 SC_EXPORT const void* const* asked_addresses() { return asked.data(); }
 """
-SHARE = 0.05
-"""Of lines that may be missing where strips differ in length."""
 SLACK = 384
 """Bytes at the end of a layout, at most, that mean nothing."""
 
@@ -84,6 +81,16 @@ def decode(library: ctypes.CDLL, layout: torch.Tensor, spec: KernelSpec, n: int,
     return Asked(lines, [first + begin for begin in begins], first, end)
 
 
+def weight(name: str, n: int, k: int, dtype: torch.dtype) -> torch.Tensor:
+    """Every row is as full as the others: 2:4, half of it at random, or all of it."""
+    dense = torch.ones(n, k, dtype=dtype)
+    if name.startswith("n_m"):
+        dense[:, torch.arange(k) % 4 < 2] = 0
+    elif name == "bitmap":
+        dense[torch.rand(n, k) < 0.5] = 0
+    return dense
+
+
 # Strips that are longer than what is asked for ahead, and shorter; not all in groups of four.
 @pytest.mark.parametrize(("n", "k"), [(16 * 11, 4096), (16 * 22 + 3, 576), (16 * 9, 96)])
 @pytest.mark.parametrize(
@@ -92,6 +99,7 @@ def decode(library: ctypes.CDLL, layout: torch.Tensor, spec: KernelSpec, n: int,
         ("dense/int4[group=32]", torch.bfloat16),
         ("dense/int8", torch.bfloat16),
         ("n_m[2:4]", torch.bfloat16),
+        ("bitmap", torch.float32),
     ],
 )
 def test_all_of_it_and_nothing_else(
@@ -102,7 +110,6 @@ def test_all_of_it_and_nothing_else(
     shared_cache: Path,
     registry: Registry,
     build_case: Callable[..., Kernel],
-    pack_spec: Callable[..., Packed],
 ) -> None:
     template, target = StripsLinear(), Target.host()
     spec = KernelSpec(registry.format(name), dtype)
@@ -112,21 +119,26 @@ def test_all_of_it_and_nothing_else(
         pytest.skip(f"{host_cpu()}: {refusal.reason}")
     schedule = template.schedules(spec, target)[0]
     source = template.render(spec, schedule, target, registry)
-    text = "\n".join((BEFORE, source.text, AFTER))
-    flags = lambda compiler: compiler.flags(target)  # noqa: E731
-    library = load_built(f"asking_{source.name}", text, flags, open_library)
-    layout = build_case(KernelCase(template, schedule, spec)).prepack(pack_spec(spec, n, k))
+    library = load_built(
+        f"asking_{source.name}",
+        "\n".join((BEFORE, source.text, AFTER)),
+        lambda compiler: compiler.flags(target),
+        open_library,
+    )
+    packed = spec.format.pack(weight(name, n, k, dtype))
+    layout = build_case(KernelCase(template, schedule, spec)).prepack(packed)
     asked = decode(library, layout, spec, n, k)
-    needed = set(range(asked.first // LINE, -(-asked.end // LINE)))
-    # Nothing comes before the first strips: their beginnings are read unasked.
-    for begin in asked.strips[: schedule["decode_streams"]]:
-        needed -= set(range(begin // LINE, -(-(begin + AHEAD) // LINE)))
-    missing, beside = needed - asked.lines, max(asked.lines) - asked.end // LINE
-    assert min(asked.lines) >= asked.first // LINE
-    if schedule["masked"]:
-        # Strips and tiles differ in length.
-        assert len(missing) <= SHARE * len(needed)
-        assert beside * LINE <= AHEAD // 2
-    else:
-        assert not missing
-        assert beside * LINE <= SLACK + STRIP_ROWS * schedule["tile_columns"] * dtype.itemsize
+    # Lines of each strip that may be read unasked: of the first strips what comes before anything
+    # is asked for; of the others the part that a tile over the end of the strip before is long,
+    # and what strips of random weights are longer than the ones before.
+    lengths = [b - a for a, b in zip(asked.strips, [*asked.strips[1:], asked.end], strict=True)]
+    tile = STRIP_ROWS * schedule["tile_columns"] * dtype.itemsize + LINE if name == "bitmap" else 0
+    longer = max(lengths[:-1]) - min(lengths[:-1])
+    for i, (begin, length) in enumerate(zip(asked.strips, lengths, strict=True)):
+        lines = set(range(begin // LINE, -(-(begin + length) // LINE)))
+        is_first = i < schedule["decode_streams"]
+        allowed = min(length, AHEAD) if is_first else tile + longer
+        assert len(lines - asked.lines) <= -(-allowed // LINE)
+    beside = max(asked.lines) * LINE - asked.end
+    assert min(asked.lines) * LINE >= asked.first
+    assert beside <= SLACK + STRIP_ROWS * schedule["tile_columns"] * dtype.itemsize

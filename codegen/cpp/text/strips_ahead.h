@@ -1,4 +1,4 @@
-// What loops over few rows of x ask of memory before they need it.
+// What readers of the layout `strips` ask of memory before they need it.
 
 namespace {
 
@@ -23,12 +23,10 @@ struct Lookahead {
   }
   SC_INLINE void open_tile(const char* at) {
     distance = bytes + (at + bytes < end ? 0 : jump);
-    if (masked) __builtin_prefetch(at + distance);
+    if (masked) fetch(at);
   }
-  // Before a reader at `at` reads its tile's vector `v`.
-  SC_INLINE void fetch(const char* at, int v) const {
-    if (!halves_are_vectors || v % 2 == 0) __builtin_prefetch(at + distance);
-  }
+  // Before a vector at `at` is read.
+  SC_INLINE void fetch(const char* at) const { __builtin_prefetch(at + distance); }
 };
 
 }  // namespace

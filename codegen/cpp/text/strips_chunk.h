@@ -17,7 +17,6 @@ constexpr bool stream_is_expanded = !masked && multiplies_pairs && value_bits ==
 SC_INLINE void expand_tile(Reader& reader, Operand* out) {
 #pragma GCC unroll 32
   for (int v = 0; v < vectors; ++v) {
-    prefetch(reader.at);
     store_expanded(reader, reader.next(v), out + v * codes_per_vector);
   }
 }
@@ -96,7 +95,7 @@ class Expander {
 
   void open_group() {
     strips = static_cast<int>(end - strip < group_strips ? end - strip : group_strips);
-    for (int s = 0; s < strips; ++s) readers[s].open_strip(w, strip + s);
+    for (int s = 0; s < strips; ++s) readers[s].open_strip(w, strip + s, strip + s + strips, end);
     tiles = w.present_tiles(strip);
     tile = 0;
     open_chunk();

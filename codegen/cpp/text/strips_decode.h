@@ -19,20 +19,17 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
   constexpr int64_t span = multiplies_pairs ? 4 : 1, spans = 8 * span;
   Sums sums[strips][rows][chains], parts_of_total[strips][rows], totals[strips][rows];
   Reader readers[strips];
-  Lookahead ahead[strips];
   int64_t common = w.tiles;
 #pragma GCC unroll 8
   for (int s = 0; s < strips; ++s) {
     for (auto& row : sums[s])
       for (auto& sum : row) sum = Sums{};
     for (int i = 0; i < rows; ++i) parts_of_total[s][i] = totals[s][i] = Sums{};
-    readers[s].open_strip(w, strip + s);
-    ahead[s].open_strip(w, strip + s, strip + s + strips, last);
+    readers[s].open_strip(w, strip + s, strip + s + strips, last);
     const int64_t present = w.present_tiles(strip + s);
     common = present < common ? present : common;
   }
   const auto add_vector = [&](int s, int v, int chain, const DecodeActivation* part) SC_INLINED {
-    ahead[s].fetch(readers[s].at, v);
     const __m512i codes = readers[s].next(v);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
@@ -58,7 +55,6 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
 #pragma GCC unroll 8
     for (int s = 0; s < strips; ++s) {
       parts[s] = x + w.place(strip + s, t) * tile_columns;
-      ahead[s].open_tile(readers[s].at);
       readers[s].open_tile(w, strip + s, w.place(strip + s, t));
     }
     for (int v = 0; v < vectors; v += together)
@@ -74,7 +70,6 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
   for (int s = 0; s < strips; ++s) {
     // Where tiles are skipped, some strips have more of them than others.
     for (int64_t t = common; skips && t < w.present_tiles(strip + s); ++t) {
-      ahead[s].open_tile(readers[s].at);
       readers[s].open_tile(w, strip + s, w.place(strip + s, t));
       for (int v = 0; v < vectors; ++v)
         add_vector(s, v, 0, x + w.place(strip + s, t) * tile_columns);

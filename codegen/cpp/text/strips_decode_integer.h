@@ -117,17 +117,14 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
                             float* out) {
   IntegerSums<rows, strips> sums;
   Reader readers[strips];
-  Lookahead ahead[strips];
   int64_t common = w.tiles;
 #pragma GCC unroll 8
   for (int s = 0; s < strips; ++s) {
-    readers[s].open_strip(w, strip + s);
-    ahead[s].open_strip(w, strip + s, strip + s + strips, last);
+    readers[s].open_strip(w, strip + s, strip + s + strips, last);
     const int64_t present = w.present_tiles(strip + s);
     common = present < common ? present : common;
   }
   const auto open_tile = [&](int s, int64_t place) SC_INLINED {
-    ahead[s].open_tile(readers[s].at);
     readers[s].open_tile(w, strip + s, place);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
@@ -135,7 +132,6 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
       for (int p = 0; p < planes; ++p) sums.taken[s][i][p] += x.sum(p, i, place);
   };
   const auto add_vector = [&](int s, int v, int64_t place) SC_INLINED {
-    ahead[s].fetch(readers[s].at, v);
     const __m512i codes = readers[s].next(v);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)

@@ -26,14 +26,20 @@ SC_INLINE __m512i expand_words(__mmask32 mask, __m512i words) {
 struct Reader {
   const char* at = nullptr;
   const char* masks = nullptr;
+  Lookahead ahead;
 
-  SC_INLINE void open_strip(const Strips& w, int64_t strip) { at = w.stream + w.offsets[strip]; }
+  SC_INLINE void open_strip(const Strips& w, int64_t strip, int64_t next, int64_t last) {
+    at = w.stream + w.offsets[strip];
+    ahead.open_strip(w, strip, next, last);
+  }
   SC_INLINE void open_tile(const Strips&, int64_t, int64_t) {
+    ahead.open_tile(at);
     masks = at;
     at += mask_bytes;
   }
   // The codes of the tile's next vector, `v`, zero where nothing was kept.
   SC_INLINE __m512i next(int v) {
+    ahead.fetch(at);
     const __m512i codes = load<__m512i>(at);
     if constexpr (!masked) {
       at += vector_bytes;

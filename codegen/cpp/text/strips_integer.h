@@ -38,9 +38,14 @@ struct Reader {
   const bfloat16* scales = nullptr;  // of the tile's group of columns
   __m512 tile_scales;                // the same as floats
   __m512i halves;                    // two vectors of four bits
+  Lookahead ahead;
 
-  SC_INLINE void open_strip(const Strips& w, int64_t strip) { at = w.stream + w.offsets[strip]; }
+  SC_INLINE void open_strip(const Strips& w, int64_t strip, int64_t next, int64_t last) {
+    at = w.stream + w.offsets[strip];
+    ahead.open_strip(w, strip, next, last);
+  }
   SC_INLINE void open_tile(const Strips& w, int64_t strip, int64_t place) {
+    ahead.open_tile(at);
     masks = at;
     at += mask_bytes;
     scales = w.strip_scales(strip) + place * tile_columns / group_step * strip_rows;
@@ -51,10 +56,12 @@ struct Reader {
     if constexpr (halves_are_vectors) {
       const __m512i lower = _mm512_set1_epi8(15);
       if (v % 2) return _mm512_and_si512(_mm512_srli_epi16(halves, 4), lower);
+      ahead.fetch(at);
       halves = load<__m512i>(at);
       at += 2 * vector_bytes;
       return _mm512_and_si512(halves, lower);
     }
+    ahead.fetch(at);
     const __m512i stored =
         value_bits == 4 ? unpack_halves(load<__m256i>(at)) : load<__m512i>(at);
     if constexpr (!masked) {
