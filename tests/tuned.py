@@ -14,8 +14,20 @@ from sparsecompile.codegen.tuning import tuner
 from sparsecompile.codegen.tuning.contest import Contest
 from sparsecompile.codegen.tuning.function import BuiltFunction
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
+from sparsecompile.codegen.tuning.variant import Variant
+from sparsecompile.template import Kernel
 
 MACHINE = Machine("a CPU", 1, 2e10, 1e10, 1 << 20, 1 << 25, 1e11, 2e11, 4e11, "fma", "amx", "vnni")
+
+
+def no_kernel(*_: object) -> Kernel:
+    """For a contest without candidates."""
+    pytest.fail("there is no candidate to build")
+
+
+def no_builds(variant: Variant) -> Sequence[Callable[[], Kernel]]:
+    """Nothing has an epilogue."""
+    return ()
 
 
 class Tuned:

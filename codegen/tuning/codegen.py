@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -24,6 +26,8 @@ from sparsecompile.problem import Problem
 from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Schedule, Target
 from sparsecompile.template import Codegen, Kernel, Lowering, Template
+
+logger = logging.getLogger("sparsecompile")
 
 
 class TunedCodegen(Codegen):
@@ -73,6 +77,10 @@ class TunedCodegen(Codegen):
         variants = {p.spec: self.variants(p.spec, target, registry) for p in samples}
         searched = {p.spec: self.searched(p.spec, target, registry) for p in samples}
         workbench, build = self.workbench(target, registry), self.builder(target, registry)
+        epilogues: dict[KernelSpec, set[KernelSpec]] = {p.spec: set() for p in samples}
+        for problem in problems:
+            if problem.spec.epilogue:
+                epilogues[plain[problem].spec].add(problem.spec)
 
         def finish(problem: Problem) -> Lowering:
             found = decisions[plain[problem]]
@@ -81,30 +89,18 @@ class TunedCodegen(Codegen):
                 kernel = self._with_epilogue(problem.spec, found, target, registry)
             return Lowering(kernel, found.trials, found.reason, found.dropped)
 
-        def ahead(plain: KernelSpec, variant: Variant) -> list[Callable[[], Kernel]]:
-            specs = {p.spec for p in problems if p.spec.epilogue}
-            return [
-                partial(self.build, spec, variant.template, variant.schedule, target, registry)
-                for spec in specs
-                if replace(spec, epilogue=()) == plain
-            ]
-
         def decide(problem: Problem, sample: Callable[[], Packed]) -> Decision:
             spec = problem.spec
-            tuner = Tuner(
-                problem,
-                variants[spec],
-                searched[spec],
-                sample,
-                workbench,
-                build,
-                partial(ahead, spec),
-            )
-            return tuner.decide()
+            ahead = partial(self._with_epilogues, epilogues[spec], target, registry)
+            choices = variants[spec], searched[spec]
+            return Tuner(problem, *choices, sample, workbench, build, ahead).decide()
 
+        started = time.perf_counter()
         decisions = {p: decide(p, sample) for p, sample in samples.items()}
         with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
-            return dict(zip(problems, pool.map(finish, problems), strict=True))
+            lowered = dict(zip(problems, pool.map(finish, problems), strict=True))
+        logger.info("chose and built kernels in %.1f s", time.perf_counter() - started)
+        return lowered
 
     def variants(self, spec: KernelSpec, target: Target, registry: Registry) -> list[Variant]:
         """Every candidate x schedule for a spec, rendered.
@@ -173,6 +169,13 @@ class TunedCodegen(Codegen):
         found = self.candidates(spec, target, registry)
         packers = (c[0] if isinstance(c, tuple) else c for c in found)
         return list(dict.fromkeys(p for p in packers if isinstance(p, self.packers)))
+
+    def _with_epilogues(
+        self, specs: Iterable[KernelSpec], target: Target, registry: Registry, variant: Variant
+    ) -> list[Callable[[], Kernel]]:
+        """What builds a variant with the epilogues of these specs."""
+        template, schedule = variant.template, variant.schedule
+        return [partial(self.build, spec, template, schedule, target, registry) for spec in specs]
 
     def _with_epilogue(
         self, spec: KernelSpec, decision: Decision, target: Target, registry: Registry

@@ -43,7 +43,7 @@ class Contest:
         packed: Packed,
         workbench: Workbench,
         build: Build,
-        ahead: Ahead = lambda variant: (),
+        ahead: Ahead,
     ) -> None:
         self._spec, self._packed, self._workbench = spec, packed, workbench
         self._build, self._ahead = build, ahead

@@ -70,11 +70,11 @@ def measure(contestants: Mapping[str, Contestant], baseline: str) -> dict[str, T
         if rounds == FEWEST_ROUNDS // 2:
             best = min(min(times) for times in samples.values())
             racing = [n for n in racing if n == baseline or min(samples[n]) < HOPELESS * best]
-    return {name: _later(_timing(times, samples[baseline])) for name, times in samples.items()}
+    timings = {name: _timing(times, samples[baseline]) for name, times in samples.items()}
+    return {name: _with_least_noise(timing) for name, timing in timings.items()}
 
 
-def _later(timing: Timing) -> Timing:
-    """What is known of a later moment."""
+def _with_least_noise(timing: Timing) -> Timing:
     return Timing(timing.seconds, max(timing.noise, LEAST_NOISE * timing.seconds))
 
 

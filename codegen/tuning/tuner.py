@@ -65,7 +65,7 @@ class Tuner:
         sample: packs a weight of the problem.
         workbench: where it runs.
         build: makes a kernel of functions.
-        ahead: what else is built should a variant be chosen.
+        ahead: see `Ahead`.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Tuner:
         sample: Callable[[], Packed],
         workbench: Workbench,
         build: Build,
-        ahead: Ahead = lambda variant: (),
+        ahead: Ahead,
     ) -> None:
         self.problem, self._workbench = problem, workbench
         self._sample, self._build, self._ahead = sample, build, ahead

@@ -9,7 +9,7 @@ import pytest
 import torch
 from packing import Packing, close, sparse_
 from torch import nn
-from tuned import MACHINE, Tuned
+from tuned import MACHINE, Tuned, no_builds, no_kernel
 
 import sparsecompile as sc
 from sparsecompile.codegen.cache import Cache
@@ -195,7 +195,8 @@ def test_random_numbers_are_those_without_a_tuner(
     packed = spec.format.pack(model.weight)
     before = torch.get_rng_state()
     monkeypatch.setattr(workbench, "load_native", lambda: type("", (), {"evict": None}))
-    Contest(spec, packed, CppWorkbench(Target.host()), None).contestants(4, [])  # type: ignore[arg-type]
+    contest = Contest(spec, packed, CppWorkbench(Target.host()), no_kernel, no_builds)
+    contest.contestants(4, [])
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -281,6 +282,7 @@ def test_real_measurements(
         lambda: spec.format.pack(weight),
         codegen.workbench(target, registry),
         codegen.builder(target, registry),
+        no_builds,
     )
     decision = tuner.decide()
     assert decision.reason == "measured"

@@ -11,6 +11,7 @@ from fake_gpu import H100, SPEC
 from libraries import Turned
 from packing import sparse_
 from torch import Tensor, nn
+from tuned import no_builds, no_kernel
 
 import sparsecompile as sc
 from sparsecompile.codegen.triton import workbench as module
@@ -24,7 +25,6 @@ from sparsecompile.codegen.tuning.workbench import Guess, Workbench
 from sparsecompile.errors import BuildError
 from sparsecompile.packed import Packed
 from sparsecompile.problem import Contents, Problem
-from sparsecompile.template import Kernel
 
 TIMES = {"dense": 3e-3, "tiles": 2e-3}
 
@@ -65,7 +65,7 @@ def test_a_contest_goes_on_without_what_does_not_run() -> None:
         for schedule in extern.search(SPEC, H100)
     ]
     bench = Bench()
-    contest = Contest(SPEC, packed, bench, codegen.builder(H100, registry))
+    contest = Contest(SPEC, packed, bench, codegen.builder(H100, registry), no_builds)
     found, failed = contest.contestants(4, functions_of(variants))
     assert list(found) == ["dense", "turned way=1", "turned way=2"]
     assert failed == {"turned way=0": "m=4: no kernel image is available"}
@@ -82,11 +82,7 @@ def test_a_baseline_that_does_not_run_is_an_error() -> None:
     bench = Bench()
     bench.ready.append(torch.empty(0))
     with pytest.raises(RuntimeError, match="no kernel image"):
-        Contest(SPEC, pack(8, 16), bench, no_kernel).contestants(4, [])
-
-
-def no_kernel(*_: object) -> Kernel:
-    pytest.fail("there is no candidate to build")
+        Contest(SPEC, pack(8, 16), bench, no_kernel, no_builds).contestants(4, [])
 
 
 class Timer(GpuTimer):
