@@ -68,6 +68,13 @@ class Structure(ABC):
     def positions(self, index: Mapping[str, Tensor], shape: tuple[int, int]) -> Tensor:
         """Flat place of every slot in the padded dense matrix: `[slots]` int64, no duplicates."""
 
+    def most_kept(self, columns: int) -> int:
+        """At most so many values are kept of `columns` aligned columns of a row.
+
+        All of them, unless the structure promises less for every weight.
+        """
+        return columns
+
     def padded(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Shape of the dense matrix that `positions` addresses; at least `shape`."""
         return shape

@@ -19,6 +19,7 @@ from sparsecompile.errors import Reject
 from sparsecompile.packed import Format, Structure
 from sparsecompile.registry import default_registry
 from sparsecompile.spec import KernelSpec, Schedule, Target
+from sparsecompile.structures.n_m import NM
 from sparsecompile.template import Template
 
 T = TypeVar("T")
@@ -52,14 +53,36 @@ class KernelCase:
 
 
 def cases_in_turn(rotation: int, target: Target | None = None) -> list[KernelCase]:
-    """Every template x structure that it supports, once; half of them with a lossy codec."""
+    """Every template x structure that it supports, once; half of them with a lossy codec.
+
+    A layout that none of these has comes last.
+    """
     where = target or Target.host()
-    found = (
+    cases = (
         _case(template, structure, i, rotation, where)
         for template in TEMPLATES
         for i, structure in enumerate(STRUCTURES)
     )
-    return [case for case in found if case is not None]
+    found = [case for case in cases if case is not None]
+    layouts = {case.template.layout(case.schedule) for case in found}
+    for case in tuple(found):
+        for schedule in case.template.schedules(case.spec, where):
+            layout = case.template.layout(schedule)
+            if layout not in layouts:
+                layouts.add(layout)
+                found.append(KernelCase(case.template, schedule, case.spec))
+    return found
+
+
+def two_of_four_cases() -> list[KernelCase]:
+    """What is guessed to be the best for 2:4, with every codec and every rounding of x."""
+    where, found = Target.host(), []
+    for template, codec, activations in product(TEMPLATES, LOSSLESS + LOSSY, ACTIVATIONS):
+        fmt = Format(NM(2, 4), codec)
+        spec = KernelSpec(fmt, torch.bfloat16, EPILOGUES[len(found) % len(EPILOGUES)], activations)
+        if supports(template, spec, where):
+            found.append(KernelCase(template, template.schedules(spec, where)[0], spec))
+    return found
 
 
 def _case(

@@ -55,58 +55,30 @@ class StripsLinear(CppTemplate):
             raise Reject(f"{spec.activations} activations need integer weights")
 
     def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
-        """Masks for every tile, or whole tiles of which the empty ones are left out.
+        """What tiles store, and how they are multiplied with many rows of x.
 
         A `masked` tile stores one bit a value and the values that are not zero; where `skips`,
-        tiles of `tile_columns` columns without any value are not stored. `batch_columns` columns
-        of W are expanded at once, beside `panel_bytes` of x; below `region_work` multiply-adds no
-        other thread is woken.
+        tiles of `tile_columns` columns without any value are not stored; a `paired` tile stores two
+        values of every four columns. Below `region_work` multiply-adds no other thread is woken.
+        `batch_columns` columns of W are expanded at once, beside `panel_bytes` of x; those of
+        paired tiles are multiplied as they are, `step_tiles` of `block_strips` strips times
+        `block_rows` rows of x, `x_vectors` vectors of them at once. `repeats_rows` multiplies rows
+        of x in integers, some at a time as if there were no more.
         """
-        base = {
-            # Columns that are summed in one chain: in float32 their rounding shows.
-            "batch_columns": 128 if spec.dtype == torch.bfloat16 else 32,
-            # CPUs with AMX multiply two floats in less time than a vector of pairs of bfloat16.
-            "decode_pairs": int(target.isa != "amx"),
-            "decode_streams": 4,
-            "panel_bytes": 1 << 20,
-            "region_work": 1 << 16,
-        }
-        if spec.format.structure.index_bits() == 0:
-            kinds = [{"masked": 0, "skips": 0, "tile_columns": 32, "group_strips": 2}]
-        else:
-            kinds = [
-                {"masked": 1, "skips": 0, "tile_columns": 32, "group_strips": 2},
-                {"masked": 0, "skips": 1, "tile_columns": 32, "group_strips": 1},
-                {"masked": 0, "skips": 1, "tile_columns": 16, "group_strips": 1},
-            ]
-        for kind in kinds:
-            kind["uses_amx"] = int(target.isa == "amx" and _fits_tiles(spec, kind["skips"]))
-            if kind["uses_amx"]:
-                kind["batch_columns"] = 512
-                # Tiles of x are read from the second-level cache once for all strips of a group.
-                kind["group_strips"] *= 1 if kind["skips"] else 2
-        return tuple(Schedule.of({**base, **kind}) for kind in kinds)
+        return tuple(_schedule(spec, target, kind) for kind in _kinds(spec, target))
 
     def search(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
         """The defaults, and each with one choice changed; layouts stay as they are."""
         found: dict[Schedule, None] = {}
         for default in self.schedules(spec, target):
-            columns = default["batch_columns"]
-            changes: tuple[dict[str, int], ...] = (
-                {},
-                {"decode_streams": 1},
-                {"decode_streams": 2},
-                {"decode_pairs": 1 - default["decode_pairs"]},
-                {"batch_columns": max(columns // 2, default["tile_columns"])},
-                {"batch_columns": columns * 2},
-                {"panel_bytes": default["panel_bytes"] // 2},
-            )
             chosen = dict(default.choices)
-            found |= {Schedule.of({**chosen, **change}): None for change in changes}
+            found[default] = None
+            for name, values in _alternatives(chosen).items():
+                found |= {Schedule.of({**chosen, name: value}): None for value in values}
         return tuple(found)
 
     def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
-        """One bit a place and the values, or whole tiles; all that is there is multiplied."""
+        """One bit a place and the values, or whole tiles; all that is stored is multiplied."""
         from sparsecompile.costs import Cost, m
 
         (n, k), columns = weight.shape, schedule["tile_columns"]
@@ -114,15 +86,16 @@ class StripsLinear(CppTemplate):
         if schedule["skips"]:
             places = weight.tiles(STRIP_ROWS, columns) * STRIP_ROWS * columns
         size = spec.dtype.itemsize
-        value_bits = weight.value_bits
-        stored = weight.values if schedule["masked"] else places
-        stream = (places * schedule["masked"] + stored * value_bits) // 8
+        multiplied = places // 2 if schedule["paired"] else places
+        stored = weight.values if schedule["masked"] else multiplied
+        bits = places * (schedule["masked"] or schedule["paired"])
+        stream = (bits + stored * weight.value_bits) // 8
         kind = "bfloat16" if spec.dtype == torch.bfloat16 else "float32"
-        return Cost(stream + m * (n + k) * size, 2 * m * places, kind)
+        return Cost(stream + m * (n + k) * size, 2 * m * multiplied, kind)
 
     def layout(self, schedule: Schedule) -> str:
         """Masks, skipping and the width of tiles make a layout."""
-        kinds = ("masked", "skips", "tile_columns")
+        kinds = ("masked", "paired", "skips", "tile_columns")
         return " ".join((self.name, *(f"{kind}={schedule[kind]}" for kind in kinds)))
 
     def constants(
@@ -147,12 +120,61 @@ class StripsLinear(CppTemplate):
         values = "strips_integer.h" if is_integer else "strips_float.h"
         # 16 bits for a row of x are coarser than float16's own where it is small.
         by_bytes = is_integer and (spec.activations == "int8" or spec.dtype == torch.bfloat16)
-        decode = "strips_decode_integer.h" if by_bytes else "strips_decode.h"
-        batch = "strips_amx.h" if schedule["uses_amx"] else "strips_vectors.h"
+        few = (
+            ("strips_x_integer.h", "strips_decode_integer.h") if by_bytes else ("strips_decode.h",)
+        )
+        multiply = "strips_amx.h" if schedule["uses_amx"] else "strips_vectors.h"
+        many: tuple[str, ...] = ("strips_chunk.h", multiply, "strips_batch.h")
+        if schedule["repeats_rows"]:
+            many = ("strips_rows_integer.h",)
+        elif schedule["paired"]:
+            many = ("transpose.h", "strips_pairs.h")
         return (
             *("strips.h", "strips_values.h", "strips_ahead.h", values, "strips_prepack.h"),
-            *("finish.h", decode, "strips_chunk.h", batch, "strips_batch.h"),
+            *("finish.h", *few, *many),
         )
+
+
+def _kinds(spec: KernelSpec, target: Target) -> list[dict[str, int]]:
+    """What tiles may store: everything, or less."""
+    whole = {"masked": 0, "paired": 0, "skips": 0, "tile_columns": TILE_COLUMNS}
+    if spec.format.structure.index_bits() == 0:
+        return [whole]
+    kinds = [{**whole, "masked": 1}, {**whole, "skips": 1}]
+    kinds.append({**whole, "skips": 1, "tile_columns": TILE_COLUMNS // 2})
+    # Tile registers multiply what is not kept in less time than vectors what is.
+    by_vectors = spec.dtype == torch.bfloat16 and target.isa == "avx512_bf16"
+    if by_vectors and spec.format.structure.most_kept(4) <= 2:
+        kinds.insert(0, {**whole, "paired": 1})
+    return kinds
+
+
+def _schedule(spec: KernelSpec, target: Target, kind: Mapping[str, int]) -> Schedule:
+    is_grouped = bool(getattr(spec.format.codec, "group", None))
+    rounds, vnni = spec.activations == "int8", target.isa == "avx512_bf16"
+    choices = {
+        **kind,
+        # CPUs with AMX multiply two floats in less time than a vector of pairs of bfloat16.
+        "decode_pairs": int(target.isa != "amx"),
+        "decode_streams": 4,
+        "panel_bytes": 1 << 20,
+        "region_work": 1 << 16,
+        # Masks would have to be expanded for all of these rows again.
+        "repeats_rows": int(rounds and vnni and (is_grouped or not kind["masked"])),
+        "uses_amx": int(target.isa == "amx" and _fits_tiles(spec, kind["skips"])),
+    }
+    if kind["paired"]:
+        choices |= {"block_strips": 32, "block_rows": 256, "step_tiles": 3, "x_vectors": 2}
+        return Schedule.of(choices)
+    # Columns that are summed in one chain: in float32 their rounding shows.
+    choices["batch_columns"] = 512 if spec.dtype == torch.bfloat16 else 32
+    choices["group_strips"] = 1
+    if not kind["skips"]:
+        # Tiles of x are read from the second-level cache once for all strips of a group. Where
+        # nothing but vectors multiplies it is better to expand W once for all of x.
+        choices["group_strips"] = 4 if choices["uses_amx"] else 2
+        choices["panel_bytes"] *= 1 if choices["uses_amx"] else 4
+    return Schedule.of(choices)
 
 
 def _fits_tiles(spec: KernelSpec, skips: int) -> bool:
@@ -160,6 +182,21 @@ def _fits_tiles(spec: KernelSpec, skips: int) -> bool:
     is_grouped = getattr(spec.format.codec, "group", None) is not None
     integers = spec.activations == "int8" and not is_grouped and not skips
     return integers or spec.dtype == torch.bfloat16
+
+
+def _alternatives(chosen: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Other values of a schedule's choices that a full search tries."""
+    found: dict[str, tuple[int, ...]] = {
+        "decode_streams": (1, 2),
+        "decode_pairs": (1 - chosen["decode_pairs"],),
+        "panel_bytes": (chosen["panel_bytes"] // 2,),
+    }
+    if chosen["paired"]:
+        del found["decode_pairs"]
+        return found | {"block_strips": (16, 64), "step_tiles": (2, 4), "x_vectors": (4,)}
+    columns = chosen["batch_columns"]
+    halved = max(columns // 2, chosen["tile_columns"])
+    return found | {"batch_columns": tuple({halved, columns * 2} - {columns})}
 
 
 COMPONENTS = (StripsLinear(),)

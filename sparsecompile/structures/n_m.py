@@ -84,6 +84,11 @@ class NM(Structure):
     def _rank_bits(self) -> int:
         return _power_of_two(max(1, ceil(log2(comb(self.m, self.n)))))
 
+    def most_kept(self, columns: int) -> int:
+        """`n` of every group that has some of them."""
+        within = min(self.n, columns) if self.m % columns == 0 else columns
+        return columns // self.m * self.n if columns % self.m == 0 else within
+
     def padded(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Columns rounded up to whole groups."""
         return shape[0], -(-shape[1] // self.m) * self.m

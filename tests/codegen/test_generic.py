@@ -71,7 +71,8 @@ def test_rows_that_cannot_be_rounded_are_nan_and_small_ones_are_zero(
         assert torch.equal(y.isnan(), want.isnan())
         assert bool(y[:2].isnan().all())
         assert not y[2:4].any()
-        torch.testing.assert_close(y[4:], want[4:])
+        largest = want[4:].abs().amax(1, keepdim=True)
+        torch.testing.assert_close(y[4:] / largest, want[4:] / largest)
 
 
 @given(data=st.data())

@@ -16,7 +16,6 @@ from sparsecompile.spec import KernelSpec, Target
 from sparsecompile.template import Template
 
 GOLDENS = Path(__file__).parent / "goldens"
-AMX = Target("cpu", "x86_64", "amx")
 SHARED = {
     "generic": (
         *("arguments.h", "prelude.h", "activations.h", "round.h", "finish.h", "transpose.h"),
@@ -24,17 +23,13 @@ SHARED = {
     ),
     "strips": (
         *("arguments.h", "prelude.h", "activations.h", "round.h", "strips.h", "strips_values.h"),
-        *(
-            "strips_float.h",
-            "strips_prepack.h",
-            "finish.h",
-            "strips_ahead.h",
-            "strips_decode.h",
-            "strips_chunk.h",
-        ),
-        *("strips_amx.h", "strips_batch.h"),
+        *("strips_ahead.h", "strips_float.h", "strips_prepack.h", "finish.h", "strips_decode.h"),
     ),
 }
+STRIPS = (
+    ("amx", ("strips_chunk.h", "strips_amx.h", "strips_batch.h")),
+    ("avx512_bf16", ("transpose.h", "strips_pairs.h")),
+)
 CASES = (
     ("dense", torch.float32, ()),
     ("n_m[2:4]", torch.bfloat16, ("silu", "mul")),
@@ -57,16 +52,25 @@ def test_golden(
     check_golden(GenericLinear(), spec, Target("cpu", "x86_64", "avx512"), registry)
 
 
-def test_golden_of_masked_strips(registry: Registry) -> None:
-    spec, target = KernelSpec(registry.format("n_m[2:4]"), torch.bfloat16), AMX
-    assert StripsLinear().schedules(spec, target)[0]["masked"]
-    check_golden(StripsLinear(), spec, target, registry)
+@pytest.mark.parametrize(("isa", "batch"), STRIPS)
+def test_golden_of_strips(isa: str, batch: tuple[str, ...], registry: Registry) -> None:
+    spec, target = (
+        KernelSpec(registry.format("n_m[2:4]"), torch.bfloat16),
+        Target("cpu", "x86_64", isa),
+    )
+    check_golden(StripsLinear(), spec, target, registry, batch)
 
 
-def check_golden(template: Template, spec: KernelSpec, target: Target, registry: Registry) -> None:
+def check_golden(
+    template: Template,
+    spec: KernelSpec,
+    target: Target,
+    registry: Registry,
+    more: tuple[str, ...] = (),
+) -> None:
     source = template.render(spec, template.schedules(spec, target)[0], target, registry)
     text = source.text
-    for shared in SHARED[template.name]:
+    for shared in (*SHARED[template.name], *more):
         assert text.count(read(shared)) == 1
         text = text.replace(read(shared), f"// ... {shared} ...\n")
     path = GOLDENS / f"{source.name}.cpp"

@@ -16,6 +16,7 @@ from kernel_cases import (
     KernelCase,
     cases_in_turn,
     supports,
+    two_of_four_cases,
 )
 from torch import Tensor
 
@@ -30,7 +31,7 @@ ROWS = (0, 1, 2, 3, 5, 8, 9, 17, 33, 70)
 SEVERAL_PANELS = 1100
 LARGE = (600, 300)
 CASES = cases_in_turn(0)
-MORE_CASES = [case for case in cases_in_turn(1) if case not in CASES]
+MORE_CASES = [case for case in (*cases_in_turn(1), *two_of_four_cases()) if case not in CASES]
 Pack = Callable[..., Packed]
 Check = Callable[..., None]
 

@@ -5,8 +5,10 @@
 //   vector  16 lanes x `depth` columns: value [lane][column], lane by lane
 //
 // Where `masked`, a tile is the masks of its vectors (bit lane * depth + column), then the kept
-// values of each vector, close together. Elsewhere all of a tile's values are there. Where `skips`,
-// tiles without a kept value are missing and `tile_columns_of` lists the places of the others.
+// values of each vector, close together. Where `paired`, at most two of every four columns are kept:
+// a tile is the kinds of each lane's pairs, four bits a group of columns, then both values of each
+// group, as if there were half as many columns. Elsewhere all of a tile's values are there. Where
+// `skips`, tiles without a kept value are missing and `tile_places` lists the places of the others.
 // A value is stored as its code of `value_bits` bits; `cut` is the code of zero. Codes of four bits
 // are two a byte, the first in the lower half; those of a vector begin at a whole byte. Where all of
 // them are there, the lower halves are one vector and the upper halves the next. Where values have
@@ -15,7 +17,8 @@
 namespace {
 
 constexpr int64_t strip_rows = 16;
-constexpr int vectors = tile_columns / depth;
+constexpr int stored_columns = paired ? tile_columns / 2 : tile_columns;
+constexpr int vectors = stored_columns / depth;
 constexpr int codes_per_vector = strip_rows * depth;
 constexpr int64_t stream_slack = 128;  // a vector may be loaded whole where few values are left
 
@@ -23,12 +26,37 @@ using Code = std::conditional_t<value_bits == 32, uint32_t,
                                 std::conditional_t<value_bits == 16, uint16_t, uint8_t>>;
 using Mask = std::conditional_t<codes_per_vector == 16, uint16_t,
                                 std::conditional_t<codes_per_vector == 32, uint32_t, uint64_t>>;
-constexpr int64_t mask_bytes = masked ? vectors * sizeof(Mask) : 0;
+// What stands before a tile's values.
+constexpr int64_t head_bytes =
+    masked ? vectors * sizeof(Mask) : paired ? strip_rows * sizeof(uint32_t) : 0;
 
 // Bytes that this many codes of a vector take in the stream.
 SC_INLINE constexpr int64_t bytes_of(int64_t codes) { return (codes * value_bits + 7) / 8; }
 constexpr int64_t vector_bytes = bytes_of(codes_per_vector);
 constexpr bool halves_are_vectors = value_bits == 4 && !masked;
+
+// The six pairs that can be kept of four columns, by their kind.
+constexpr int group_columns_of_pair = 4, pair_kinds = 6;
+constexpr int first_of_pair[pair_kinds] = {0, 0, 0, 1, 1, 2};
+constexpr int second_of_pair[pair_kinds] = {1, 2, 3, 2, 3, 3};
+// The columns of every kind of pair side by side, for instructions that look them up by words of
+// which they see more than the lowest three bits.
+template <class Word, int words>
+struct ColumnsOfPair {
+  alignas(64) Word of[words] = {};
+  constexpr ColumnsOfPair() {
+    for (int i = 0; i < words; ++i)
+      if (i % 8 < pair_kinds)
+        of[i] = static_cast<Word>(first_of_pair[i % 8] | second_of_pair[i % 8] << 4 * sizeof(Word));
+  }
+};
+constexpr ColumnsOfPair<uint32_t, 16> words_of_pair;
+constexpr ColumnsOfPair<uint16_t, 32> bytes_of_pair;
+// Where a lane's kind of a tile's group is, in four bits. Of two groups that share a vector of four
+// columns each has a half.
+SC_INLINE constexpr int kind_shift(int group) {
+  return depth == 4 ? group / 2 * 4 + group % 2 * 16 : group * 4;
+}
 
 inline const SCLayoutHeader& header_of(const void* layout) {
   return *static_cast<const SCLayoutHeader*>(layout);

@@ -23,7 +23,7 @@ struct Lookahead {
   }
   SC_INLINE void open_tile(const char* at) {
     distance = bytes + (at + bytes < end ? 0 : jump);
-    if (masked) fetch(at);
+    if (head_bytes) fetch(at);
   }
   // Before a vector at `at` is read.
   SC_INLINE void fetch(const char* at) const { __builtin_prefetch(at + distance); }

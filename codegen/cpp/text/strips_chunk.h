@@ -60,7 +60,7 @@ class Expander {
                 tile / pack_tiles, ceil_div(count, pack_tiles), tile == 0, tile + count == tiles};
     for (int s = 0; s < strips; ++s) chunk.packs[s] = packs_of_strip(s);
     tile += count;
-    side = 1 - side;
+    side = uses_amx ? 1 - side : 0;
     if (tile < tiles) {
       open_chunk();
     } else if ((strip += strips) < end) {

@@ -12,7 +12,7 @@ static_assert(vectors % together == 0);
 // `strips` strips at once: several streams keep more reads of memory in flight than one.
 template <int rows, int strips>
 SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const DecodeActivation* x,
-                            int64_t stride, float* out) {
+                            float* out) {
   // Products that wait for one another: enough of them to hide an instruction's latency.
   constexpr int chains = rows * strips >= 4 ? 1 : 4 / (rows * strips);
   // Sums of a span of tiles, sums of eight of these, and of those: more exact than one long sum.
@@ -34,7 +34,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
       Sums& sum = sums[s][i][chain];
-      sum = multiply_add(readers[s], sum, codes, part + i * stride + v * depth);
+      sum = multiply_add(readers[s], sum, codes, part + i * tile_columns + (paired ? 0 : v * depth));
     }
   };
   const auto add_span = [&](int s, int64_t t, bool last) SC_INLINED {
@@ -54,7 +54,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
     const DecodeActivation* parts[strips];
 #pragma GCC unroll 8
     for (int s = 0; s < strips; ++s) {
-      parts[s] = x + w.place(strip + s, t) * tile_columns;
+      parts[s] = x + w.place(strip + s, t) * rows * tile_columns;
       readers[s].open_tile(w, strip + s, w.place(strip + s, t));
     }
     for (int v = 0; v < vectors; v += together)
@@ -72,7 +72,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
     for (int64_t t = common; skips && t < w.present_tiles(strip + s); ++t) {
       readers[s].open_tile(w, strip + s, w.place(strip + s, t));
       for (int v = 0; v < vectors; ++v)
-        add_vector(s, v, 0, x + w.place(strip + s, t) * tile_columns);
+        add_vector(s, v, 0, x + w.place(strip + s, t) * rows * tile_columns);
       if (t % span == span - 1) add_span(s, t, false);
     }
     if (w.present_tiles(strip + s)) add_span(s, 0, true);
@@ -83,11 +83,11 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
 
 template <int rows, int strips>
 inline int64_t decode_groups(const SCLinearArguments& a, const Strips& w, const DecodeActivation* x,
-                             int64_t stride, Range part) {
+                             Range part) {
   int64_t strip = part.begin;
   for (; strip + strips <= part.end; strip += strips) {
     float sums[strips * rows * strip_rows];
-    decode_group<rows, strips>(w, strip, part.end, x, stride, sums);
+    decode_group<rows, strips>(w, strip, part.end, x, sums);
     for (int s = 0; s < strips; ++s) {
       const int64_t first = (strip + s) * strip_rows, last = first + strip_rows;
       finish(a, w.n, {first, last < w.n ? last : w.n}, 0, a.m, sums + s * rows * strip_rows);
@@ -98,10 +98,22 @@ inline int64_t decode_groups(const SCLinearArguments& a, const Strips& w, const 
 
 template <int rows>
 inline void decode_strips(const SCLinearArguments& a, const Strips& w, const DecodeActivation* x,
-                          int64_t stride, Range part) {
+                          Range part) {
   constexpr int strips = rows * decode_streams <= 16 ? decode_streams : 16 / rows;
-  part.begin = decode_groups<rows, strips>(a, w, x, stride, part);
-  decode_groups<rows, 1>(a, w, x, stride, part);
+  part.begin = decode_groups<rows, strips>(a, w, x, part);
+  decode_groups<rows, 1>(a, w, x, part);
+}
+
+// A row of x, and zeros where it has no columns, each tile `stride` behind the one before: those of
+// all rows stand together, so that one register tells where they are.
+inline void spread_row(const Element* x, int64_t columns, int64_t tiles, int64_t stride,
+                       DecodeActivation* out) {
+  for (int64_t t = 0; t < tiles; ++t, x += tile_columns, columns -= tile_columns, out += stride) {
+    const int64_t there = columns < tile_columns ? columns < 0 ? 0 : columns : tile_columns;
+    Element tile[tile_columns] = {};
+    std::memcpy(tile, x, sizeof(Element) * there);
+    for (int64_t c = 0; c < tile_columns; ++c) out[c] = convert<DecodeActivation>(tile[c]);
+  }
 }
 
 inline int64_t decode_workspace(const Strips& w) {
@@ -113,21 +125,18 @@ inline int64_t decode_workspace(const Strips& w) {
 SC_EXPORT void sc_linear_decode(const SCLinearArguments* arguments) {
   const SCLinearArguments& a = *arguments;
   const Strips w(a.weight);
-  const int64_t stride = padded_columns(w.k);
   const int64_t rows = a.m <= 2 ? a.m : a.m <= 4 ? 4 : 8;
   DecodeActivation* x = static_cast<DecodeActivation*>(a.workspace);
   for (int64_t i = 0; i < rows; ++i) {
     const Element* from = static_cast<const Element*>(a.x) + i * w.k;
     const int64_t columns = i < a.m ? w.k : 0;
-    DecodeActivation* to = x + i * stride;
-    for (int64_t c = 0; c < columns; ++c) to[c] = convert<DecodeActivation>(from[c]);
-    for (int64_t c = columns; c < stride; ++c) to[c] = DecodeActivation{};
+    spread_row(from, columns, w.tiles, rows * tile_columns, x + i * tile_columns);
   }
   parallel(useful_threads(a, header_of(a.weight).slots * rows), [&](int64_t thread, int64_t of) {
     const Range part = share(w.strips, thread, of);
-    if (rows == 1) decode_strips<1>(a, w, x, stride, part);
-    if (rows == 2) decode_strips<2>(a, w, x, stride, part);
-    if (rows == 4) decode_strips<4>(a, w, x, stride, part);
-    if (rows == 8) decode_strips<8>(a, w, x, stride, part);
+    if (rows == 1) decode_strips<1>(a, w, x, part);
+    if (rows == 2) decode_strips<2>(a, w, x, part);
+    if (rows == 4) decode_strips<4>(a, w, x, part);
+    if (rows == 8) decode_strips<8>(a, w, x, part);
   });
 }

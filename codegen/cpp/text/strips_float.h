@@ -25,7 +25,10 @@ SC_INLINE __m512i expand_words(__mmask32 mask, __m512i words) {
 // Reads the vectors of a strip one after the other.
 struct Reader {
   const char* at = nullptr;
-  const char* masks = nullptr;
+  const char* head = nullptr;
+  __m512i kinds;  // of pairs, those of the next vector lowest
+  __m512i group;  // the column of the next one, twice a lane
+  __m512i pairs;  // the columns of a vector's pairs
   Lookahead ahead;
 
   SC_INLINE void open_strip(const Strips& w, int64_t strip, int64_t next, int64_t last) {
@@ -34,18 +37,29 @@ struct Reader {
   }
   SC_INLINE void open_tile(const Strips&, int64_t, int64_t) {
     ahead.open_tile(at);
-    masks = at;
-    at += mask_bytes;
+    head = at;
+    at += head_bytes;
+    if constexpr (paired) {
+      kinds = load<__m512i>(head);
+      group = _mm512_setzero_si512();
+    }
   }
   // The codes of the tile's next vector, `v`, zero where nothing was kept.
   SC_INLINE __m512i next(int v) {
     ahead.fetch(at);
+    if constexpr (paired) {
+      // Of an index only the lowest four bits count.
+      const __m512i columns = _mm512_permutexvar_epi32(kinds, load<__m512i>(words_of_pair.of));
+      pairs = _mm512_add_epi16(columns, group);
+      group = _mm512_add_epi16(group, _mm512_set1_epi16(group_columns_of_pair));
+      kinds = _mm512_srli_epi32(kinds, 4);
+    }
     const __m512i codes = load<__m512i>(at);
     if constexpr (!masked) {
       at += vector_bytes;
       return codes;
     } else {
-      const Mask mask = load<Mask>(masks + v * sizeof(Mask));
+      const Mask mask = load<Mask>(head + v * sizeof(Mask));
       at += sizeof(Code) * __builtin_popcount(mask);
       if constexpr (sizeof(Code) == 4) return _mm512_maskz_expand_epi32(mask, codes);
       return expand_words(mask, codes);
@@ -98,8 +112,12 @@ SC_INLINE Sums multiply_add(const Reader&, Sums sum, __m512i codes, const float*
 }
 
 #if defined(__AVX512BF16__)
-SC_INLINE Sums multiply_add(const Reader&, Sums sum, __m512i codes, const bfloat16* x) {
-  return multiply_expanded(sum, codes, x);
+SC_INLINE __m512i pairs_of(const Reader&, __m512i codes, int) { return codes; }
+
+SC_INLINE Sums multiply_add(const Reader& reader, Sums sum, __m512i codes, const bfloat16* x) {
+  if constexpr (!paired) return multiply_expanded(sum, codes, x);
+  const __m512i pairs = _mm512_permutexvar_epi16(reader.pairs, load<__m512i>(x));
+  return (Sums)_mm512_dpbf16_ps((__m512)sum, (__m512bh)codes, (__m512bh)pairs);
 }
 #endif
 

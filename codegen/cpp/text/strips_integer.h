@@ -34,10 +34,13 @@ SC_INLINE __m512i unpack_halves(__m256i bytes) {
 // Reads the vectors of a strip one after the other.
 struct Reader {
   const char* at = nullptr;
-  const char* masks = nullptr;
+  const char* head = nullptr;
   const bfloat16* scales = nullptr;  // of the tile's group of columns
   __m512 tile_scales;                // the same as floats
   __m512i halves;                    // two vectors of four bits
+  __m512i kinds;  // of pairs, those of the next vector lowest
+  __m512i group;  // the column of the next two, twice a lane each
+  __m512i pairs;  // the columns of a vector's pairs
   Lookahead ahead;
 
   SC_INLINE void open_strip(const Strips& w, int64_t strip, int64_t next, int64_t last) {
@@ -46,13 +49,24 @@ struct Reader {
   }
   SC_INLINE void open_tile(const Strips& w, int64_t strip, int64_t place) {
     ahead.open_tile(at);
-    masks = at;
-    at += mask_bytes;
+    head = at;
+    at += head_bytes;
+    if constexpr (paired) {
+      kinds = load<__m512i>(head);
+      group = _mm512_set1_epi32(group_columns_of_pair << 16 | group_columns_of_pair << 24);
+    }
     scales = w.strip_scales(strip) + place * tile_columns / group_step * strip_rows;
     tile_scales = load_scales(scales);
   }
   // The codes of the tile's next vector, `v`, a byte each, `cut` where nothing was kept.
   SC_INLINE __m512i next(int v) {
+    if constexpr (paired) {
+      // Of an index only the lowest five bits count, and the table is there twice.
+      const __m512i columns = _mm512_permutexvar_epi16(kinds, load<__m512i>(bytes_of_pair.of));
+      pairs = _mm512_add_epi8(columns, group);
+      group = _mm512_add_epi8(group, _mm512_set1_epi8(2 * group_columns_of_pair));
+      kinds = _mm512_srli_epi32(kinds, 4);
+    }
     if constexpr (halves_are_vectors) {
       const __m512i lower = _mm512_set1_epi8(15);
       if (v % 2) return _mm512_and_si512(_mm512_srli_epi16(halves, 4), lower);
@@ -68,7 +82,7 @@ struct Reader {
       at += vector_bytes;
       return stored;
     } else {
-      const Mask mask = load<Mask>(masks + v * sizeof(Mask));
+      const Mask mask = load<Mask>(head + v * sizeof(Mask));
       at += bytes_of(__builtin_popcountll(mask));
       return _mm512_mask_expand_epi8(_mm512_set1_epi8(cut), mask, stored);
     }
@@ -124,25 +138,27 @@ SC_INLINE void store_expanded(const Reader& reader, __m512i codes, float* out) {
 }
 
 #if defined(__AVX512BF16__)
+// Two columns of a vector, lane by lane side by side.
+SC_INLINE __m512i pairs_of(const Reader& reader, __m512i codes, int column) {
+  const __m512 first = floats_of(reader, codes, column);
+  const __m512 second = floats_of(reader, codes, column + 1);
+  if constexpr (group_columns > 0) {
+    // Rounded to nearest.
+    const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(second, first);
+    const Vector<uint16_t, 32> order = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                        21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                        11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    return _mm512_permutexvar_epi16((__m512i)order, both);
+  }
+  // Integers of up to eight bits are exact: the lower halves of these floats are zero.
+  return _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(first), 16),
+                         _mm512_castps_si512(second));
+}
+
 SC_INLINE void store_expanded(const Reader& reader, __m512i codes, bfloat16* out) {
 #pragma GCC unroll 4
-  for (int c = 0; c < depth; c += 2) {
-    const __m512 first = floats_of(reader, codes, c), second = floats_of(reader, codes, c + 1);
-    __m512i pairs;
-    if constexpr (group_columns > 0) {
-      // Rounded to nearest, then lane by lane side by side.
-      const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(second, first);
-      const Vector<uint16_t, 32> order = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
-                                          21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
-                                          11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-      pairs = _mm512_permutexvar_epi16((__m512i)order, both);
-    } else {
-      // Integers of up to eight bits are exact: the lower halves of these floats are zero.
-      pairs = _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(first), 16),
-                              _mm512_castps_si512(second));
-    }
-    _mm512_storeu_si512(out + c * strip_rows, pairs);
-  }
+  for (int c = 0; c < depth; c += 2)
+    _mm512_storeu_si512(out + c * strip_rows, pairs_of(reader, codes, c));
 }
 #endif
 

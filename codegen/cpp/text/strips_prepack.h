@@ -54,25 +54,70 @@ inline Code read_code(const char* at, int v, int64_t i) {
   }
 }
 
-SC_INLINE Code code_at(DenseStrip& strip, int64_t tile, int v, int e) {
-  return strip.at(e / depth, tile * tile_columns + v * depth + e % depth);
+// The kind of pair that holds what is kept of four columns, of which no more than two are.
+inline int kind_of(DenseStrip& strip, int64_t lane, int64_t column) {
+  for (int kind = 0; kind < pair_kinds; ++kind) {
+    bool holds = true;
+    for (int c = 0; c < group_columns_of_pair; ++c)
+      if (c != first_of_pair[kind] && c != second_of_pair[kind])
+        holds = holds && strip.at(lane, column + c) == cut;
+    if (holds) return kind;
+  }
+  return 0;
 }
+
+inline uint32_t kinds_of_lane(DenseStrip& strip, int64_t tile, int64_t lane) {
+  uint32_t kinds = 0;
+  for (int g = 0; g < tile_columns / group_columns_of_pair; ++g) {
+    const int64_t column = tile * tile_columns + g * group_columns_of_pair;
+    kinds |= static_cast<uint32_t>(kind_of(strip, lane, column)) << kind_shift(g);
+  }
+  return kinds;
+}
+
+// The column of a tile that is stored as its `stored`, of a lane with these kinds.
+inline int64_t column_of(int64_t stored, uint32_t kinds) {
+  if constexpr (!paired) return stored;
+  const int group = static_cast<int>(stored / 2), kind = kinds >> kind_shift(group) & 7;
+  const int column = stored % 2 ? second_of_pair[kind] : first_of_pair[kind];
+  return group * group_columns_of_pair + column;
+}
+
+// What is stored of a tile.
+struct Tile {
+  DenseStrip& strip;
+  int64_t tile;
+  uint32_t kinds[strip_rows] = {};
+
+  Tile(DenseStrip& strip, int64_t tile) : strip(strip), tile(tile) {
+    for (int64_t lane = 0; paired && lane < strip_rows; ++lane)
+      kinds[lane] = kinds_of_lane(strip, tile, lane);
+  }
+  // The e-th code of vector `v`.
+  SC_INLINE Code code(int v, int e) const {
+    const int64_t lane = e / depth, stored = v * depth + e % depth;
+    return strip.at(lane, tile * tile_columns + column_of(stored, kinds[lane]));
+  }
+};
 
 // Write a tile, or with `out` null only count its bytes.
 inline int64_t write_tile(DenseStrip& strip, int64_t tile, char* out) {
+  int64_t bytes = head_bytes;
+  if (!masked && !out) return bytes + vectors * vector_bytes;
+  const Tile from(strip, tile);
+  if constexpr (paired) std::memcpy(out, from.kinds, head_bytes);
   if constexpr (halves_are_vectors) {
-    for (int v = 0; out && v < vectors; v += 2, out += 2 * vector_bytes)
+    for (int v = 0; v < vectors; v += 2, bytes += 2 * vector_bytes)
       for (int e = 0; e < codes_per_vector; ++e)
-        out[e] = static_cast<char>(code_at(strip, tile, v, e) | code_at(strip, tile, v + 1, e) << 4);
-    return vectors * vector_bytes;
+        out[bytes + e] = static_cast<char>(from.code(v, e) | from.code(v + 1, e) << 4);
+    return bytes;
   }
-  int64_t bytes = mask_bytes;
   for (int v = 0; v < vectors; ++v) {
     Mask mask = 0;
     Code kept[codes_per_vector];
     int count = 0;
     for (int e = 0; e < codes_per_vector; ++e) {
-      const Code value = code_at(strip, tile, v, e);
+      const Code value = from.code(v, e);
       if (masked && value == cut) continue;
       mask |= static_cast<Mask>(Mask{1} << e);
       kept[count++] = value;
@@ -191,16 +236,18 @@ void unpack(const Strips& w, int64_t first, int64_t rows, Out* out, int64_t thre
     for (int64_t s = first_strip + part.begin; s < first_strip + part.end; ++s) {
       const char* at = w.stream + w.offsets[s];
       for (int64_t t = 0; t < w.present_tiles(s); ++t) {
-        const char* masks = at;
-        at += mask_bytes;
+        const char* head = at;
+        at += head_bytes;
         for (int v = 0; v < vectors; ++v) {
-          const Mask mask = masked ? load<Mask>(masks + v * sizeof(Mask)) : static_cast<Mask>(-1);
+          const Mask mask = masked ? load<Mask>(head + v * sizeof(Mask)) : static_cast<Mask>(-1);
           int64_t count = 0;
           for (int e = 0; e < codes_per_vector; ++e) {
             if (!(mask >> e & 1)) continue;
             const Code value = read_code(at, v, count++);
-            const int64_t row = s * strip_rows + e / depth;
-            const int64_t column = w.place(s, t) * tile_columns + v * depth + e % depth;
+            const int64_t lane = e / depth, row = s * strip_rows + lane;
+            const uint32_t kinds = paired ? load<uint32_t>(head + lane * sizeof(uint32_t)) : 0;
+            const int64_t column =
+                w.place(s, t) * tile_columns + column_of(v * depth + e % depth, kinds);
             if (first <= row && row < last && column < w.k && value != cut)
               out[(row - first) * w.k + column] = element_of<Out>(w, value, row, column);
           }

@@ -59,9 +59,15 @@ inline void transpose(const SCLinearArguments& a, int64_t k, int64_t m0, int64_t
   }
 }
 
-// y[rows] for `lanes` rows of x from m0, of sums [rows][width]; behind them a vector may be read.
+struct Unscaled {
+  SC_INLINE Values operator()(Values sums) const { return sums; }
+};
+
+// y[rows] for `lanes` rows of x from m0, of sums [rows][width], those of a row of x at a time times
+// their scales; behind them a vector may be read.
+template <class Scale = Unscaled>
 SC_SHARED void finish_turned(const SCLinearArguments& a, int64_t n, Range rows, int64_t m0,
-                             int64_t lanes, int64_t width, const float* sums) {
+                             int64_t lanes, int64_t width, const float* sums, Scale scale = {}) {
   constexpr int64_t step = native_floats;
   for (int64_t j0 = 0; j0 < lanes; j0 += step) {
     for (int64_t first = rows.begin; first < rows.end; first += step) {
@@ -73,7 +79,7 @@ SC_SHARED void finish_turned(const SCLinearArguments& a, int64_t n, Range rows, 
         turned[r] = first + r < rows.end ? load<Values>(from + r * width) : Values{};
       turn(turned);
       finish_sums(a, n, part, m0 + j0, lanes - j0 < step ? lanes - j0 : step,
-                  [&](int64_t j, int64_t) SC_INLINED { return turned[j]; });
+                  [&](int64_t j, int64_t) SC_INLINED { return scale(turned[j]); });
     }
   }
 }

@@ -1,0 +1,57 @@
+// Many rows of x as integers times paired tiles: the loops for few rows, again and again, while some
+// strips of W and the rows stay in the second-level cache.
+
+namespace {
+
+constexpr int64_t rows_together = 8;
+constexpr int strips_together = 2;
+
+// Where everything is in the workspace: rows of x, some at a time.
+struct Workspace {
+  int64_t rows, group_bytes;
+
+  Workspace(const Strips& w, int64_t m)
+      : group_bytes(ceil_div(Integers::bytes(rows_together, w.k), 64) * 64) {
+    const int64_t fitting = panel_bytes / 2 / group_bytes, all = ceil_div(m, rows_together);
+    rows = (fitting < 1 ? 1 : fitting < all ? fitting : all) * rows_together;
+  }
+  int64_t bytes() const { return rows / rows_together * group_bytes; }
+};
+
+}  // namespace
+
+SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t) {
+  const Strips w(weight);
+  const int64_t decode = m <= decode_rows ? decode_workspace(w) : 0, batch = Workspace(w, m).bytes();
+  return batch > decode ? batch : decode;
+}
+
+SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
+  const SCLinearArguments& a = *arguments;
+  const Strips w(a.weight);
+  const Workspace space(w, a.m);
+  char* memory = static_cast<char*>(a.workspace);
+  const auto group = [&](int64_t row) {
+    return Integers(rows_together, w.k, memory + row / rows_together * space.group_bytes);
+  };
+  parallel(useful_threads(a, header_of(a.weight).slots * a.m), [&](int64_t thread, int64_t of) {
+    const Range part = share(w.strips, thread, of);
+    for (int64_t m0 = 0; m0 < a.m; m0 += space.rows) {
+      const int64_t rows = m0 + space.rows < a.m ? space.rows : a.m - m0;
+      const Range own = share(ceil_div(rows, rows_together) * rows_together, thread, of);
+      for (int64_t i = own.begin; i < own.end; ++i) {
+        const Element* x = static_cast<const Element*>(a.x) + (m0 + i) * w.k;
+        group(i).fill(i % rows_together, i < rows ? x : nullptr, w.k);
+      }
+      wait_for_threads(of);
+      for (int64_t strip = part.begin; strip < part.end; strip += strips_together) {
+        const int64_t end = strip + strips_together < part.end ? strip + strips_together : part.end;
+        for (int64_t i = 0; i < rows; i += rows_together) {
+          const int64_t there = rows - i < rows_together ? rows - i : rows_together;
+          decode_groups<rows_together, strips_together>(a, w, group(i), {strip, end}, m0 + i, there);
+        }
+      }
+      wait_for_threads(of);
+    }
+  });
+}

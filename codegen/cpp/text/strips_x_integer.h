@@ -1,0 +1,111 @@
+// Few rows of x as integers of some bytes, whose products VNNI sums.
+//
+// x = scale * (sum(256^p * plane p) - middle). One side of VNNI's products is unsigned: the codes of
+// W, `cut` above their values, by signed planes without a middle; where tiles are paired the planes,
+// since of every row of W other columns of x are chosen, and W is signed. What that makes too much is
+// taken off at the end of each group of columns.
+
+namespace {
+
+// Two bytes round x to 16 bits, finer than bfloat16 is. Other x is rounded to one, or not so at all.
+constexpr int planes = rounds_activations ? 1 : 2;
+constexpr int32_t middle = paired ? 1 << (8 * planes - 1) : 0;
+using Plane = std::conditional_t<paired, uint8_t, int8_t>;
+
+// The rows of x, those of a tile of columns together: one register tells where all of them are.
+struct Integers {
+  int64_t rows, tiles;
+  Plane* values;   // [tile][plane][row][tile_columns]
+  int32_t* sums;   // [tile][plane][row], of the tile's columns
+  float* scales;   // [row]
+
+  static int64_t bytes(int64_t rows, int64_t k) {
+    const int64_t lines = rows * planes * ceil_div(k, tile_columns);
+    return lines * (tile_columns + sizeof(int32_t)) + rows * sizeof(float);
+  }
+  Integers(int64_t rows, int64_t k, void* memory)
+      : rows(rows), tiles(ceil_div(k, tile_columns)), values(static_cast<Plane*>(memory)) {
+    sums = reinterpret_cast<int32_t*>(values + planes * rows * tiles * tile_columns);
+    scales = reinterpret_cast<float*>(sums + planes * rows * tiles);
+  }
+
+  // One row; beyond `k`, and where there is no row, zeros.
+  void fill(int64_t row, const Element* x, int64_t k) {
+    scales[row] = x ? row_scale(x, k) : 1.0f;
+    for (int64_t t = 0; t < tiles; ++t) {
+      const int64_t first = t * tile_columns, rest = k - first;
+      Element part[tile_columns] = {};
+      if (x) std::memcpy(part, x + first, sizeof(Element) * (rest < tile_columns ? rest : tile_columns));
+      fill_tile(row, t, part);
+    }
+  }
+
+  // sum += the columns of a tile's vector `v` times those of one row of x.
+  template <int all_rows>
+  SC_INLINE __m512i add_products(__m512i sum, const Reader& reader, __m512i w, int p, int row,
+                                 int64_t tile, int v) const {
+    const Plane* x = values + ((tile * planes + p) * all_rows + row) * tile_columns;
+    if constexpr (paired) {
+      const __m512i all = _mm512_castsi256_si512(load<__m256i>(x));
+      return _mm512_dpbusd_epi32(sum, _mm512_permutexvar_epi8(reader.pairs, all), w);
+    }
+    return _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(load<int32_t>(x + v * depth)));
+  }
+
+ private:
+  // Where a row holds infinities or NaNs, so do its products.
+  static float row_scale(const Element* x, int64_t k) {
+    if constexpr (rounds_activations) return activation_scale(x, k);
+    constexpr float largest = 32639;  // 127 in both planes
+    const float scale = largest_magnitude(x, k) / largest;
+    return scale == 0.0f ? 1.0f : scale;
+  }
+  void fill_tile(int64_t row, int64_t tile, const Element* x) {
+    int32_t integers[tile_columns];
+    for (int c = 0; c < tile_columns; c += 16)
+      _mm512_storeu_si512(integers + c, round_activations(x + c, scales[row]));
+    for (int c = 0; c < tile_columns; ++c) integers[c] += middle;
+    for (int p = 0; p < planes; ++p) {
+      const int64_t line = (tile * planes + p) * rows + row;
+      Plane* out = values + line * tile_columns;
+      int32_t total = 0;
+      for (int c = 0; c < tile_columns; ++c) {
+        const Plane low = static_cast<Plane>(integers[c]);
+        out[c] = low;
+        total += low;
+        integers[c] = (integers[c] - low) >> 8;
+      }
+      sums[line] = total;
+    }
+  }
+};
+
+// What is multiplied of a vector of codes.
+SC_INLINE __m512i operand_of(__m512i codes) {
+  if constexpr (paired) return _mm512_sub_epi8(codes, _mm512_set1_epi8(static_cast<char>(cut)));
+  return codes;
+}
+
+// What the sums of a strip have too much.
+template <int rows>
+struct Excess {
+  int32_t of_x[rows][planes] = {};            // sums of x, `cut` times
+  __m512i of_w = _mm512_setzero_si512();      // sums of W, `middle` times
+
+  SC_INLINE void add_tile(const Integers& x, int64_t tile) {
+#pragma GCC unroll 8
+    for (int i = 0; !paired && i < rows; ++i)
+#pragma GCC unroll 2
+      for (int p = 0; p < planes; ++p) of_x[i][p] += x.sums[(tile * planes + p) * rows + i];
+  }
+  SC_INLINE void add_vector(__m512i w) {
+    if constexpr (paired) of_w = _mm512_dpbusd_epi32(of_w, _mm512_set1_epi8(1), w);
+  }
+  SC_INLINE __m512i of(int i, int p) const {
+    if constexpr (!paired) return _mm512_set1_epi32(of_x[i][p] * static_cast<int32_t>(cut));
+    // The highest plane has all of it.
+    return p == planes - 1 ? _mm512_slli_epi32(of_w, 7) : _mm512_setzero_si512();
+  }
+};
+
+}  // namespace
