@@ -17,7 +17,7 @@ from sparsecompile.compiler import Compiler
 
 COLD_ROWS = 8
 """Up to so many rows a linear is bound by reading its weight, so where that lies counts."""
-COLD_BYTES = 128_000_000
+COLD_BYTES = 256_000_000
 WARM_SECONDS = 2e-3
 """A warm sample lasts so long; a cold one is a single pass over the copies."""
 
@@ -81,8 +81,8 @@ class LinearRow(Environment):
 
 
 def cold_bytes(machine: Machine) -> int:
-    """Bytes of weights that no cache holds: above 128 MB and 1.5 times the last-level cache."""
-    return max(COLD_BYTES, machine.llc_bytes * 3 // 2) + 1
+    """Bytes of weights that no cache holds: above 256 MB and 3 times the last-level cache."""
+    return max(COLD_BYTES, machine.llc_bytes * 3) + 1
 
 
 def bench_linear(

@@ -134,7 +134,7 @@ constexpr int vector_rows = 8;  // of x at once, so that the sums stay in regist
 
 // Sums of a tile of x += x times one or two strips of the chunk from the `first`, with vectors.
 template <int strips>
-SC_INLINE void multiply_vectors(const Chunk& chunk, int first, const Activation* x, Sum* sums) {
+SC_SHARED void multiply_vectors(const Chunk& chunk, int first, const Activation* x, Sum* sums) {
   constexpr int rows = vector_rows;
   for (int64_t half = 0; half < x_rows; half += rows) {
     Sums total[rows][strips];
