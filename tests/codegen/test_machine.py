@@ -131,7 +131,7 @@ def test_a_system_without_memory_to_spare() -> None:
     library: Any = Library()
     with pytest.raises(SparseCompileError, match="the system gives no 64 MiB of memory"):
         machine._bandwidth(library, 64 << 20, 1)
-    assert asked == [256 << 20, 128 << 20, 64 << 20]
+    assert asked == [512 << 20, 256 << 20, 128 << 20, 64 << 20]
 
 
 def test_cache_sizes(tmp_path: Path) -> None:

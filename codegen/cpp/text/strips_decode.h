@@ -109,10 +109,8 @@ inline void decode_strips(const SCLinearArguments& a, const Strips& w, const Dec
 inline void spread_row(const Element* x, int64_t columns, int64_t tiles, int64_t stride,
                        DecodeActivation* out) {
   for (int64_t t = 0; t < tiles; ++t, x += tile_columns, columns -= tile_columns, out += stride) {
-    const int64_t there = columns < tile_columns ? columns < 0 ? 0 : columns : tile_columns;
-    Element tile[tile_columns] = {};
-    std::memcpy(tile, x, sizeof(Element) * there);
-    for (int64_t c = 0; c < tile_columns; ++c) out[c] = convert<DecodeActivation>(tile[c]);
+    const TileOfRow tile(x, columns);
+    for (int64_t c = 0; c < tile_columns; ++c) out[c] = convert<DecodeActivation>(tile.data()[c]);
   }
 }
 

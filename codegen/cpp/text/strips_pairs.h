@@ -152,12 +152,16 @@ inline int64_t padded_rows(int64_t rows) {
 SC_INLINE void pack_square(const SCLinearArguments& a, int64_t k, int64_t row, int64_t rows,
                            int64_t c0, int64_t width, uint32_t* out) {
   const bfloat16* x = static_cast<const bfloat16*>(a.x) + row * k + c0;
-  const int64_t columns = c0 + tile_columns <= k ? tile_columns : k - c0;
   Values square[lanes];
-  for (int64_t i = 0; i < lanes; ++i) {
-    bfloat16 padded[tile_columns] = {};
-    if (i < rows) std::memcpy(padded, x + i * k, sizeof(bfloat16) * columns);
-    square[i] = load<Values>(padded);
+  if (rows >= lanes && c0 + tile_columns <= k) {
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < lanes; ++i) {
+      __builtin_prefetch(x + i * k + 4 * tile_columns);
+      square[i] = load<Values>(x + i * k);
+    }
+  } else {
+    for (int64_t i = 0; i < lanes; ++i)
+      square[i] = load<Values>(TileOfRow(x + i * k, i < rows ? k - c0 : 0).data());
   }
   turn(square);
 #pragma GCC unroll 16
@@ -274,7 +278,7 @@ SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const Strips w(weight);
   const Workspace space(w, m);
   const int64_t decode = m <= decode_rows ? decode_workspace(w) : 0;
-  const int64_t batch = space.x_bytes + threads * space.own();
+  const int64_t batch = threads * (space.x_bytes + space.own());
   return batch > decode ? batch : decode;
 }
 
@@ -282,24 +286,27 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
   const SCLinearArguments& a = *arguments;
   const Strips w(a.weight);
   const Workspace space(w, a.m);
-  char* memory = static_cast<char*>(a.workspace);
-  uint32_t* x = reinterpret_cast<uint32_t*>(memory);
   parallel(useful_threads(a, header_of(a.weight).slots * a.m), [&](int64_t thread, int64_t of) {
-    char* kinds = memory + space.x_bytes + thread * space.own();
+    const Share part(w, a.m, thread, of);
+    const int64_t packers = part.packers(of);
+    char* memory = static_cast<char*>(a.workspace) + thread * (space.x_bytes + space.own());
+    uint32_t* x = reinterpret_cast<uint32_t*>(part.by_rows ? memory : a.workspace);
+    char* kinds = memory + space.x_bytes;
     PairTile* expanded = reinterpret_cast<PairTile*>(kinds + space.kinds_bytes);
     float* sums = reinterpret_cast<float*>(kinds + space.kinds_bytes + space.pairs_bytes);
-    const Range part = share(w.strips, thread, of);
-    const int64_t blocks = ceil_div(part.end - part.begin, block_strips);
-    for (int64_t m0 = 0; m0 < a.m; m0 += space.rows) {
-      const int64_t rows = m0 + space.rows < a.m ? space.rows : a.m - m0;
-      pack_x(a, w.k, m0, rows, thread, of, x);
-      wait_for_threads(of);
+    const int64_t strips = part.strips.end - part.strips.begin;
+    const int64_t blocks = ceil_div(strips, block_strips);
+    for (int64_t m0 = part.rows.begin; m0 < part.rows.end; m0 += space.rows) {
+      const int64_t rows = m0 + space.rows < part.rows.end ? space.rows : part.rows.end - m0;
+      pack_x(a, w.k, m0, rows, thread % packers, packers, x);
+      wait_for_threads(packers);
       for (int64_t b = 0; b < blocks; ++b) {
-        const Range own = share(part.end - part.begin, b, blocks);
-        const Range strips = {part.begin + own.begin, part.begin + own.end};
-        Block{a, w, strips, x, m0, rows, kinds, expanded, sums}.multiply(part.end);
+        const Range own = share(strips, b, blocks);
+        Block{a, w, {part.strips.begin + own.begin, part.strips.begin + own.end}, x, m0, rows,
+              kinds, expanded, sums}
+            .multiply(part.strips.end);
       }
-      wait_for_threads(of);
+      wait_for_threads(packers);
     }
   });
 }

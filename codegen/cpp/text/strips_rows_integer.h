@@ -20,9 +20,10 @@ struct Workspace {
 
 }  // namespace
 
-SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t) {
+SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const Strips w(weight);
-  const int64_t decode = m <= decode_rows ? decode_workspace(w) : 0, batch = Workspace(w, m).bytes();
+  const int64_t decode = m <= decode_rows ? decode_workspace(w) : 0;
+  const int64_t batch = threads * Workspace(w, m).bytes();
   return batch > decode ? batch : decode;
 }
 
@@ -30,28 +31,32 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
   const SCLinearArguments& a = *arguments;
   const Strips w(a.weight);
   const Workspace space(w, a.m);
-  char* memory = static_cast<char*>(a.workspace);
-  const auto group = [&](int64_t row) {
-    return Integers(rows_together, w.k, memory + row / rows_together * space.group_bytes);
-  };
   parallel(useful_threads(a, header_of(a.weight).slots * a.m), [&](int64_t thread, int64_t of) {
-    const Range part = share(w.strips, thread, of);
-    for (int64_t m0 = 0; m0 < a.m; m0 += space.rows) {
-      const int64_t rows = m0 + space.rows < a.m ? space.rows : a.m - m0;
-      const Range own = share(ceil_div(rows, rows_together) * rows_together, thread, of);
+    const Share part(w, a.m, thread, of);
+    const int64_t packers = part.packers(of);
+    char* memory = static_cast<char*>(a.workspace) + (part.by_rows ? thread * space.bytes() : 0);
+    const auto group = [&](int64_t row) SC_INLINED {
+      return Integers(rows_together, w.k, memory + row / rows_together * space.group_bytes);
+    };
+    for (int64_t m0 = part.rows.begin; m0 < part.rows.end; m0 += space.rows) {
+      const int64_t rows = m0 + space.rows < part.rows.end ? space.rows : part.rows.end - m0;
+      const int64_t padded = ceil_div(rows, rows_together) * rows_together;
+      const Range own = share(padded, thread % packers, packers);
       for (int64_t i = own.begin; i < own.end; ++i) {
         const Element* x = static_cast<const Element*>(a.x) + (m0 + i) * w.k;
         group(i).fill(i % rows_together, i < rows ? x : nullptr, w.k);
       }
-      wait_for_threads(of);
-      for (int64_t strip = part.begin; strip < part.end; strip += strips_together) {
-        const int64_t end = strip + strips_together < part.end ? strip + strips_together : part.end;
+      wait_for_threads(packers);
+      const Range strips = part.strips;
+      for (int64_t strip = strips.begin; strip < strips.end; strip += strips_together) {
+        const int64_t next = strip + strips_together;
         for (int64_t i = 0; i < rows; i += rows_together) {
           const int64_t there = rows - i < rows_together ? rows - i : rows_together;
-          decode_groups<rows_together, strips_together>(a, w, group(i), {strip, end}, m0 + i, there);
+          decode_groups<rows_together, strips_together>(
+              a, w, group(i), {strip, next < strips.end ? next : strips.end}, m0 + i, there);
         }
       }
-      wait_for_threads(of);
+      wait_for_threads(packers);
     }
   });
 }

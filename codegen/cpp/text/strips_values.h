@@ -73,6 +73,45 @@ SC_INLINE Sums multiply_expanded(Sums sums, __m512i w, const int8_t* x) {
 }
 #endif
 
+// `columns` elements of a row of x, with zeros up to a whole tile behind them.
+class TileOfRow {
+ public:
+  SC_INLINE TileOfRow(const Element* x, int64_t columns) : x(x) {
+    if (columns >= tile_columns) return;
+    std::memset(padded, 0, sizeof padded);
+    if (columns > 0) std::memcpy(padded, x, sizeof(Element) * columns);
+    this->x = padded;
+  }
+  TileOfRow(const TileOfRow&) = delete;
+  SC_INLINE const Element* data() const { return x; }
+
+ private:
+  const Element* x;
+  Element padded[tile_columns];
+};
+
+// What falls to one of the threads: some rows of x where there are enough, since what packs them then
+// is the core that reads them, and nobody waits; else all rows, of some strips.
+struct Share {
+  bool by_rows;
+  Range strips, rows;
+
+  Share(const Strips& w, int64_t m, int64_t thread, int64_t threads)
+      : by_rows(m >= threads * least_rows), strips{0, w.strips}, rows{0, m} {
+    if (!by_rows) {
+      strips = share(w.strips, thread, threads);
+      return;
+    }
+    rows = share(ceil_div(m, row_step), thread, threads);
+    rows = {rows.begin * row_step, rows.end * row_step < m ? rows.end * row_step : m};
+  }
+  // How many threads pack the same rows.
+  int64_t packers(int64_t threads) const { return by_rows ? 1 : threads; }
+
+ private:
+  static constexpr int64_t least_rows = 64, row_step = 32;
+};
+
 inline int64_t padded_columns(int64_t k) { return ceil_div(k, tile_columns) * tile_columns; }
 
 }  // namespace

@@ -16,7 +16,7 @@ using Plane = std::conditional_t<paired, uint8_t, int8_t>;
 struct Integers {
   int64_t rows, tiles;
   Plane* values;   // [tile][plane][row][tile_columns]
-  int32_t* sums;   // [tile][plane][row], of the tile's columns
+  int32_t* sums;   // [tile][plane][row], of the tile's columns, where that is what is too much
   float* scales;   // [row]
 
   static int64_t bytes(int64_t rows, int64_t k) {
@@ -32,11 +32,9 @@ struct Integers {
   // One row; beyond `k`, and where there is no row, zeros.
   void fill(int64_t row, const Element* x, int64_t k) {
     scales[row] = x ? row_scale(x, k) : 1.0f;
-    for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t first = t * tile_columns, rest = k - first;
-      Element part[tile_columns] = {};
-      if (x) std::memcpy(part, x + first, sizeof(Element) * (rest < tile_columns ? rest : tile_columns));
-      fill_tile(row, t, part);
+    for (int64_t t = 0, c = 0; t < tiles; ++t, c += tile_columns) {
+      const TileOfRow part(x + c, x ? k - c : 0);
+      fill_tile(row, t, part.data());
     }
   }
 
@@ -60,23 +58,25 @@ struct Integers {
     const float scale = largest_magnitude(x, k) / largest;
     return scale == 0.0f ? 1.0f : scale;
   }
-  void fill_tile(int64_t row, int64_t tile, const Element* x) {
-    int32_t integers[tile_columns];
-    for (int c = 0; c < tile_columns; c += 16)
-      _mm512_storeu_si512(integers + c, round_activations(x + c, scales[row]));
-    for (int c = 0; c < tile_columns; ++c) integers[c] += middle;
-    for (int p = 0; p < planes; ++p) {
-      const int64_t line = (tile * planes + p) * rows + row;
-      Plane* out = values + line * tile_columns;
-      int32_t total = 0;
-      for (int c = 0; c < tile_columns; ++c) {
-        const Plane low = static_cast<Plane>(integers[c]);
-        out[c] = low;
-        total += low;
-        integers[c] = (integers[c] - low) >> 8;
+  SC_INLINE void fill_tile(int64_t row, int64_t tile, const Element* x) {
+    const int64_t line = tile * planes * rows + row;
+    __m512i totals[planes] = {};
+#pragma GCC unroll 2
+    for (int c = 0; c < tile_columns; c += 16) {
+      __m512i rest = round_activations(x + c, scales[row]);
+      rest = _mm512_add_epi32(rest, _mm512_set1_epi32(middle));
+#pragma GCC unroll 2
+      for (int p = 0; p < planes; ++p) {
+        const __m128i bytes = _mm512_cvtepi32_epi8(rest);
+        const __m512i low = paired ? _mm512_cvtepu8_epi32(bytes) : _mm512_cvtepi8_epi32(bytes);
+        store(values + (line + p * rows) * tile_columns + c, bytes);
+        totals[p] = _mm512_add_epi32(totals[p], low);
+        rest = _mm512_srai_epi32(_mm512_sub_epi32(rest, low), 8);
       }
-      sums[line] = total;
     }
+    // Where W has the excess nothing reads them.
+    for (int p = 0; !paired && p < planes; ++p)
+      sums[line + p * rows] = _mm512_reduce_add_epi32(totals[p]);
   }
 };
 
