@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_cases import KernelCase, cases_in_turn
+from kernel_cases import KernelCase, cases_in_turn, two_of_four_cases
 
+from sparsecompile.codegen.cpp import text
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
 from sparsecompile.packed import Packed
-from sparsecompile.registry import Registry
+from sparsecompile.registry import Registry, default_registry
 from sparsecompile.spec import Target
 from sparsecompile.template import Source
 
@@ -23,14 +24,21 @@ INPUTS = (0.0, 1.0, -0.5, 3.0)
 
 
 def one_of_each_kind() -> list[KernelCase]:
-    """Of every template one case for each schedule, and for every family of structure or codec."""
+    """Of every template one case for each schedule, set of loops, and family of its parts."""
     chosen: dict[tuple[str, str], KernelCase] = {}
-    for case in [*cases_in_turn(0), *cases_in_turn(1)]:
+    for case in [*cases_in_turn(0), *cases_in_turn(1), *two_of_four_cases()]:
         parts = (case.spec.format.structure.family, case.spec.format.codec.family)
-        kinds = (*parts, case.schedule.tag)
+        kinds = (*parts, case.schedule.tag, loops(case))
         if any((case.template.name, kind) not in chosen for kind in kinds):
             chosen |= {(case.template.name, kind): case for kind in kinds}
     return list(dict.fromkeys(chosen.values()))
+
+
+def loops(case: KernelCase) -> str:
+    """The files of loops in a case's source."""
+    source = case.template.render(case.spec, case.schedule, Target.host(), default_registry())
+    names = (file.name for file in Path(text.__file__).parent.glob("*.h"))
+    return " ".join(sorted(name for name in names if text.read(name) in source.text))
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +86,11 @@ def test_nothing_is_read_or_written_outside(
 ) -> None:
     target = Target.host()
     source = case.template.render(case.spec, case.schedule, target, registry)
-    text, program = tmp_path / "driver.cpp", tmp_path / "driver"
-    text.write_text(driver(source, case), encoding="utf-8")
+    main, program = tmp_path / "driver.cpp", tmp_path / "driver"
+    main.write_text(driver(source, case), encoding="utf-8")
     shared = ("-shared", "-O2")
     flags = [flag for flag in compiler.flags(target) if flag not in shared]
-    words = [*compiler.command, str(text), "-o", str(program), *flags, "-O1", *SANITIZERS]
+    words = [*compiler.command, str(main), "-o", str(program), *flags, "-O1", *SANITIZERS]
     built = subprocess.run(words, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     layouts = []

@@ -1,10 +1,9 @@
-// Many rows of x as integers times paired tiles: the loops for few rows, again and again, while some
-// strips of W and the rows stay in the second-level cache.
+// Many rows of x as integers: the loops for few rows, again and again, while a strip of W and all of
+// these rows stay in the second-level cache.
 
 namespace {
 
 constexpr int64_t rows_together = 8;
-constexpr int strips_together = 2;
 
 // Where everything is in the workspace: rows of x, some at a time.
 struct Workspace {
@@ -47,15 +46,11 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
         group(i).fill(i % rows_together, i < rows ? x : nullptr, w.k);
       }
       wait_for_threads(packers);
-      const Range strips = part.strips;
-      for (int64_t strip = strips.begin; strip < strips.end; strip += strips_together) {
-        const int64_t next = strip + strips_together;
+      for (int64_t strip = part.strips.begin; strip < part.strips.end; ++strip)
         for (int64_t i = 0; i < rows; i += rows_together) {
           const int64_t there = rows - i < rows_together ? rows - i : rows_together;
-          decode_groups<rows_together, strips_together>(
-              a, w, group(i), {strip, next < strips.end ? next : strips.end}, m0 + i, there);
+          decode_groups<rows_together, 1>(a, w, group(i), {strip, strip + 1}, m0 + i, there);
         }
-      }
       wait_for_threads(packers);
     }
   });
