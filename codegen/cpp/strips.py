@@ -128,7 +128,7 @@ class StripsLinear(CppTemplate):
         if schedule["repeats_rows"]:
             many = ("strips_rows_integer.h",)
         elif schedule["paired"]:
-            many = ("transpose.h", "strips_pairs.h")
+            many = ("transpose.h", "strips_pairs_x.h", "strips_pairs.h")
         return (
             *("strips.h", "strips_values.h", "strips_ahead.h", values, "strips_prepack.h"),
             *("finish.h", *few, *many),

@@ -28,7 +28,7 @@ SHARED = {
 }
 STRIPS = (
     ("amx", ("strips_chunk.h", "strips_amx.h", "strips_batch.h")),
-    ("avx512_bf16", ("transpose.h", "strips_pairs.h")),
+    ("avx512_bf16", ("transpose.h", "strips_pairs_x.h", "strips_pairs.h")),
 )
 CASES = (
     ("dense", torch.float32, ()),
