@@ -106,7 +106,7 @@ inline int64_t panel_rows(int64_t m, int64_t k) {
   return ceil_div(ceil_div(all, ceil_div(all, most)), x_rows) * x_rows;
 }
 
-// Where everything is in the workspace: what threads share, then what each has for itself.
+// Where everything is in the workspace: what is packed of x, by all threads or by each, then what each has for itself.
 struct Workspace {
   int64_t rows, x_bytes, row_bytes, scratch_bytes, sums_bytes;
 
@@ -116,7 +116,7 @@ struct Workspace {
         row_bytes(sizeof(float) * rows),
         scratch_bytes(2 * sizeof(Operand) * group_strips * scratch_size(w)),
         sums_bytes(sizeof(Sum) * rows * group_strips * strip_rows) {}
-  int64_t shared() const { return x_bytes + 2 * row_bytes; }
+  int64_t packed() const { return x_bytes + 2 * row_bytes; }
   int64_t own() const { return scratch_bytes + sums_bytes; }
 };
 
@@ -126,7 +126,7 @@ SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const Strips w(weight);
   const Workspace space(w, m);
   const int64_t decode = m <= decode_rows ? decode_workspace(w) : 0;
-  const int64_t batch = space.shared() + threads * space.own();
+  const int64_t batch = threads * (space.packed() + space.own());
   return batch > decode ? batch : decode;
 }
 
@@ -134,35 +134,37 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
   const SCLinearArguments& a = *arguments;
   const Strips w(a.weight);
   const Workspace space(w, a.m);
-  char* memory = static_cast<char*>(a.workspace);
-  Activation* x = reinterpret_cast<Activation*>(memory);
-  float* x_scales = reinterpret_cast<float*>(memory + space.x_bytes);
-  int32_t* x_totals = reinterpret_cast<int32_t*>(memory + space.x_bytes + space.row_bytes);
-  const int64_t groups = ceil_div(w.strips, group_strips);
   const int64_t threads = useful_threads(a, header_of(a.weight).slots * a.m);
   parallel(threads, [&](int64_t thread, int64_t of) {
-    char* mine = memory + space.shared() + thread * space.own();
+    const Share part(w, a.m, thread, of, stream_is_expanded && !uses_amx);
+    const int64_t packers = part.packers(of), packer = thread % packers;
+    char* memory = static_cast<char*>(a.workspace);
+    char* packed = memory + (part.by_rows ? thread * space.packed() : 0);
+    Activation* x = reinterpret_cast<Activation*>(packed);
+    float* x_scales = reinterpret_cast<float*>(packed + space.x_bytes);
+    int32_t* x_totals = reinterpret_cast<int32_t*>(packed + space.x_bytes + space.row_bytes);
+    char* mine = memory + of * space.packed() + thread * space.own();
     Operand* scratch = reinterpret_cast<Operand*>(mine);
     Sum* sums = reinterpret_cast<Sum*>(mine + space.scratch_bytes);
     const TileRegisters registers;
-    for (int64_t m0 = 0; m0 < a.m; m0 += space.rows) {
-      const int64_t rows = m0 + space.rows < a.m ? space.rows : a.m - m0;
+    for (int64_t m0 = part.rows.begin; m0 < part.rows.end; m0 += space.rows) {
+      const int64_t rows = m0 + space.rows < part.rows.end ? space.rows : part.rows.end - m0;
       const Panel panel{m0, rows, x, packs_of(w) * x_tile, x_scales, x_totals};
       if constexpr (rounds_activations) {
-        scale_x(a, w.k, panel, share(rows, thread, of));
-        wait_for_threads(of);
+        scale_x(a, w.k, panel, share(rows, packer, packers));
+        wait_for_threads(packers);
       }
-      pack_x(a, w.k, panel, share(panel.x_tiles() * packs_of(w), thread, of), x);
-      wait_for_threads(of);
+      pack_x(a, w.k, panel, share(panel.x_tiles() * packs_of(w), packer, packers), x);
+      wait_for_threads(packers);
       if constexpr (multiplies_integers) {
-        sum_x(w, panel, share(rows, thread, of));
-        wait_for_threads(of);
+        sum_x(w, panel, share(rows, packer, packers));
+        wait_for_threads(packers);
       }
-      const Range part = share(groups, thread, of);
-      const int64_t end = part.end * group_strips;
-      multiply_strips(a, w, {part.begin * group_strips, end < w.strips ? end : w.strips}, panel,
+      const auto group = [&](int64_t strip) { return ceil_div(strip, group_strips) * group_strips; };
+      const int64_t end = group(part.strips.end);
+      multiply_strips(a, w, {group(part.strips.begin), end < w.strips ? end : w.strips}, panel,
                       scratch, sums);
-      wait_for_threads(of);
+      wait_for_threads(packers);
     }
   });
 }

@@ -90,14 +90,15 @@ class TileOfRow {
   Element padded[tile_columns];
 };
 
-// What falls to one of the threads: some rows of x where there are enough, since what packs them then
-// is the core that reads them, and nobody waits; else all rows, of some strips.
+// What falls to one of the threads: all rows of x, of some strips; or some rows where there are
+// enough and W is not expanded for each, since then the core that packs them reads them, and nobody
+// waits.
 struct Share {
   bool by_rows;
   Range strips, rows;
 
-  Share(const Strips& w, int64_t m, int64_t thread, int64_t threads)
-      : by_rows(m >= threads * least_rows), strips{0, w.strips}, rows{0, m} {
+  Share(const Strips& w, int64_t m, int64_t thread, int64_t threads, bool may_split_rows = true)
+      : by_rows(may_split_rows && m >= threads * least_rows), strips{0, w.strips}, rows{0, m} {
     if (!by_rows) {
       strips = share(w.strips, thread, threads);
       return;
