@@ -175,7 +175,8 @@ inline void multiply_chunk_by_vectors(const Chunk& chunk, const Activation* x, i
                                       int64_t x_tiles, Sum* sums) {
   for (int64_t i = 0; i < x_tiles; ++i, x += x_stride, sums += group_strips * sums_tile) {
     int first = 0;
-    for (; first + 2 <= chunk.strips; first += 2) multiply_vectors<2>(chunk, first, x, sums);
+    if constexpr (group_strips > 1)
+      for (; first + 2 <= chunk.strips; first += 2) multiply_vectors<2>(chunk, first, x, sums);
     if (first < chunk.strips) multiply_vectors<1>(chunk, first, x, sums);
   }
 }
