@@ -116,6 +116,8 @@ def _mask(draw: st.DrawFn, structure: Structure, weight: Tensor) -> Tensor:
 def check_format(format: Format, weight: Tensor) -> None:
     """A format packs what it finds and gives it back, and takes the bytes it says.
 
+    Nowhere does it keep more than its structure promises.
+
     A lossy codec gives back what is within its bound, and the same bytes when its decoded values
     are encoded again.
 
@@ -145,6 +147,12 @@ def check_format(format: Format, weight: Tensor) -> None:
     assert positions.numel() == slots
     assert positions.unique().numel() == slots, "two slots in one place"
     assert not slots or 0 <= int(positions.min()) <= int(positions.max()) < rows * columns
+    kept = torch.zeros(rows, columns, dtype=torch.int64)
+    kept.view(-1)[positions] = 1
+    for group in (1, 2, 3, 4, 8, 16):
+        counts = torch.nn.functional.pad(kept, (0, -columns % group)).view(-1, group).sum(1)
+        promise = structure.most_kept(group)
+        assert not counts.numel() or int(counts.max()) <= promise, f"{promise} of {group}"
     padded = torch.nn.functional.pad(
         weight, (0, columns - weight.shape[1], 0, rows - weight.shape[0])
     )

@@ -37,6 +37,11 @@ def test_round_trip(format: Format, data: st.DataObject) -> None:
     check_format(format, data.draw(weights(format.structure)))
 
 
+def test_what_n_of_m_promises() -> None:
+    found = [[NM(n, m).most_kept(columns) for columns in (2, 3, 4, 8)] for n, m in ((2, 4), (1, 8))]
+    assert found == [[2, 3, 2, 4], [1, 3, 1, 1]]
+
+
 @given(data=st.data(), m=st.integers(2, 32))
 @settings(max_examples=40)
 def test_every_n_of_m(data: st.DataObject, m: int) -> None:
