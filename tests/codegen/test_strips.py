@@ -113,3 +113,27 @@ def test_a_row_of_x_that_is_not_finite_gives_no_finite_numbers(
     y = linear(x, kernel.prepack(packed)[:HEADER_BYTES], None, (), 40, kernel.key)
     assert not y[m - 1].isfinite().any()
     assert y[: m - 1].isfinite().all()
+
+
+@pytest.mark.parametrize("m", [191, 192, 224])
+def test_rows_that_take_too_much_room_for_each_thread(m: int, registry: Registry) -> None:
+    """Of 28000 columns three threads pack 192 rows each for itself, 191 and 224 together."""
+    spec = KernelSpec(registry.format("n_m[2:4]"), torch.bfloat16)
+    template, target = StripsLinear(), Target.host()
+    try:
+        template.supports(spec, target, registry)
+    except Reject as reject:
+        pytest.skip(reject.reason)
+    schedule = template.schedules(spec, target)[0]
+    kernel = CppCodegen().build(spec, template, schedule, target, registry)
+    weight = torch.zeros(70, 28_000, dtype=torch.bfloat16)
+    weight[:, ::7] = 1
+    packed = spec.format.pack(weight)
+    x = torch.randint(-1, 2, (m, 28_000)).bfloat16()
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        y = linear(x, kernel.prepack(packed)[:HEADER_BYTES], None, (), 70, kernel.key)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(y, x[:, ::7].float().sum(1, keepdim=True).bfloat16().expand(m, 70))

@@ -117,6 +117,10 @@ struct Workspace {
         scratch_bytes(2 * sizeof(Operand) * group_strips * scratch_size(w)),
         sums_bytes(sizeof(Sum) * rows * group_strips * strip_rows) {}
   int64_t packed() const { return x_bytes + 2 * row_bytes; }
+  // The same, where threads may share out rows of x: W is not expanded for each of them.
+  int64_t to_each_thread() const {
+    return stream_is_expanded && !uses_amx ? packed() : Share::too_many;
+  }
   int64_t own() const { return scratch_bytes + sums_bytes; }
 };
 
@@ -126,7 +130,8 @@ SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const Strips w(weight);
   const Workspace space(w, m);
   const int64_t decode = m <= decode_rows ? decode_workspace(w) : 0;
-  const int64_t batch = threads * (space.packed() + space.own());
+  const int64_t copies = Share::copies(m, space.to_each_thread(), threads);
+  const int64_t batch = copies * space.packed() + threads * space.own();
   return batch > decode ? batch : decode;
 }
 
@@ -136,14 +141,14 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
   const Workspace space(w, a.m);
   const int64_t threads = useful_threads(a, header_of(a.weight).slots * a.m);
   parallel(threads, [&](int64_t thread, int64_t of) {
-    const Share part(w, a.m, thread, of, stream_is_expanded && !uses_amx);
+    const Share part(w, a.m, space.to_each_thread(), thread, of);
     const int64_t packers = part.packers(of), packer = thread % packers;
     char* memory = static_cast<char*>(a.workspace);
     char* packed = memory + (part.by_rows ? thread * space.packed() : 0);
     Activation* x = reinterpret_cast<Activation*>(packed);
     float* x_scales = reinterpret_cast<float*>(packed + space.x_bytes);
     int32_t* x_totals = reinterpret_cast<int32_t*>(packed + space.x_bytes + space.row_bytes);
-    char* mine = memory + of * space.packed() + thread * space.own();
+    char* mine = memory + of / packers * space.packed() + thread * space.own();
     Operand* scratch = reinterpret_cast<Operand*>(mine);
     Sum* sums = reinterpret_cast<Sum*>(mine + space.scratch_bytes);
     const TileRegisters registers;

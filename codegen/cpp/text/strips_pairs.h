@@ -185,7 +185,8 @@ SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const Strips w(weight);
   const Workspace space(w, m);
   const int64_t decode = m <= decode_rows ? decode_workspace(w) : 0;
-  const int64_t batch = threads * (space.x_bytes + space.own());
+  const int64_t copies = Share::copies(m, space.x_bytes, threads);
+  const int64_t batch = copies * space.x_bytes + threads * space.own();
   return batch > decode ? batch : decode;
 }
 
@@ -194,11 +195,11 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
   const Strips w(a.weight);
   const Workspace space(w, a.m);
   parallel(useful_threads(a, header_of(a.weight).slots * a.m), [&](int64_t thread, int64_t of) {
-    const Share part(w, a.m, thread, of);
-    const int64_t packers = part.packers(of);
-    char* memory = static_cast<char*>(a.workspace) + thread * (space.x_bytes + space.own());
-    uint32_t* x = reinterpret_cast<uint32_t*>(part.by_rows ? memory : a.workspace);
-    char* kinds = memory + space.x_bytes;
+    const Share part(w, a.m, space.x_bytes, thread, of);
+    const int64_t packers = part.packers(of), copy = part.by_rows ? thread : 0;
+    char* memory = static_cast<char*>(a.workspace);
+    uint32_t* x = reinterpret_cast<uint32_t*>(memory + copy * space.x_bytes);
+    char* kinds = memory + of / packers * space.x_bytes + thread * space.own();
     PairTile* expanded = reinterpret_cast<PairTile*>(kinds + space.kinds_bytes);
     float* sums = reinterpret_cast<float*>(kinds + space.kinds_bytes + space.pairs_bytes);
     const int64_t strips = part.strips.end - part.strips.begin;

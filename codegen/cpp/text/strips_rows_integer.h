@@ -22,7 +22,7 @@ struct Workspace {
 SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const Strips w(weight);
   const int64_t decode = m <= decode_rows ? decode_workspace(w) : 0;
-  const int64_t batch = threads * Workspace(w, m).bytes();
+  const int64_t bytes = Workspace(w, m).bytes(), batch = bytes * Share::copies(m, bytes, threads);
   return batch > decode ? batch : decode;
 }
 
@@ -31,7 +31,7 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
   const Strips w(a.weight);
   const Workspace space(w, a.m);
   parallel(useful_threads(a, header_of(a.weight).slots * a.m), [&](int64_t thread, int64_t of) {
-    const Share part(w, a.m, thread, of);
+    const Share part(w, a.m, space.bytes(), thread, of);
     const int64_t packers = part.packers(of);
     char* memory = static_cast<char*>(a.workspace) + (part.by_rows ? thread * space.bytes() : 0);
     const auto group = [&](int64_t row) SC_INLINED {

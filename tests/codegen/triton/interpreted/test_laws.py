@@ -116,7 +116,8 @@ def test_rows_that_cannot_be_rounded_are_nan_and_small_ones_are_zero(name: str) 
     assert torch.equal(y.isnan(), want.isnan())
     assert bool(y[:2].isnan().all())
     assert not y[2:4].any()
-    torch.testing.assert_close(y[4:], want[4:])
+    largest = want[4].abs().max()
+    torch.testing.assert_close(y[4] / largest, want[4] / largest)
 
 
 @pytest.mark.parametrize("codec", ["float", "int4[group=32]"])
