@@ -27,6 +27,9 @@ TILE_COLUMNS = 32
 class StripsLinear(CppTemplate):
     """Expands a stream of masks and values in registers (few rows of x) or in the cache (many).
 
+    Where a structure promises that of four columns two are kept at most, tiles store pairs, and
+    what is permuted to meet them is x: nothing is expanded, and nothing else is multiplied.
+
     The layout is made by generated C++ from the canonical tensors, which the structure's fragment
     reads: a structure needs nothing of its own here.
     """
