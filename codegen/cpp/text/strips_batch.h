@@ -114,7 +114,7 @@ struct Workspace {
       : rows(panel_rows(m, w.k)),
         x_bytes(sizeof(Activation) * rows / x_rows * packs_of(w) * x_tile),
         row_bytes(sizeof(float) * rows),
-        scratch_bytes(2 * sizeof(Operand) * group_strips * scratch_size(w)),
+        scratch_bytes(chunks_at_once * sizeof(Operand) * group_strips * scratch_size(w)),
         sums_bytes(sizeof(Sum) * rows * group_strips * strip_rows) {}
   int64_t packed() const { return x_bytes + 2 * row_bytes; }
   // The same, where threads may share out rows of x: W is not expanded for each of them.

@@ -24,6 +24,9 @@ SC_INLINE void expand_tile(Reader& reader, Operand* out) {
 // Packs of tiles in a row of W or x.
 inline int64_t packs_of(const Strips& w) { return ceil_div(w.tiles, pack_tiles); }
 
+// Beside a chunk that tile registers multiply the next one is expanded.
+constexpr int chunks_at_once = uses_amx ? 2 : 1;
+
 // Elements of the scratch for one strip. Where tiles are missing from the last pack, x is zero.
 inline int64_t scratch_size(const Strips& w) {
   const int64_t tiles = w.tiles < chunk_tiles ? w.tiles : chunk_tiles;
@@ -46,7 +49,7 @@ struct Chunk {
 // a core idle where tile registers do it, the next one is expanded.
 class Expander {
  public:
-  // Strips [part.begin, part.end); `scratch` has room for two chunks.
+  // Strips [part.begin, part.end); `scratch` has room for `chunks_at_once`.
   Expander(const Strips& w, Range part, Operand* scratch)
       : w(w), end(part.end), strip(part.begin), scratch(scratch) {
     if (strip < end) open_group();
@@ -60,7 +63,7 @@ class Expander {
                 tile / pack_tiles, ceil_div(count, pack_tiles), tile == 0, tile + count == tiles};
     for (int s = 0; s < strips; ++s) chunk.packs[s] = packs_of_strip(s);
     tile += count;
-    side = uses_amx ? 1 - side : 0;
+    side = (side + 1) % chunks_at_once;
     if (tile < tiles) {
       open_chunk();
     } else if ((strip += strips) < end) {

@@ -33,7 +33,7 @@ struct Integers {
   void fill(int64_t row, const Element* x, int64_t k) {
     scales[row] = x ? row_scale(x, k) : 1.0f;
     for (int64_t t = 0, c = 0; t < tiles; ++t, c += tile_columns) {
-      const TileOfRow part(x + c, x ? k - c : 0);
+      const TileOfRow part(x ? x + c : x, x ? k - c : 0);
       fill_tile(row, t, part.data());
     }
   }
