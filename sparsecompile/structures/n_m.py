@@ -86,8 +86,9 @@ class NM(Structure):
 
     def most_kept(self, columns: int) -> int:
         """`n` of every group that has some of them."""
-        within = min(self.n, columns) if self.m % columns == 0 else columns
-        return columns // self.m * self.n if columns % self.m == 0 else within
+        if columns % self.m == 0:
+            return columns // self.m * self.n
+        return min(self.n, columns) if self.m % columns == 0 else columns
 
     def padded(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Columns rounded up to whole groups."""
