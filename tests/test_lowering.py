@@ -15,6 +15,11 @@ import sparsecompile as sc
 from sparsecompile.lowering import ROWS
 
 
+def without_comments(code: str) -> str:
+    """Code of a graph, but not where it comes from: the path of these tests may hold any word."""
+    return "\n".join(line for line in code.splitlines() if not line.lstrip().startswith("#"))
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_packed_wins_everywhere(name: str, tuned: Tuned) -> None:
     model, backend = MODELS[name](), Packing(tune="fast")
@@ -56,9 +61,8 @@ def test_dense_wins_everywhere(name: str, dynamic: bool, tuned: Tuned) -> None:
         assert [part.split()[0] for part in parts] == [f"m={rows}" for rows in measured]
         assert all(" 1e+03 ms, " in part and part.endswith(" 2e+03 ms") for part in parts)
         assert node.chosen_by == "measured"
-    assert "sparsecompile" not in report.after
-    assert "cat" not in report.after
-    assert "split" not in report.after
+    code = without_comments(report.after)
+    assert not any(name in code for name in ("sparsecompile", "cat", "split"))
     assert "dense is faster: " in str(report)
 
 
@@ -175,7 +179,7 @@ def test_dense_serves_many_parts_for_every_m_or_for_none(tuned: Tuned) -> None:
     with torch.no_grad():
         agree(torch.compile(model, backend=backend), model, torch.randn(4, 64))
     assert not backend.packed
-    assert "cat" not in backend.compiler.report.after
+    assert "cat" not in without_comments(backend.compiler.report.after)
     tuned.dense_wins(lambda rows: rows > LARGE)
     backend = Packing(tune="fast")
     fast = torch.compile(model, backend=backend, dynamic=True)
