@@ -16,7 +16,8 @@ from sparsecompile.codegen.cpp.memory import allocate
 from sparsecompile.spec import Target
 from sparsecompile.template import Source
 
-ROWS_OF_A_STRIP = 16
+LEAST_STRIP_ROWS = 8
+"""`sc_prepack_size` may keep two numbers for so many rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +46,7 @@ class Built:
         def convert(canonical: Tensor) -> Tensor:
             threads = torch.get_num_threads()
             rows = int(canonical[8:16].view(torch.int64))
-            sizes = torch.zeros(2 * -(-rows // ROWS_OF_A_STRIP), dtype=torch.int64)
+            sizes = torch.zeros(2 * -(-rows // LEAST_STRIP_ROWS), dtype=torch.int64)
             arguments = (canonical.data_ptr(), sizes.data_ptr())
             total = self.library.sc_prepack_size(*arguments, threads)
             out = allocate(total)

@@ -1,4 +1,4 @@
-"""The strips template: sixteen rows in the lanes of AVX-512 vectors, for any structure."""
+"""The strips template: rows in the lanes of AVX2 or AVX-512 vectors, for any structure."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from sparsecompile.costs import Cost
 
 DECODE_ROWS = 8
-STRIP_ROWS = 16
 TILE_COLUMNS = 32
+AVX2_ROWS, AVX512_ROWS = 8, 16
 
 
 @dataclass(frozen=True)
@@ -38,20 +38,20 @@ class StripsLinear(CppTemplate):
     kernels = (("sc_linear_decode", DECODE_ROWS), ("sc_linear_batch", None))
 
     def supports(self, spec: KernelSpec, target: Target, registry: Registry) -> None:
-        """Return if the CPU has AVX-512, and for integers VNNI, and the codec has codes.
+        """Return if the CPU has AVX2, for integers no AVX-512 without VNNI, and the codec has codes.
 
         Raises:
             Reject: another device or instruction set, no fragment, values that are no codes, groups
                 that are no whole tiles, or an unknown epilogue step or rounding of x.
         """
         super().supports(spec, target, registry)
-        if not isa_at_least(target.isa, "avx512"):
-            raise Reject(f"needs AVX-512, the target is {target.isa}")
+        if not isa_at_least(target.isa, "avx2"):
+            raise Reject(f"needs AVX2, the target is {target.isa}")
         codes = fragment_of(registry, spec.format.codec).codes(spec.format.codec, spec)
         if codes is None:
             raise Reject(f"the values of {spec.format.codec} are no codes of one width")
-        if codes.group is not None and not isa_at_least(target.isa, "avx512_bf16"):
-            raise Reject(f"integers need VNNI and VBMI2, the target is {target.isa}")
+        if codes.group is not None and target.isa == "avx512":
+            raise Reject("integers in AVX-512 need VNNI and VBMI2, the target is avx512")
         if codes.group and codes.group % TILE_COLUMNS:
             raise Reject(f"groups of {codes.group} columns are not whole tiles of {TILE_COLUMNS}")
         if codes.group is None and spec.activations != "float":
@@ -84,10 +84,10 @@ class StripsLinear(CppTemplate):
         """One bit a place and the values, or whole tiles; all that is stored is multiplied."""
         from sparsecompile.costs import Cost, m
 
-        (n, k), columns = weight.shape, schedule["tile_columns"]
-        places = -(-n // STRIP_ROWS) * STRIP_ROWS * -(-k // columns) * columns
+        (n, k), rows, columns = weight.shape, schedule["strip_rows"], schedule["tile_columns"]
+        places = -(-n // rows) * rows * -(-k // columns) * columns
         if schedule["skips"]:
-            places = weight.tiles(STRIP_ROWS, columns) * STRIP_ROWS * columns
+            places = weight.tiles(rows, columns) * rows * columns
         size = spec.dtype.itemsize
         multiplied = places // 2 if schedule["paired"] else places
         stored = weight.values if schedule["masked"] else multiplied
@@ -97,8 +97,8 @@ class StripsLinear(CppTemplate):
         return Cost(stream + m * (n + k) * size, 2 * m * multiplied, kind)
 
     def layout(self, schedule: Schedule) -> str:
-        """Masks, skipping and the width of tiles make a layout."""
-        kinds = ("masked", "paired", "skips", "tile_columns")
+        """What tiles store and their size make a layout."""
+        kinds = ("strip_rows", "masked", "paired", "skips", "tile_columns")
         return " ".join((self.name, *(f"{kind}={schedule[kind]}" for kind in kinds)))
 
     def constants(
@@ -107,68 +107,98 @@ class StripsLinear(CppTemplate):
         """What codes are, and how many columns of them a vector has."""
         if codes is None:
             raise TypeError(f"{spec.format.codec} has no codes")
-        pairs = 2 if spec.dtype == torch.bfloat16 else 1
+        depth = 2 if spec.dtype == torch.bfloat16 else 1
+        if codes.group is not None:
+            depth = 2 if schedule["paired"] and schedule["strip_rows"] == AVX2_ROWS else 4
         return {
             "value_bits": codes.bits,
             "cut": codes.cut,
             "has_scales": int(codes.group is not None),
             "group_columns": codes.group or 0,
-            "depth": pairs if codes.group is None else 4,
+            "depth": depth,
             "decode_rows": DECODE_ROWS,
         }
 
     def files(self, spec: KernelSpec, schedule: Schedule, codes: Codes | None) -> Sequence[str]:
         """The layout, how values and activations meet in it, and loops for few rows and many."""
         is_integer = codes is not None and codes.group is not None
+        by_avx2 = schedule["strip_rows"] == AVX2_ROWS
+        level = "strips_avx2.h" if by_avx2 else "strips_avx512.h"
         values = "strips_integer.h" if is_integer else "strips_float.h"
-        # 16 bits for a row of x are coarser than float16's own where it is small.
-        by_bytes = is_integer and (spec.activations == "int8" or spec.dtype == torch.bfloat16)
-        few = (
-            ("strips_x_integer.h", "strips_decode_integer.h") if by_bytes else ("strips_decode.h",)
-        )
-        multiply = "strips_amx.h" if schedule["uses_amx"] else "strips_vectors.h"
-        many: tuple[str, ...] = ("strips_chunk.h", multiply, "strips_batch.h")
+        few: tuple[str, ...] = ("strips_decode.h",)
+        if is_integer and _few_by_integers(spec):
+            few = ("strips_x_words.h" if by_avx2 else "strips_x_integer.h", "strips_decode_integer.h")
+        vectors = ("strips_kept.h" if schedule["paired"] else "strips_vectors.h",)
+        tiles = "strips_amx.h" if schedule["uses_amx"] else "strips_no_tiles.h"
+        many: tuple[str, ...] = ("strips_chunk.h", *vectors, tiles, "strips_batch.h")
         if schedule["repeats_rows"]:
-            many = ("strips_rows_integer.h",)
-        elif schedule["paired"]:
+            many = ("strips_rows.h",)
+        elif schedule["paired"] and not by_avx2:
             many = ("transpose.h", "strips_pairs_x.h", "strips_pairs.h")
         return (
-            *("strips.h", "strips_values.h", "strips_ahead.h", values, "strips_prepack.h"),
-            *("finish.h", *few, *many),
+            *("strips.h", level, "strips_values.h", "strips_ahead.h", values, "strips_prepack.h"),
+            *("finish.h", *few, "strips_few.h", *many),
         )
+
+
+def _few_by_integers(spec: KernelSpec) -> bool:
+    """Whether few rows of x are multiplied with integers as integers.
+
+    16 bits for a row of x are coarser than float16's own where it is small.
+    """
+    return spec.activations == "int8" or spec.dtype == torch.bfloat16
 
 
 def _kinds(spec: KernelSpec, target: Target) -> list[dict[str, int]]:
     """What tiles may store: everything, or less."""
-    whole = {"masked": 0, "paired": 0, "skips": 0, "tile_columns": TILE_COLUMNS}
+    rows = AVX512_ROWS if isa_at_least(target.isa, "avx512") else AVX2_ROWS
+    whole = {"strip_rows": rows, "masked": 0, "paired": 0, "skips": 0, "tile_columns": TILE_COLUMNS}
     if spec.format.structure.index_bits() == 0:
         return [whole]
     kinds = [{**whole, "masked": 1}, {**whole, "skips": 1}]
     kinds.append({**whole, "skips": 1, "tile_columns": TILE_COLUMNS // 2})
-    # Tile registers multiply what is not kept in less time than vectors what is.
-    by_vectors = spec.dtype == torch.bfloat16 and target.isa == "avx512_bf16"
-    if by_vectors and spec.format.structure.most_kept(4) <= 2:
+    # In AVX-512 pairs of bfloat16 are what is permuted; tile registers multiply what is not kept in
+    # less time than vectors what is.
+    by_pairs = spec.dtype == torch.bfloat16 and target.isa == "avx512_bf16"
+    if (by_pairs or rows == AVX2_ROWS) and spec.format.structure.most_kept(4) <= 2:
         kinds.insert(0, {**whole, "paired": 1})
     return kinds
 
 
 def _schedule(spec: KernelSpec, target: Target, kind: Mapping[str, int]) -> Schedule:
+    common = {**kind, "decode_streams": 4, "panel_bytes": 1 << 20, "region_work": 1 << 16}
+    if kind["strip_rows"] == AVX2_ROWS:
+        return Schedule.of({**common, **_avx2_choices(spec, kind)})
+    return Schedule.of({**common, **_avx512_choices(spec, target, kind)})
+
+
+def _avx2_choices(spec: KernelSpec, kind: Mapping[str, int]) -> dict[str, int]:
+    """What the first-level cache holds: a chunk of some strips beside a tile of x."""
+    is_integer = not spec.format.codec.lossless
+    columns = 32 if spec.dtype == torch.float32 else 256
+    return {
+        "decode_pairs": 0,
+        "repeats_rows": int(is_integer and _few_by_integers(spec) and not kind["masked"]),
+        "uses_amx": 0,
+        "batch_columns": columns,
+        "group_strips": 1 if kind["skips"] else 3,
+    }
+
+
+def _avx512_choices(
+    spec: KernelSpec, target: Target, kind: Mapping[str, int]
+) -> dict[str, int]:
     is_grouped = bool(getattr(spec.format.codec, "group", None))
     rounds, vnni = spec.activations == "int8", target.isa == "avx512_bf16"
     choices = {
-        **kind,
         # CPUs with AMX multiply two floats in less time than a vector of pairs of bfloat16.
         "decode_pairs": int(target.isa != "amx"),
-        "decode_streams": 4,
-        "panel_bytes": 1 << 20,
-        "region_work": 1 << 16,
         # Masks would have to be expanded for all of these rows again.
         "repeats_rows": int(rounds and vnni and (is_grouped or not kind["masked"])),
         "uses_amx": int(target.isa == "amx" and _fits_tiles(spec, kind["skips"])),
     }
     if kind["paired"]:
-        choices |= {"block_strips": 32, "block_rows": 256, "step_tiles": 3, "x_vectors": 2}
-        return Schedule.of(choices)
+        return choices | {"block_strips": 32, "block_rows": 256, "step_tiles": 3, "x_vectors": 2}
     # Columns that are summed in one chain: in float32 their rounding shows.
     choices["batch_columns"] = 512 if spec.dtype == torch.bfloat16 else 32
     choices["group_strips"] = 1
@@ -176,8 +206,9 @@ def _schedule(spec: KernelSpec, target: Target, kind: Mapping[str, int]) -> Sche
         # Tiles of x are read from the second-level cache once for all strips of a group. Where
         # nothing but vectors multiplies it is better to expand W once for all of x.
         choices["group_strips"] = 4 if choices["uses_amx"] else 2
-        choices["panel_bytes"] *= 1 if choices["uses_amx"] else 4
-    return Schedule.of(choices)
+        if not choices["uses_amx"]:
+            choices["panel_bytes"] = 4 << 20
+    return choices
 
 
 def _fits_tiles(spec: KernelSpec, skips: int) -> bool:
@@ -191,12 +222,12 @@ def _alternatives(chosen: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     """Other values of a schedule's choices that a full search tries."""
     found: dict[str, tuple[int, ...]] = {
         "decode_streams": (1, 2),
-        "decode_pairs": (1 - chosen["decode_pairs"],),
         "panel_bytes": (chosen["panel_bytes"] // 2,),
     }
-    if chosen["paired"]:
-        del found["decode_pairs"]
+    if "block_strips" in chosen:
         return found | {"block_strips": (16, 64), "step_tiles": (2, 4), "x_vectors": (4,)}
+    if chosen["strip_rows"] == AVX512_ROWS:
+        found["decode_pairs"] = (1 - chosen["decode_pairs"],)
     columns = chosen["batch_columns"]
     halved = max(columns // 2, chosen["tile_columns"])
     return found | {"batch_columns": tuple({halved, columns * 2} - {columns})}

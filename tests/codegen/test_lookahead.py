@@ -13,7 +13,7 @@ import torch
 from kernel_cases import KernelCase
 
 from sparsecompile.codegen.cpp.build import load_built, open_library
-from sparsecompile.codegen.cpp.strips import STRIP_ROWS, StripsLinear
+from sparsecompile.codegen.cpp.strips import AVX512_ROWS, StripsLinear
 from sparsecompile.codegen.host import host_cpu
 from sparsecompile.errors import Reject
 from sparsecompile.registry import Registry

@@ -1,8 +1,8 @@
-// Layout `strips`: sixteen rows of W in the lanes of a vector, columns along one stream.
+// Layout `strips`: rows of W in the lanes of a vector, columns along one stream.
 //
-//   strip   16 rows of W; its stream is what one thread reads from left to right
+//   strip   `strip_rows` rows of W; its stream is what one thread reads from left to right
 //   tile    a strip x `tile_columns` columns, in `vectors` vectors
-//   vector  16 lanes x `depth` columns: value [lane][column], lane by lane
+//   vector  a lane for each row x `depth` columns: value [lane][column], lane by lane
 //
 // Where `masked`, a tile is the masks of its vectors (bit lane * depth + column), then the kept
 // values of each vector, close together. Where `paired`, at most two of every four columns are kept:
@@ -16,16 +16,18 @@
 
 namespace {
 
-constexpr int64_t strip_rows = 16;
 constexpr int stored_columns = paired ? tile_columns / 2 : tile_columns;
 constexpr int vectors = stored_columns / depth;
 constexpr int codes_per_vector = strip_rows * depth;
 constexpr int64_t stream_slack = 128;  // a vector may be loaded whole where few values are left
 
-using Code = std::conditional_t<value_bits == 32, uint32_t,
-                                std::conditional_t<value_bits == 16, uint16_t, uint8_t>>;
-using Mask = std::conditional_t<codes_per_vector == 16, uint16_t,
-                                std::conditional_t<codes_per_vector == 32, uint32_t, uint64_t>>;
+template <int bits>
+using Unsigned = std::conditional_t<
+    bits == 8, uint8_t,
+    std::conditional_t<bits == 16, uint16_t, std::conditional_t<bits == 32, uint32_t, uint64_t>>>;
+using Code = Unsigned<value_bits < 8 ? 8 : value_bits>;
+using Mask = Unsigned<codes_per_vector>;
+using Words = Vector<uint32_t, strip_rows>;
 // What stands before a tile's values.
 constexpr int64_t head_bytes =
     masked ? vectors * sizeof(Mask) : paired ? strip_rows * sizeof(uint32_t) : 0;
@@ -33,25 +35,14 @@ constexpr int64_t head_bytes =
 // Bytes that this many codes of a vector take in the stream.
 SC_INLINE constexpr int64_t bytes_of(int64_t codes) { return (codes * value_bits + 7) / 8; }
 constexpr int64_t vector_bytes = bytes_of(codes_per_vector);
+// Of a tile whose values are all there.
+constexpr int64_t tile_bytes = head_bytes + vectors * vector_bytes;
 constexpr bool halves_are_vectors = value_bits == 4 && !masked;
 
 // The six pairs that can be kept of four columns, by their kind.
 constexpr int group_columns_of_pair = 4, pair_kinds = 6;
 constexpr int first_of_pair[pair_kinds] = {0, 0, 0, 1, 1, 2};
 constexpr int second_of_pair[pair_kinds] = {1, 2, 3, 2, 3, 3};
-// The columns of every kind of pair side by side, for instructions that look them up by words of
-// which they see more than the lowest three bits.
-template <class Word, int words>
-struct ColumnsOfPair {
-  alignas(64) Word of[words] = {};
-  constexpr ColumnsOfPair() {
-    for (int i = 0; i < words; ++i)
-      if (i % 8 < pair_kinds)
-        of[i] = static_cast<Word>(first_of_pair[i % 8] | second_of_pair[i % 8] << 4 * sizeof(Word));
-  }
-};
-constexpr ColumnsOfPair<uint32_t, 16> words_of_pair;
-constexpr ColumnsOfPair<uint16_t, 32> bytes_of_pair;
 // Where a lane's kind of a tile's group is, in four bits. Of two groups that share a vector of four
 // columns each has a half.
 SC_INLINE constexpr int kind_shift(int group) {
@@ -78,7 +69,7 @@ struct Strips {
   const int64_t* offsets;        // [strips]: where a strip's stream begins
   const int32_t* first_tiles;    // [strips + 1]: place of a strip's first tile in tile_places
   const int32_t* tile_places;    // which tile of its strip each present tile is; only if `skips`
-  const bfloat16* scales;        // [strips][groups][16]; only if there are scales
+  const bfloat16* scales;        // [strips][groups][strip_rows]; only if there are scales
   const char* stream;
   int64_t stream_bytes;
 

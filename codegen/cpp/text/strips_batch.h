@@ -3,8 +3,8 @@
 //
 // Both are packed so that every multiplication runs along consecutive memory:
 //   x      [tile of 16 rows][pack of columns][16][pack_columns]
-//   W      [strip][pack][pack_columns / operand_depth][16][operand_depth]
-//   sums   [tile of 16 rows][strip][16 rows of x][16 rows of W]
+//   W      [strip][pack][pack_columns / operand_depth][strip_rows][operand_depth]
+//   sums   [tile of 16 rows][strip][16 rows of x][strip_rows]
 
 namespace {
 
@@ -72,7 +72,8 @@ inline void pack_x(const SCLinearArguments& a, int64_t k, const Panel& panel, Ra
         std::memcpy(padded, from, sizeof(Element) * columns);
         from = padded;
       }
-      for (int64_t c = 0; c < pack_columns; c += 16) store_activations(from + c, scale, to + c);
+      for (int64_t c = 0; c < pack_columns; c += strip_rows)
+        store_activations(from + c, scale, to + c);
     }
   }
 }

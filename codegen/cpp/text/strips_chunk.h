@@ -7,14 +7,20 @@ constexpr int64_t x_rows = 16;
 constexpr int64_t pack_columns = multiplies_integers ? 64 : tile_columns;
 constexpr int64_t pack_tiles = pack_columns / tile_columns;
 constexpr int64_t x_tile = x_rows * pack_columns;
-constexpr int64_t w_tile = strip_rows * pack_columns;
+// Elements of an expanded tile: where tiles are paired, kinds stand before the values.
+constexpr int64_t w_tile = strip_rows * (paired ? stored_columns + 1 : pack_columns);
 constexpr int64_t sums_tile = x_rows * strip_rows;
 constexpr int64_t chunk_tiles = batch_columns / tile_columns;
 
 // Whether tiles stand in the stream as they are multiplied.
-constexpr bool stream_is_expanded = !masked && multiplies_pairs && value_bits == 16;
+constexpr bool stream_is_expanded = !masked && !has_scales && value_bits == 8 * sizeof(Operand);
 
 SC_INLINE void expand_tile(Reader& reader, Operand* out) {
+  if constexpr (paired) {
+    static_assert(sizeof(Operand) == sizeof(uint32_t));
+    std::memcpy(out, reader.head, head_bytes);
+    out += strip_rows;
+  }
 #pragma GCC unroll 32
   for (int v = 0; v < vectors; ++v) {
     store_expanded(reader, reader.next(v), out + v * codes_per_vector);
@@ -123,65 +129,15 @@ class Expander {
     // A copy: for all a compiler knows, what is stored in the scratch may change the reader.
     Reader reader = readers[s];
     if constexpr (stream_is_expanded) {
-      for (int v = 0; v < vectors; ++v, reader.at += vector_bytes) __builtin_prefetch(reader.at);
+      for (int64_t i = 0; i < tile_bytes; i += 64) __builtin_prefetch(reader.at + i);
+      reader.at += tile_bytes;
     } else {
       reader.open_tile(w, strip + s, w.place(strip + s, tile + i));
-      expand_tile(reader, packs_of_strip(s) + i * tile_columns * strip_rows);
+      expand_tile(reader, packs_of_strip(s) + i * (w_tile / pack_tiles));
     }
     readers[s] = reader;
     ++done;
   }
 };
-
-constexpr int vector_rows = 8;  // of x at once, so that the sums stay in registers
-
-// Sums of a tile of x += x times one or two strips of the chunk from the `first`, with vectors.
-template <int strips>
-SC_SHARED void multiply_vectors(const Chunk& chunk, int first, const Activation* x, Sum* sums) {
-  constexpr int rows = vector_rows;
-  for (int64_t half = 0; half < x_rows; half += rows) {
-    Sums total[rows][strips];
-    Sum* at = sums + first * sums_tile + half * strip_rows;
-#pragma GCC unroll 8
-    for (int i = 0; i < rows; ++i)
-#pragma GCC unroll 2
-      for (int s = 0; s < strips; ++s)
-        total[i][s] = Sums{};
-    for (int64_t t = 0; t < chunk.count; ++t) {
-      const Activation* part = x + chunk.place(t) * x_tile + half * pack_columns;
-#pragma GCC unroll 2
-      for (int64_t c = 0; c < pack_columns; c += operand_depth) {
-        __m512i w[strips];
-#pragma GCC unroll 2
-        for (int s = 0; s < strips; ++s)
-          w[s] = load<__m512i>(chunk.packs[first + s] + t * w_tile + c * strip_rows);
-#pragma GCC unroll 8
-        for (int i = 0; i < rows; ++i)
-#pragma GCC unroll 2
-          for (int s = 0; s < strips; ++s)
-            total[i][s] = multiply_expanded(total[i][s], w[s], part + i * pack_columns + c);
-      }
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < rows; ++i)
-#pragma GCC unroll 2
-      for (int s = 0; s < strips; ++s) {
-        // Chunk by chunk: sums of sums are more exact than one long sum.
-        Sum* to = at + s * sums_tile + i * strip_rows;
-        store(to, chunk.begins ? total[i][s] : load<Sums>(to) + total[i][s]);
-      }
-  }
-}
-
-// All tiles of x of a panel, `x_stride` apart, times the strips of the chunk.
-inline void multiply_chunk_by_vectors(const Chunk& chunk, const Activation* x, int64_t x_stride,
-                                      int64_t x_tiles, Sum* sums) {
-  for (int64_t i = 0; i < x_tiles; ++i, x += x_stride, sums += group_strips * sums_tile) {
-    int first = 0;
-    if constexpr (group_strips > 1)
-      for (; first + 2 <= chunk.strips; first += 2) multiply_vectors<2>(chunk, first, x, sums);
-    if (first < chunk.strips) multiply_vectors<1>(chunk, first, x, sums);
-  }
-}
 
 }  // namespace

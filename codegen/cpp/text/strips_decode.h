@@ -9,14 +9,42 @@ using DecodeActivation = std::conditional_t<decode_pairs != 0, Activation, float
 constexpr int together = 4;
 static_assert(vectors % together == 0);
 
+constexpr int planes = 1;  // of x
+
+// The rows of x, and zeros where it has no columns, those of a tile of columns together: one register
+// tells where all of them are.
+struct FewRows {
+  int64_t rows, tiles;
+  DecodeActivation* values;  // [tile][row][tile_columns]
+
+  static int64_t bytes(int64_t rows, int64_t k) {
+    return sizeof(DecodeActivation) * rows * padded_columns(k);
+  }
+  FewRows(int64_t rows, int64_t k, void* memory)
+      : rows(rows), tiles(ceil_div(k, tile_columns)),
+        values(static_cast<DecodeActivation*>(memory)) {}
+
+  // One row; where there is none, zeros.
+  void fill(int64_t row, const Element* x, int64_t k) {
+    int64_t columns = x ? k : 0;
+    DecodeActivation* out = values + row * tile_columns;
+    for (int64_t t = 0; t < tiles; ++t, x += tile_columns, columns -= tile_columns) {
+      const TileOfRow tile(x, columns);
+      for (int64_t c = 0; c < tile_columns; ++c) out[c] = convert<DecodeActivation>(tile.data()[c]);
+      out += rows * tile_columns;
+    }
+  }
+};
+
 // `strips` strips at once: several streams keep more reads of memory in flight than one.
 template <int rows, int strips>
-SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const DecodeActivation* x,
+SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const FewRows& few,
                             float* out) {
   // Products that wait for one another: enough of them to hide an instruction's latency.
   constexpr int chains = rows * strips >= 4 ? 1 : 4 / (rows * strips);
   // Sums of a span of tiles, sums of eight of these, and of those: more exact than one long sum.
   constexpr int64_t span = multiplies_pairs ? 4 : 1, spans = 8 * span;
+  const DecodeActivation* x = few.values;
   Sums sums[strips][rows][chains], parts_of_total[strips][rows], totals[strips][rows];
   Reader readers[strips];
   int64_t common = w.tiles;
@@ -30,11 +58,11 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
     common = present < common ? present : common;
   }
   const auto add_vector = [&](int s, int v, int chain, const DecodeActivation* part) SC_INLINED {
-    const __m512i codes = readers[s].next(v);
+    const Register codes = readers[s].next(v);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
       Sums& sum = sums[s][i][chain];
-      sum = multiply_add(readers[s], sum, codes, part + i * tile_columns + (paired ? 0 : v * depth));
+      sum = multiply_add(readers[s], sum, codes, part + i * tile_columns + first_activation(v));
     }
   };
   const auto add_span = [&](int s, int64_t t, bool last) SC_INLINED {
@@ -81,60 +109,4 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
   }
 }
 
-template <int rows, int strips>
-inline int64_t decode_groups(const SCLinearArguments& a, const Strips& w, const DecodeActivation* x,
-                             Range part) {
-  int64_t strip = part.begin;
-  for (; strip + strips <= part.end; strip += strips) {
-    float sums[strips * rows * strip_rows];
-    decode_group<rows, strips>(w, strip, part.end, x, sums);
-    for (int s = 0; s < strips; ++s) {
-      const int64_t first = (strip + s) * strip_rows, last = first + strip_rows;
-      finish(a, w.n, {first, last < w.n ? last : w.n}, 0, a.m, sums + s * rows * strip_rows);
-    }
-  }
-  return strip;
-}
-
-template <int rows>
-inline void decode_strips(const SCLinearArguments& a, const Strips& w, const DecodeActivation* x,
-                          Range part) {
-  constexpr int strips = rows * decode_streams <= 16 ? decode_streams : 16 / rows;
-  part.begin = decode_groups<rows, strips>(a, w, x, part);
-  decode_groups<rows, 1>(a, w, x, part);
-}
-
-// A row of x, and zeros where it has no columns, each tile `stride` behind the one before: those of
-// all rows stand together, so that one register tells where they are.
-inline void spread_row(const Element* x, int64_t columns, int64_t tiles, int64_t stride,
-                       DecodeActivation* out) {
-  for (int64_t t = 0; t < tiles; ++t, x += tile_columns, columns -= tile_columns, out += stride) {
-    const TileOfRow tile(x, columns);
-    for (int64_t c = 0; c < tile_columns; ++c) out[c] = convert<DecodeActivation>(tile.data()[c]);
-  }
-}
-
-inline int64_t decode_workspace(const Strips& w) {
-  return sizeof(DecodeActivation) * decode_rows * padded_columns(w.k);
-}
-
 }  // namespace
-
-SC_EXPORT void sc_linear_decode(const SCLinearArguments* arguments) {
-  const SCLinearArguments& a = *arguments;
-  const Strips w(a.weight);
-  const int64_t rows = a.m <= 2 ? a.m : a.m <= 4 ? 4 : 8;
-  DecodeActivation* x = static_cast<DecodeActivation*>(a.workspace);
-  for (int64_t i = 0; i < rows; ++i) {
-    const Element* from = static_cast<const Element*>(a.x) + i * w.k;
-    const int64_t columns = i < a.m ? w.k : 0;
-    spread_row(from, columns, w.tiles, rows * tile_columns, x + i * tile_columns);
-  }
-  parallel(useful_threads(a, header_of(a.weight).slots * rows), [&](int64_t thread, int64_t of) {
-    const Range part = share(w.strips, thread, of);
-    if (rows == 1) decode_strips<1>(a, w, x, part);
-    if (rows == 2) decode_strips<2>(a, w, x, part);
-    if (rows == 4) decode_strips<4>(a, w, x, part);
-    if (rows == 8) decode_strips<8>(a, w, x, part);
-  });
-}

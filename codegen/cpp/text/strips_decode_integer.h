@@ -1,25 +1,30 @@
-// Few rows of x and integer values: four products of 8-bit integers an instruction (VNNI).
+// Few rows of x and integer values, multiplied as integers.
 //
 // x becomes integers of `planes` bytes, scaled row by row. What they and the codes of W are above the
 // numbers that they stand for is taken off at the end of each group of columns (`Excess`).
 
+#include <numeric>
+
 namespace {
 
-// Columns after which sums are scaled; without groups, so that they do not overflow 32 bits.
-constexpr int64_t flush_columns = group_columns > 0 ? group_columns : 1 << 15;
+// Columns after which sums are scaled, so that a group is summed alone and 32 bits do not overflow.
+constexpr int64_t flush_columns = group_columns == 0 ? columns_in_sum
+                                  : group_columns <= columns_in_sum
+                                      ? group_columns
+                                      : std::gcd(group_columns, columns_in_sum);
 constexpr int64_t flush_tiles = flush_columns / tile_columns;
 
 template <int rows, int strips>
 struct IntegerSums {
-  __m512 total[strips][rows];
-  __m512i partial[strips][rows][planes];
+  Floats<strip_rows> total[strips][rows];
+  Register partial[strips][rows][planes];
   Excess<rows> excess[strips];
 
   SC_INLINE IntegerSums() {
 #pragma GCC unroll 8
     for (int s = 0; s < strips; ++s) {
 #pragma GCC unroll 8
-      for (int i = 0; i < rows; ++i) total[s][i] = _mm512_setzero_ps();
+      for (int i = 0; i < rows; ++i) total[s][i] = Floats<strip_rows>{};
       clear(s);
     }
   }
@@ -28,27 +33,28 @@ struct IntegerSums {
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 2
-      for (int p = 0; p < planes; ++p) partial[s][i][p] = _mm512_setzero_si512();
+      for (int p = 0; p < planes; ++p) partial[s][i][p] = Register{};
   }
   // Scale what was summed since the last time.
   SC_INLINE void flush(int s, const bfloat16* scales) {
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
-      __m512 sum = _mm512_setzero_ps();
+      Singles sum{};
 #pragma GCC unroll 2
       for (int p = planes - 1; p >= 0; --p) {
-        const __m512i sums = _mm512_sub_epi32(partial[s][i][p], excess[s].of(i, p));
-        const __m512 part = _mm512_cvtepi32_ps(sums);
-        sum = _mm512_fmadd_ps(sum, _mm512_set1_ps(256.0f), part);
+        const auto sums = (Ints<strip_rows>)partial[s][i][p] - (Ints<strip_rows>)excess[s].of(i, p);
+        const auto part = __builtin_convertvector(sums, Floats<strip_rows>);
+        sum = fused_multiply_add(sum, broadcast(256.0f), (Singles)part);
       }
-      total[s][i] = _mm512_fmadd_ps(sum, load_scales(scales), total[s][i]);
+      total[s][i] = (Floats<strip_rows>)fused_multiply_add(sum, (Singles)load_scales(scales),
+                                                           (Singles)total[s][i]);
     }
     clear(s);
   }
 };
 
 template <int rows, int strips>
-SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const Integers& x,
+SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const FewRows& x,
                             float* out) {
   IntegerSums<rows, strips> sums;
   Reader readers[strips];
@@ -64,13 +70,13 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
     sums.excess[s].add_tile(x, place);
   };
   const auto add_vector = [&](int s, int v, int64_t place) SC_INLINED {
-    const __m512i w = operand_of(readers[s].next(v));
+    const Operands w = operand_of(readers[s].next(v));
     sums.excess[s].add_vector(w);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 2
       for (int p = 0; p < planes; ++p) {
-        __m512i& sum = sums.partial[s][i][p];
+        Register& sum = sums.partial[s][i][p];
         sum = x.template add_products<rows>(sum, readers[s], w, p, i, place, v);
       }
   };
@@ -105,52 +111,8 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
       close_tile(s, t, place);
     }
     for (int i = 0; i < rows; ++i)
-      _mm512_storeu_ps(out + (s * rows + i) * strip_rows,
-                       _mm512_mul_ps(sums.total[s][i], _mm512_set1_ps(x.scales[i])));
+      store(out + (s * rows + i) * strip_rows, sums.total[s][i] * x.scales[i]);
   }
 }
-
-// Rows [m0, m0 + there) of y, of a range of strips.
-template <int rows, int strips>
-inline void decode_groups(const SCLinearArguments& a, const Strips& w, const Integers& x, Range part,
-                          int64_t m0, int64_t there) {
-  int64_t strip = part.begin;
-  for (; strip + strips <= part.end; strip += strips) {
-    float sums[strips * rows * strip_rows];
-    decode_group<rows, strips>(w, strip, part.end, x, sums);
-    for (int s = 0; s < strips; ++s) {
-      const int64_t first = (strip + s) * strip_rows, last = first + strip_rows;
-      finish(a, w.n, {first, last < w.n ? last : w.n}, m0, there, sums + s * rows * strip_rows);
-    }
-  }
-  if constexpr (strips > 1)
-    decode_groups<rows, 1>(a, w, x, {strip, part.end}, m0, there);
-}
-
-template <int rows>
-inline void decode_strips(const SCLinearArguments& a, const Strips& w, const Integers& x,
-                          Range part) {
-  constexpr int most = 16 / (rows * planes);
-  constexpr int strips = most < 1 ? 1 : most < decode_streams ? most : decode_streams;
-  decode_groups<rows, strips>(a, w, x, part, 0, a.m);
-}
-
-inline int64_t decode_workspace(const Strips& w) { return Integers::bytes(decode_rows, w.k); }
 
 }  // namespace
-
-SC_EXPORT void sc_linear_decode(const SCLinearArguments* arguments) {
-  const SCLinearArguments& a = *arguments;
-  const Strips w(a.weight);
-  const int64_t rows = a.m <= 2 ? a.m : a.m <= 4 ? 4 : 8;
-  Integers x(rows, w.k, a.workspace);
-  for (int64_t i = 0; i < rows; ++i)
-    x.fill(i, i < a.m ? static_cast<const Element*>(a.x) + i * w.k : nullptr, w.k);
-  parallel(useful_threads(a, header_of(a.weight).slots * rows), [&](int64_t thread, int64_t of) {
-    const Range part = share(w.strips, thread, of);
-    if (rows == 1) decode_strips<1>(a, w, x, part);
-    if (rows == 2) decode_strips<2>(a, w, x, part);
-    if (rows == 4) decode_strips<4>(a, w, x, part);
-    if (rows == 8) decode_strips<8>(a, w, x, part);
-  });
-}

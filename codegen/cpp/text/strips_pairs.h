@@ -13,7 +13,6 @@ struct PairTile {
   uint32_t values[tile_groups][strip_rows];
 };
 constexpr bool stream_is_pairs = value_bits == 16;
-constexpr int64_t tile_bytes = head_bytes + vectors * vector_bytes;
 static_assert(!stream_is_pairs || sizeof(PairTile) == tile_bytes);
 
 // The next tile of a reader, from integers of which a vector has two groups.
@@ -23,7 +22,7 @@ SC_INLINE void expand_pairs(Reader& reader, PairTile& out) {
     __m512i kinds = _mm512_setzero_si512();
 #pragma GCC unroll 8
     for (int g = 0; g < tile_groups; ++g) {
-      const __m512i kind = _mm512_and_si512(_mm512_srli_epi32(reader.kinds, kind_shift(g)), lower);
+      const __m512i kind = _mm512_and_si512(_mm512_srli_epi32(reader.kept.kinds, kind_shift(g)), lower);
       kinds = _mm512_or_si512(kinds, _mm512_slli_epi32(kind, 4 * g));
     }
     store(out.kinds, kinds);

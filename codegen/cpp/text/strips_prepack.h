@@ -2,13 +2,13 @@
 
 namespace {
 
-// One strip of W as codes, [16][columns], columns rounded up to whole tiles.
+// One strip of W as codes, [strip_rows][columns], columns rounded up to whole tiles.
 struct DenseStrip {
   int64_t columns;
   Code* codes;
 
   explicit DenseStrip(int64_t k)
-      : columns(ceil_div(k, tile_columns) * tile_columns), codes(new Code[16 * columns]) {}
+      : columns(ceil_div(k, tile_columns) * tile_columns), codes(new Code[strip_rows * columns]) {}
   ~DenseStrip() { delete[] codes; }
   DenseStrip(const DenseStrip&) = delete;
   DenseStrip& operator=(const DenseStrip&) = delete;

@@ -1,5 +1,4 @@
 // How values of W and activations meet: what both are where they are multiplied.
-#include <immintrin.h>
 
 namespace {
 
@@ -20,7 +19,7 @@ using Activation = std::conditional_t<multiplies_integers, int8_t,
 // What W is multiplied as, and what the products are summed in.
 using Operand = std::conditional_t<multiplies_integers, uint8_t, Activation>;
 using Sum = std::conditional_t<multiplies_integers, int32_t, float>;
-using Sums = Vector<Sum, 16>;
+using Sums = Vector<Sum, strip_rows>;
 constexpr int64_t operand_depth = multiplies_integers ? 4 : multiplies_pairs ? 2 : 1;
 
 template <class To, class From>
@@ -32,33 +31,35 @@ SC_INLINE To convert(From value) {
   }
 }
 
-// The integers nearest to 16 elements of x over `scale`, ties to even.
-SC_INLINE __m512i round_activations(const Element* x, float scale) {
-  const __m512 values = (__m512)load_floats<16>(x), scales = _mm512_set1_ps(scale);
-  const __m512 inverses = _mm512_set1_ps(1.0f / scale);
+// The integers nearest to a vector's elements of x over `scale`, ties to even.
+SC_INLINE Register round_activations(const Element* x, float scale) {
+  const Singles values = (Singles)load_floats<strip_rows>(x), scales = broadcast(scale);
+  const Singles inverses = broadcast(1.0f / scale);
   // With the remainder's help the quotient is what a division would give (Markstein), but faster.
-  const __m512 near = _mm512_mul_ps(values, inverses);
-  const __m512 remainders = _mm512_fnmadd_ps(near, scales, values);
-  return _mm512_cvtps_epi32(_mm512_fmadd_ps(remainders, inverses, near));
+  const Singles near = values * inverses;
+  const Singles remainders = fused_multiply_subtract(near, scales, values);
+  return round_to_integers(fused_multiply_add(remainders, inverses, near));
 }
 
-// What is multiplied for 16 elements of x; where these are rounded, integers times `scale`.
+// What is multiplied for a vector's elements of x; where these are rounded, integers times `scale`.
 SC_INLINE void store_activations(const Element* x, float scale, Activation* out) {
   if constexpr (!rounds_activations) {
-    for (int i = 0; i < 16; ++i) out[i] = convert<Activation>(x[i]);
+    for (int i = 0; i < strip_rows; ++i) out[i] = convert<Activation>(x[i]);
+#if defined(__AVX512VNNI__)
   } else if constexpr (multiplies_integers) {
-    const __m512i integers = round_activations(x, scale);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtepi32_epi8(integers));
+    store(out, low_bytes(round_activations(x, scale)));
+#endif
   } else {
-    float floats[16];
-    _mm512_storeu_ps(floats, _mm512_cvtepi32_ps(round_activations(x, scale)));
-    for (int i = 0; i < 16; ++i) out[i] = convert<Activation>(floats[i]);
+    const auto integers = (Ints<strip_rows>)round_activations(x, scale);
+    float floats[strip_rows];
+    store(floats, __builtin_convertvector(integers, Floats<strip_rows>));
+    for (int i = 0; i < strip_rows; ++i) out[i] = convert<Activation>(floats[i]);
   }
 }
 
 // sums + a vector of W, `operand_depth` columns of it, times their activations.
-SC_INLINE Sums multiply_expanded(Sums sums, __m512i w, const float* x) {
-  return (Sums)_mm512_fmadd_ps(_mm512_castsi512_ps(w), _mm512_set1_ps(*x), (__m512)sums);
+SC_INLINE Sums multiply_expanded(Sums sums, Register w, const float* x) {
+  return (Sums)fused_multiply_add((Singles)w, broadcast(*x), (Singles)sums);
 }
 #if defined(__AVX512BF16__)
 SC_INLINE Sums multiply_expanded(Sums sums, __m512i w, const bfloat16* x) {

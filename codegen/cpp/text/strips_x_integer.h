@@ -1,4 +1,4 @@
-// Few rows of x as integers of some bytes, whose products VNNI sums.
+// Few rows of x as integers of some bytes, whose products are summed by VNNI, four an instruction.
 //
 // x = scale * (sum(256^p * plane p) - middle). One side of VNNI's products is unsigned: the codes of
 // W, `cut` above their values, by signed planes without a middle; where tiles are paired the planes,
@@ -9,11 +9,13 @@ namespace {
 
 // Two bytes round x to 16 bits, finer than bfloat16 is. Other x is rounded to one, or not so at all.
 constexpr int planes = rounds_activations ? 1 : 2;
+// No more columns are summed in 32 bits.
+constexpr int64_t columns_in_sum = 1 << 15;
 constexpr int32_t middle = paired ? 1 << (8 * planes - 1) : 0;
 using Plane = std::conditional_t<paired, uint8_t, int8_t>;
 
 // The rows of x, those of a tile of columns together: one register tells where all of them are.
-struct Integers {
+struct FewRows {
   int64_t rows, tiles;
   Plane* values;   // [tile][plane][row][tile_columns]
   int32_t* sums;   // [tile][plane][row], of the tile's columns, where that is what is too much
@@ -23,7 +25,7 @@ struct Integers {
     const int64_t lines = rows * planes * ceil_div(k, tile_columns);
     return lines * (tile_columns + sizeof(int32_t)) + rows * sizeof(float);
   }
-  Integers(int64_t rows, int64_t k, void* memory)
+  FewRows(int64_t rows, int64_t k, void* memory)
       : rows(rows), tiles(ceil_div(k, tile_columns)), values(static_cast<Plane*>(memory)) {
     sums = reinterpret_cast<int32_t*>(values + planes * rows * tiles * tile_columns);
     scales = reinterpret_cast<float*>(sums + planes * rows * tiles);
@@ -45,7 +47,7 @@ struct Integers {
     const Plane* x = values + ((tile * planes + p) * all_rows + row) * tile_columns;
     if constexpr (paired) {
       const __m512i all = _mm512_castsi256_si512(load<__m256i>(x));
-      return _mm512_dpbusd_epi32(sum, _mm512_permutexvar_epi8(reader.pairs, all), w);
+      return _mm512_dpbusd_epi32(sum, _mm512_permutexvar_epi8(reader.kept.pairs, all), w);
     }
     return _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(load<int32_t>(x + v * depth)));
   }
@@ -81,7 +83,8 @@ struct Integers {
 };
 
 // What is multiplied of a vector of codes.
-SC_INLINE __m512i operand_of(__m512i codes) {
+using Operands = __m512i;
+SC_INLINE Operands operand_of(__m512i codes) {
   if constexpr (paired) return _mm512_sub_epi8(codes, _mm512_set1_epi8(static_cast<char>(cut)));
   return codes;
 }
@@ -92,7 +95,7 @@ struct Excess {
   int32_t of_x[rows][planes] = {};            // sums of x, `cut` times
   __m512i of_w = _mm512_setzero_si512();      // sums of W, `middle` times
 
-  SC_INLINE void add_tile(const Integers& x, int64_t tile) {
+  SC_INLINE void add_tile(const FewRows& x, int64_t tile) {
 #pragma GCC unroll 8
     for (int i = 0; !paired && i < rows; ++i)
 #pragma GCC unroll 2

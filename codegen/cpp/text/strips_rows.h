@@ -10,7 +10,7 @@ struct Workspace {
   int64_t rows, group_bytes;
 
   Workspace(const Strips& w, int64_t m)
-      : group_bytes(ceil_div(Integers::bytes(rows_together, w.k), 64) * 64) {
+      : group_bytes(ceil_div(FewRows::bytes(rows_together, w.k), 64) * 64) {
     const int64_t fitting = panel_bytes / 2 / group_bytes, all = ceil_div(m, rows_together);
     rows = (fitting < 1 ? 1 : fitting < all ? fitting : all) * rows_together;
   }
@@ -35,7 +35,7 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
     const int64_t packers = part.packers(of);
     char* memory = static_cast<char*>(a.workspace) + (part.by_rows ? thread * space.bytes() : 0);
     const auto group = [&](int64_t row) SC_INLINED {
-      return Integers(rows_together, w.k, memory + row / rows_together * space.group_bytes);
+      return FewRows(rows_together, w.k, memory + row / rows_together * space.group_bytes);
     };
     for (int64_t m0 = part.rows.begin; m0 < part.rows.end; m0 += space.rows) {
       const int64_t rows = m0 + space.rows < part.rows.end ? space.rows : part.rows.end - m0;

@@ -1,0 +1,103 @@
+// Few rows of x as integers of 16 bits, whose products with those of W are summed two an instruction.
+//
+// x = scale * integer, finer than bfloat16 is; where x is rounded to 8 bits, these are the integers.
+// Codes of W are `cut` above their values. That is taken off W where tiles are paired, since of every
+// row of W other columns of x are chosen, and elsewhere off the sums of each group of columns.
+
+namespace {
+
+constexpr int planes = 1;
+constexpr float largest_integer = 32767;
+// Sums of so many columns fit into 32 bits: products with codes of a byte.
+constexpr int64_t columns_in_sum = rounds_activations ? 1 << 15 : 256;
+
+// A vector of codes as integers of 16 bits: pairs, or every other column.
+struct Operands {
+  Register even, odd;
+};
+SC_INLINE Operands operand_of(Register codes) {
+  if constexpr (paired) return {_mm256_sub_epi16(codes, _mm256_set1_epi16(cut)), Register{}};
+  return {_mm256_and_si256(codes, _mm256_set1_epi16(255)), _mm256_srli_epi16(codes, 8)};
+}
+
+// The rows of x, those of a tile of columns together: one register tells where all of them are. Of
+// four columns the second and third change places, as `operand_of` has them, unless tiles are paired.
+struct FewRows {
+  int64_t rows, tiles;
+  int16_t* values;  // [tile][row][tile_columns]
+  int32_t* sums;    // [tile][row], of the tile's columns
+  float* scales;    // [row]
+
+  static int64_t bytes(int64_t rows, int64_t k) {
+    const int64_t lines = rows * ceil_div(k, tile_columns);
+    return lines * (tile_columns * sizeof(int16_t) + sizeof(int32_t)) + rows * sizeof(float);
+  }
+  FewRows(int64_t rows, int64_t k, void* memory)
+      : rows(rows), tiles(ceil_div(k, tile_columns)), values(static_cast<int16_t*>(memory)) {
+    sums = reinterpret_cast<int32_t*>(values + rows * tiles * tile_columns);
+    scales = reinterpret_cast<float*>(sums + rows * tiles);
+  }
+
+  // One row; beyond `k`, and where there is no row, zeros.
+  void fill(int64_t row, const Element* x, int64_t k) {
+    scales[row] = x ? row_scale(x, k) : 1.0f;
+    for (int64_t t = 0, c = 0; t < tiles; ++t, c += tile_columns) {
+      const TileOfRow part(x ? x + c : x, x ? k - c : 0);
+      fill_tile(row, t, part.data());
+    }
+  }
+
+  // sum += the columns of a tile's vector `v` times those of one row of x.
+  template <int all_rows>
+  SC_INLINE Register add_products(Register sum, const Reader& reader, const Operands& w, int,
+                                  int row, int64_t tile, int v) const {
+    const int16_t* x = values + (tile * all_rows + row) * tile_columns + first_activation(v);
+    if constexpr (paired) {
+      const Register four = _mm256_set1_epi64x(load<int64_t>(x));
+      const Register pairs = _mm256_shuffle_epi8(four, reader.kept.look_up(places_of_pair.bytes));
+      return _mm256_add_epi32(sum, _mm256_madd_epi16(w.even, pairs));
+    }
+    const Register even = _mm256_set1_epi32(load<int32_t>(x));
+    const Register odd = _mm256_set1_epi32(load<int32_t>(x + 2));
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w.even, even));
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(w.odd, odd));
+  }
+
+ private:
+  // Where a row holds infinities or NaNs, so do its products.
+  static float row_scale(const Element* x, int64_t k) {
+    if constexpr (rounds_activations) return activation_scale(x, k);
+    const float scale = largest_magnitude(x, k) / largest_integer;
+    return scale == 0.0f ? 1.0f : scale;
+  }
+  SC_INLINE void fill_tile(int64_t row, int64_t tile, const Element* x) {
+    const int64_t line = tile * rows + row;
+    int32_t total = 0;
+    for (int64_t c = 0; c < tile_columns; c += strip_rows) {
+      const auto integers = (Ints<strip_rows>)round_activations(x + c, scales[row]);
+      int16_t words[strip_rows];
+      store(words, __builtin_convertvector(integers, Vector<int16_t, strip_rows>));
+      for (const int16_t word : words) total += word;
+      for (int i = 0; !paired && i < strip_rows; i += 4) std::swap(words[i + 1], words[i + 2]);
+      store(values + line * tile_columns + c, load<__m128i>(words));
+    }
+    sums[line] = total;
+  }
+};
+
+// What the sums of a strip have too much: sums of x, `cut` times.
+template <int rows>
+struct Excess {
+  int32_t of_x[rows] = {};
+
+  SC_INLINE void add_tile(const FewRows& x, int64_t tile) {
+#pragma GCC unroll 8
+    for (int i = 0; !paired && i < rows; ++i) of_x[i] += x.sums[tile * rows + i];
+  }
+  SC_INLINE void add_vector(const Operands&) {}
+  SC_INLINE Register of(int i, int) const {
+    return _mm256_set1_epi32(of_x[i] * static_cast<int32_t>(cut));
+  }
+};
+
+}  // namespace
