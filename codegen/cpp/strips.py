@@ -175,7 +175,7 @@ def _schedule(spec: KernelSpec, target: Target, kind: Mapping[str, int]) -> Sche
 def _avx2_choices(spec: KernelSpec, kind: Mapping[str, int]) -> dict[str, int]:
     """What the first-level cache holds: a chunk of some strips beside a tile of x."""
     is_integer = not spec.format.codec.lossless
-    columns = 32 if spec.dtype == torch.float32 else 256
+    columns = 128 if spec.dtype == torch.float32 else 256
     return {
         "decode_pairs": 0,
         "repeats_rows": int(is_integer and _few_by_integers(spec) and not kind["masked"]),
@@ -224,7 +224,7 @@ def _alternatives(chosen: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
         "decode_streams": (1, 2),
         "panel_bytes": (chosen["panel_bytes"] // 2,),
     }
-    if "block_strips" in chosen:
+    if "step_tiles" in chosen:
         return found | {"block_strips": (16, 64), "step_tiles": (2, 4), "x_vectors": (4,)}
     if chosen["strip_rows"] == AVX512_ROWS:
         found["decode_pairs"] = (1 - chosen["decode_pairs"],)

@@ -133,7 +133,7 @@ SC_INLINE Floats<count> select(const float* x, Ints<count> index) {
   return gather<count>(x, places);
 }
 
-SC_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+SC_INLINE constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 struct Range {
   int64_t begin, end;

@@ -9,9 +9,16 @@ using Singles = __m256;
 
 // Sums that registers hold beside everything else: of few rows of x, and of many.
 constexpr int sums_in_registers = 8;
+constexpr int rows_together = 4, strips_together = 2;
 constexpr int strips_at_once = 3;
 constexpr int rows_at_once(int strips) { return strips == 1 ? 8 : 4; }
 
+// Loaded once: GCC would load it again for every product.
+SC_INLINE Register load_once(const void* from) {
+  Register loaded = load<Register>(from);
+  asm("" : "+x"(loaded));
+  return loaded;
+}
 SC_INLINE Singles broadcast(float value) { return _mm256_set1_ps(value); }
 SC_INLINE Singles fused_multiply_add(Singles a, Singles b, Singles c) {
   return _mm256_fmadd_ps(a, b, c);

@@ -9,9 +9,11 @@ using Singles = __m512;
 
 // Sums that registers hold beside everything else: of few rows of x, and of many.
 constexpr int sums_in_registers = 16;
+constexpr int rows_together = 8, strips_together = 1;
 constexpr int strips_at_once = 2;
 constexpr int rows_at_once(int) { return 8; }
 
+SC_INLINE Register load_once(const void* from) { return load<Register>(from); }
 SC_INLINE Singles broadcast(float value) { return _mm512_set1_ps(value); }
 SC_INLINE Singles fused_multiply_add(Singles a, Singles b, Singles c) {
   return _mm512_fmadd_ps(a, b, c);

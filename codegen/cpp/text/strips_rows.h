@@ -3,8 +3,6 @@
 
 namespace {
 
-constexpr int64_t rows_together = 8;
-
 // Where everything is in the workspace: rows of x, some at a time.
 struct Workspace {
   int64_t rows, group_bytes;
@@ -46,11 +44,14 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
         group(i).fill(i % rows_together, i < rows ? x : nullptr, w.k);
       }
       wait_for_threads(packers);
-      for (int64_t strip = part.strips.begin; strip < part.strips.end; ++strip)
+      for (Range strips = part.strips; strips.begin < strips.end; strips.begin += strips_together) {
+        const int64_t end = strips.begin + strips_together;
+        const Range some = {strips.begin, end < strips.end ? end : strips.end};
         for (int64_t i = 0; i < rows; i += rows_together) {
           const int64_t there = rows - i < rows_together ? rows - i : rows_together;
-          decode_groups<rows_together, 1>(a, w, group(i), {strip, strip + 1}, m0 + i, there);
+          decode_groups<rows_together, strips_together>(a, w, group(i), some, m0 + i, there);
         }
+      }
       wait_for_threads(packers);
     }
   });

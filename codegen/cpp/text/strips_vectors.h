@@ -22,7 +22,7 @@ SC_SHARED void multiply_vectors(const Chunk& chunk, int first, const Activation*
         Register w[strips];
 #pragma GCC unroll 4
         for (int s = 0; s < strips; ++s)
-          w[s] = load<Register>(chunk.packs[first + s] + t * w_tile + c * strip_rows);
+          w[s] = load_once(chunk.packs[first + s] + t * w_tile + c * strip_rows);
 #pragma GCC unroll 8
         for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 4

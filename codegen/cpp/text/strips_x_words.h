@@ -20,6 +20,14 @@ SC_INLINE Operands operand_of(Register codes) {
   return {_mm256_and_si256(codes, _mm256_set1_epi16(255)), _mm256_srli_epi16(codes, 8)};
 }
 
+// sum + the products of pairs of words, one after the other: GCC would keep all of them for a sum that
+// it finds shorter.
+SC_INLINE Register add_products_of_pairs(Register sum, Register w, Register x) {
+  sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w, x));
+  asm("" : "+x"(sum));
+  return sum;
+}
+
 // The rows of x, those of a tile of columns together: one register tells where all of them are. Of
 // four columns the second and third change places, as `operand_of` has them, unless tiles are paired.
 struct FewRows {
@@ -55,12 +63,11 @@ struct FewRows {
     if constexpr (paired) {
       const Register four = _mm256_set1_epi64x(load<int64_t>(x));
       const Register pairs = _mm256_shuffle_epi8(four, reader.kept.look_up(places_of_pair.bytes));
-      return _mm256_add_epi32(sum, _mm256_madd_epi16(w.even, pairs));
+      return add_products_of_pairs(sum, w.even, pairs);
     }
     const Register even = _mm256_set1_epi32(load<int32_t>(x));
     const Register odd = _mm256_set1_epi32(load<int32_t>(x + 2));
-    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w.even, even));
-    return _mm256_add_epi32(sum, _mm256_madd_epi16(w.odd, odd));
+    return add_products_of_pairs(add_products_of_pairs(sum, w.even, even), w.odd, odd);
   }
 
  private:
