@@ -128,13 +128,13 @@ class StripsLinear(CppTemplate):
         few: tuple[str, ...] = ("strips_decode.h",)
         if is_integer and _few_by_integers(spec):
             few = ("strips_x_words.h" if by_avx2 else "strips_x_integer.h", "strips_decode_integer.h")
-        vectors = ("strips_kept.h" if schedule["paired"] else "strips_vectors.h",)
         tiles = "strips_amx.h" if schedule["uses_amx"] else "strips_no_tiles.h"
-        many: tuple[str, ...] = ("strips_chunk.h", *vectors, tiles, "strips_batch.h")
+        many: tuple[str, ...] = ("strips_chunk.h", "strips_vectors.h", tiles, "strips_batch.h")
         if schedule["repeats_rows"]:
             many = ("strips_rows.h",)
-        elif schedule["paired"] and not by_avx2:
-            many = ("transpose.h", "strips_pairs_x.h", "strips_pairs.h")
+        elif schedule["paired"]:
+            pairs = "strips_pairs_floats.h" if by_avx2 else "strips_pairs_bfloat16.h"
+            many = ("transpose.h", "strips_pairs_x.h", pairs, "strips_pairs.h")
         return (
             *("strips.h", level, "strips_values.h", "strips_ahead.h", values, "strips_prepack.h"),
             *("finish.h", *few, "strips_few.h", *many),
@@ -175,14 +175,16 @@ def _schedule(spec: KernelSpec, target: Target, kind: Mapping[str, int]) -> Sche
 def _avx2_choices(spec: KernelSpec, kind: Mapping[str, int]) -> dict[str, int]:
     """What the first-level cache holds: a chunk of some strips beside a tile of x."""
     is_integer = not spec.format.codec.lossless
-    columns = 128 if spec.dtype == torch.float32 else 256
-    return {
+    choices = {
         "decode_pairs": 0,
         "repeats_rows": int(is_integer and _few_by_integers(spec) and not kind["masked"]),
         "uses_amx": 0,
-        "batch_columns": columns,
-        "group_strips": 1 if kind["skips"] else 3,
     }
+    if kind["paired"]:
+        return choices | {"block_strips": 64, "block_rows": 128, "step_tiles": 2, "x_vectors": 4}
+    choices["batch_columns"] = 128 if spec.dtype == torch.float32 else 256
+    choices["group_strips"] = 1 if kind["skips"] else 3
+    return choices
 
 
 def _avx512_choices(

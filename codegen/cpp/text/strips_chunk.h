@@ -7,8 +7,7 @@ constexpr int64_t x_rows = 16;
 constexpr int64_t pack_columns = multiplies_integers ? 64 : tile_columns;
 constexpr int64_t pack_tiles = pack_columns / tile_columns;
 constexpr int64_t x_tile = x_rows * pack_columns;
-// Elements of an expanded tile: where tiles are paired, kinds stand before the values.
-constexpr int64_t w_tile = strip_rows * (paired ? stored_columns + 1 : pack_columns);
+constexpr int64_t w_tile = strip_rows * pack_columns;
 constexpr int64_t sums_tile = x_rows * strip_rows;
 constexpr int64_t chunk_tiles = batch_columns / tile_columns;
 
@@ -16,11 +15,6 @@ constexpr int64_t chunk_tiles = batch_columns / tile_columns;
 constexpr bool stream_is_expanded = !masked && !has_scales && value_bits == 8 * sizeof(Operand);
 
 SC_INLINE void expand_tile(Reader& reader, Operand* out) {
-  if constexpr (paired) {
-    static_assert(sizeof(Operand) == sizeof(uint32_t));
-    std::memcpy(out, reader.head, head_bytes);
-    out += strip_rows;
-  }
 #pragma GCC unroll 32
   for (int v = 0; v < vectors; ++v) {
     store_expanded(reader, reader.next(v), out + v * codes_per_vector);
@@ -133,7 +127,7 @@ class Expander {
       reader.at += tile_bytes;
     } else {
       reader.open_tile(w, strip + s, w.place(strip + s, tile + i));
-      expand_tile(reader, packs_of_strip(s) + i * (w_tile / pack_tiles));
+      expand_tile(reader, packs_of_strip(s) + i * tile_columns * strip_rows);
     }
     readers[s] = reader;
     ++done;

@@ -1,0 +1,138 @@
+// Paired tiles times pairs of bfloat16, in AVX-512.
+//
+// Of four activations six pairs can be made. For some columns all of them are laid side by side once; a
+// row of W takes one product for every four columns, with those that the kind of its kept pair names.
+//   x        [tile of rows][columns / 2][rows of the tile] pairs
+//   kinds    [group of four columns][6][rows of a tile]: the pairs that can be made of x
+
+namespace {
+
+using Word = uint32_t;  // of x
+constexpr int64_t columns_of_word = 2;
+constexpr int64_t kind_bytes = widest * lanes * sizeof(Word);
+constexpr int64_t group_bytes = pair_kinds * kind_bytes;
+constexpr int64_t choices_bytes = step_tiles * tile_groups * group_bytes;
+
+// Sixteen rows of x from `row` and 32 columns from `c0`, turned: [16 pairs][width].
+SC_INLINE void pack_square(const SCLinearArguments& a, int64_t k, int64_t row, int64_t rows,
+                           int64_t c0, int64_t width, Word* out) {
+  const bfloat16* x = static_cast<const bfloat16*>(a.x) + row * k + c0;
+  Values square[lanes];
+  if (rows >= lanes && c0 + tile_columns <= k) {
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < lanes; ++i) square[i] = load<Values>(x + i * k);
+  } else {
+    for (int64_t i = 0; i < lanes; ++i)
+      square[i] = load<Values>(TileOfRow(x + i * k, i < rows ? k - c0 : 0).data());
+  }
+  turn(square);
+#pragma GCC unroll 16
+  for (int64_t i = 0; i < lanes; ++i) store(out + i * width, square[i]);
+}
+
+// The pairs that can be made of four activations: x [groups][2][width] -> [groups][6], in `memory`.
+template <int vectors_of_x>
+SC_SHARED const char* lay_out_choices(const Word* x, int64_t groups, char* memory) {
+  constexpr __mmask32 upper = 0xaaaaaaaa;
+  constexpr int64_t width = vectors_of_x * lanes;
+  char* kinds = memory;
+  for (int64_t g = 0; g < groups; ++g, x += 2 * width, kinds += group_bytes) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors_of_x; ++v) {
+      const __m512i ab = load<__m512i>(x + v * lanes), cd = load<__m512i>(x + width + v * lanes);
+      const __m512i b = _mm512_srli_epi32(ab, 16), c = _mm512_slli_epi32(cd, 16);
+      char* out = kinds + v * sizeof(__m512i);
+      store(out, ab);
+      store(out + kind_bytes, _mm512_mask_blend_epi16(upper, ab, c));
+      store(out + 2 * kind_bytes, _mm512_mask_blend_epi16(upper, ab, cd));
+      store(out + 3 * kind_bytes, _mm512_or_si512(b, c));
+      store(out + 4 * kind_bytes, _mm512_mask_blend_epi16(upper, b, cd));
+      store(out + 5 * kind_bytes, cd);
+    }
+  }
+  return memory;
+}
+
+// A tile of W as it is multiplied, and as streams of bfloat16 have it: the kinds of a lane's pairs,
+// four bits each, the first lowest, and the pairs.
+struct PairTile {
+  uint32_t kinds[strip_rows];
+  uint32_t values[tile_groups][strip_rows];
+};
+constexpr bool stream_is_pairs = value_bits == 16;
+static_assert(!stream_is_pairs || sizeof(PairTile) == tile_bytes);
+
+// The next tile of a reader, from integers of which a vector has two groups.
+SC_INLINE void expand_pairs(Reader& reader, PairTile& out) {
+  if constexpr (!stream_is_pairs) {
+    const __m512i lower = _mm512_set1_epi32(0xf);
+    __m512i kinds = _mm512_setzero_si512();
+#pragma GCC unroll 8
+    for (int g = 0; g < tile_groups; ++g) {
+      const __m512i kind = _mm512_and_si512(_mm512_srli_epi32(reader.kept.kinds, kind_shift(g)), lower);
+      kinds = _mm512_or_si512(kinds, _mm512_slli_epi32(kind, 4 * g));
+    }
+    store(out.kinds, kinds);
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; ++v) {
+      const __m512i codes = reader.next(v);
+      store(out.values[2 * v], pairs_of(reader, codes, 0));
+      store(out.values[2 * v + 1], pairs_of(reader, codes, 2));
+    }
+  }
+}
+
+// sums [16][width] of a strip (+)= the pairs of its tiles times those of x that they name.
+template <int vectors_of_x>
+SC_INLINE void multiply_strip(const PairTile* tiles, int64_t count, const char* kinds, bool begins,
+                              float* sums) {
+  constexpr int rows = vectors_of_x == 4 ? 4 : 8, width = vectors_of_x * lanes;
+  constexpr uint64_t place_bits = 7 * kind_bytes;
+  constexpr int place_shift = __builtin_ctzll(kind_bytes);
+  for (int first = 0; first < strip_rows; first += rows) {
+    __m512 total[rows][vectors_of_x];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors_of_x; ++v) total[r][v] = _mm512_setzero_ps();
+    const char* group = kinds;
+    for (int64_t t = 0; t < count; ++t) {
+      const PairTile& tile = tiles[t];
+      uint64_t two_kinds[rows / 2];  // of two rows
+#pragma GCC unroll 4
+      for (int r = 0; r < rows; r += 2) two_kinds[r / 2] = load<uint64_t>(tile.kinds + first + r);
+      for (int64_t g = 0; g < tile_groups; ++g, group += group_bytes) {
+#pragma GCC unroll 2
+        for (int quad = 0; quad < rows; quad += 4) {
+          // Four rows by one load: what is read is what binds.
+          const __m512i four = _mm512_broadcast_i32x4(load<__m128i>(tile.values[g] + first + quad));
+          const __m512i each[] = {_mm512_shuffle_epi32(four, _MM_PERM_AAAA),
+                                  _mm512_shuffle_epi32(four, _MM_PERM_BBBB),
+                                  _mm512_shuffle_epi32(four, _MM_PERM_CCCC),
+                                  _mm512_shuffle_epi32(four, _MM_PERM_DDDD)};
+#pragma GCC unroll 4
+          for (int r = 0; r < 4; ++r) {
+            const uint64_t kind = two_kinds[(quad + r) / 2];
+            const char* x = group + ((r % 2 ? kind >> (32 - place_shift) : kind << place_shift) & place_bits);
+#pragma GCC unroll 4
+            for (int v = 0; v < vectors_of_x; ++v) {
+              __m512& sum = total[quad + r][v];
+              sum = _mm512_dpbf16_ps(sum, (__m512bh)each[r],
+                                     (__m512bh)load<__m512i>(x + v * sizeof(__m512i)));
+            }
+          }
+        }
+#pragma GCC unroll 4
+        for (uint64_t& kind : two_kinds) kind >>= 4;
+      }
+    }
+    float* to = sums + first * width;
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors_of_x; ++v, to += lanes)
+        store(to, begins ? total[r][v] : _mm512_add_ps(load<__m512>(to), total[r][v]));
+  }
+}
+
+}  // namespace
