@@ -100,6 +100,13 @@ struct Strips {
   int64_t present_tiles(int64_t strip) const {
     return skips ? first_tiles[strip + 1] - first_tiles[strip] : tiles;
   }
+  bool has_same_tiles(int64_t strip, int64_t other) const {
+    if (!skips) return true;
+    const int64_t count = present_tiles(strip);
+    return count == present_tiles(other) &&
+           !std::memcmp(tile_places + first_tiles[strip], tile_places + first_tiles[other],
+                        sizeof(int32_t) * count);
+  }
   // Which tile of the strip the t-th present one is.
   int64_t place(int64_t strip, int64_t t) const {
     return skips ? tile_places[first_tiles[strip] + t] : t;

@@ -97,7 +97,9 @@ class Expander {
   const char* begins[group_strips];
 
   void open_group() {
-    strips = static_cast<int>(end - strip < group_strips ? end - strip : group_strips);
+    strips = 1;
+    while (strips < group_strips && strip + strips < end && w.has_same_tiles(strip, strip + strips))
+      ++strips;
     for (int s = 0; s < strips; ++s) readers[s].open_strip(w, strip + s, strip + s + strips, end);
     tiles = w.present_tiles(strip);
     tile = 0;
