@@ -94,6 +94,8 @@ class StripsLinear(CppTemplate):
         bits = places * (schedule["masked"] or schedule["paired"])
         stream = (bits + stored * weight.value_bits) // 8
         kind = "bfloat16" if spec.dtype == torch.bfloat16 else "float32"
+        if schedule["repeats_rows"]:
+            kind = "int8"
         return Cost(stream + m * (n + k) * size, 2 * m * multiplied, kind)
 
     def layout(self, schedule: Schedule) -> str:

@@ -1,7 +1,7 @@
 // What this machine can do at most, continued: multiply-adds a second.
 #include <utility>
 
-#if defined(__AVX512F__) || defined(__AMX_TILE__)
+#if defined(__AVX2__) || defined(__AMX_TILE__)
 #include <immintrin.h>
 #endif
 #if defined(__linux__) && defined(__AMX_TILE__)
@@ -76,29 +76,9 @@ struct BFloat16 {
   }
 };
 #else
-constexpr const char* bfloat16_instruction = "loops";
-
-struct BFloat16 {
-  static constexpr int count = 1024;
-  static constexpr double operations = count * 2;
-  static void run(int64_t steps) {
-    alignas(64) uint16_t a[count], b[count];
-    alignas(64) float sums[count] = {};
-    for (int i = 0; i < count; ++i) a[i] = b[i] = 0x3c00;
-    for (int64_t step = 0; step < steps; ++step) {
-      keep(a);
-      keep(b);
-      for (int i = 0; i < count; ++i) sums[i] += widen(a[i]) * widen(b[i]);
-    }
-    keep(sums);
-  }
-  static float widen(uint16_t value) {
-    const uint32_t bits = static_cast<uint32_t>(value) << 16;
-    float wide;
-    std::memcpy(&wide, &bits, sizeof wide);
-    return wide;
-  }
-};
+// Widened they are multiplied as fast as floats are.
+constexpr const char* bfloat16_instruction = float32_instruction;
+using BFloat16 = Float32;
 #endif
 
 #if defined(__AVX512VNNI__)
@@ -111,6 +91,20 @@ struct Int8 {
     run_chains(
         steps, _mm512_set1_epi32(1), [=](__m512i sum) { return _mm512_dpbusd_epi32(sum, a, a); },
         [](__m512i b, __m512i c) { return _mm512_add_epi32(b, c); });
+  }
+};
+#elif defined(__AVX2__)
+// Widened to 16 bits.
+constexpr const char* int8_instruction = "avx2 vpmaddwd";
+
+struct Int8 {
+  static constexpr double operations = chains * 16 * 2;
+  static void run(int64_t steps) {
+    const __m256i a = _mm256_set1_epi16(1);
+    run_chains(
+        steps, _mm256_set1_epi32(1),
+        [=](__m256i sum) { return _mm256_add_epi32(_mm256_madd_epi16(sum, a), a); },
+        [](__m256i b, __m256i c) { return _mm256_add_epi32(b, c); });
   }
 };
 #else

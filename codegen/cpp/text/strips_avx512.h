@@ -74,8 +74,10 @@ SC_INLINE Register expand_codes(Mask mask, const char* at) {
     return _mm512_maskz_expand_epi32(mask, codes);
   } else if constexpr (value_bits == 16) {
     return expand_words(mask, codes);
+#if defined(__AVX512VBMI2__)
   } else {
     return expand_bytes(mask, codes);
+#endif
   }
 }
 

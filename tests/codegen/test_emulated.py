@@ -1,0 +1,93 @@
+"""Kernels for AVX-512 and AMX on any CPU with AVX2: `emulated/avx512.h` computes their instructions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kernel_cases import DTYPES, KernelCase, supports
+
+from sparsecompile.activations import ACTIVATIONS
+from sparsecompile.codegen.cpp.compiler import Compiler
+from sparsecompile.codegen.cpp.fragment import fragment_of
+from sparsecompile.codegen.cpp.strips import StripsLinear
+from sparsecompile.packed import Packed
+from sparsecompile.registry import default_registry
+from sparsecompile.spec import KernelSpec, Target, isa_at_least
+from sparsecompile.template import Kernel
+
+HEADER = Path(__file__).parent / "emulated" / "avx512.h"
+LEVELS = ("avx512", "avx512_bf16", "amx")
+FORMATS = (
+    *("n_m[2:4]", "bitmap", "block[16x16]", "dense/int8", "dense/int4[group=32]"),
+    *("n_m[2:4]/int8", "n_m[2:4]/int4[group=64]", "bitmap/int8", "bitmap/int4[group=32]"),
+)
+SHAPES = ((37, 101), (80, 192))
+
+pytestmark = pytest.mark.skipif(
+    Target.host().arch != "x86_64" or not isa_at_least(Target.host().isa, "avx2"),
+    reason="the emulation needs AVX2",
+)
+
+
+def at_level(isa: str) -> Target:
+    return Target("cpu", "x86_64", isa)
+
+
+def cases() -> list[Any]:
+    """Of every level one case for each set of loops and each layout they read."""
+    template, registry = StripsLinear(), default_registry()
+    chosen: dict[tuple[object, ...], Any] = {}
+    for isa, name, dtype, activations in product(LEVELS, FORMATS, DTYPES, ACTIVATIONS):
+        spec = KernelSpec(registry.format(name), dtype, ("silu",), activations)
+        if not supports(template, spec, at_level(isa)):
+            continue
+        codes = fragment_of(registry, spec.format.codec).codes(spec.format.codec, spec)
+        for schedule in template.schedules(spec, at_level(isa)):
+            loops = template.files(spec, schedule, codes)
+            key = (isa, loops, template.layout(schedule), codes.bits if codes else 0)
+            case = KernelCase(template, schedule, spec)
+            quick = name == "n_m[2:4]" and not chosen.get((isa,))
+            chosen[isa,] = True
+            marks = () if quick else (pytest.mark.slow,)
+            chosen.setdefault(key, pytest.param(isa, case, id=f"{isa} {case}", marks=marks))
+    return [case for case in chosen.values() if case is not True]
+
+
+@pytest.fixture
+def emulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is compiled for a level of AVX-512 runs on AVX2."""
+    flags = Compiler.flags
+
+    def emulating(self: Compiler, target: Target, standard: str = "c++17") -> tuple[str, ...]:
+        if target.isa not in LEVELS or target == Target.host():
+            return flags(self, target, standard)
+        level = f"-DEMULATED_LEVEL={LEVELS.index(target.isa)}"
+        header = ("-Wno-psabi", level, "-include", str(HEADER))
+        return (*flags(self, replace(target, isa="avx2"), standard), *header)
+
+    monkeypatch.setattr(Compiler, "flags", emulating)
+
+
+@pytest.mark.usefixtures("emulation")
+@pytest.mark.parametrize(("isa", "case"), cases())
+def test_strips_at_levels_that_may_be_missing_here(
+    isa: str,
+    case: KernelCase,
+    build_case: Callable[..., Kernel],
+    pack: Callable[..., Packed],
+    check_linear: Callable[..., None],
+) -> None:
+    kernel = build_case(case, target=at_level(isa))
+    for n, k in SHAPES:
+        packed = pack(kernel, n, k)
+        like = torch.empty(0, dtype=packed.dtype)
+        dense = torch.ops.sparsecompile.unpack(kernel.prepack(packed), like, n, k, kernel.key)
+        assert torch.equal(dense.view(torch.uint8), packed.unpack().view(torch.uint8))
+        for m in (1, 2, 4, 7, 9, 40):
+            check_linear(kernel, packed, (m,), m % 2 == 1)
