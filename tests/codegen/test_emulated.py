@@ -40,7 +40,7 @@ def at_level(isa: str) -> Target:
 
 
 def cases() -> list[Any]:
-    """Of every level one case for each set of loops and each layout they read."""
+    """Of every level one case for each set of loops and each kind of tiles."""
     template, registry = StripsLinear(), default_registry()
     chosen: dict[tuple[object, ...], Any] = {}
     for isa, name, dtype, activations in product(LEVELS, FORMATS, DTYPES, ACTIVATIONS):
@@ -50,13 +50,14 @@ def cases() -> list[Any]:
         codes = fragment_of(registry, spec.format.codec).codes(spec.format.codec, spec)
         for schedule in template.schedules(spec, at_level(isa)):
             loops = template.files(spec, schedule, codes)
-            key = (isa, loops, template.layout(schedule), codes.bits if codes else 0)
+            stored = (schedule[kind] for kind in ("masked", "paired", "skips"))
             case = KernelCase(template, schedule, spec)
-            quick = name == "n_m[2:4]" and not chosen.get((isa,))
-            chosen[isa,] = True
-            marks = () if quick else (pytest.mark.slow,)
-            chosen.setdefault(key, pytest.param(isa, case, id=f"{isa} {case}", marks=marks))
-    return [case for case in chosen.values() if case is not True]
+            # The first of a level is what a quick run has of it.
+            marks = (pytest.mark.slow,) if any(isa in key for key in chosen) else ()
+            param = pytest.param(isa, case, id=f"{isa} {case}", marks=marks)
+            is_half = codes is not None and codes.bits == 16
+            chosen.setdefault((isa, loops, is_half, *stored), param)
+    return list(chosen.values())
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def emulation(monkeypatch: pytest.MonkeyPatch) -> None:
         if target.isa not in LEVELS or target == Target.host():
             return flags(self, target, standard)
         level = f"-DEMULATED_LEVEL={LEVELS.index(target.isa)}"
-        header = ("-Wno-psabi", level, "-include", str(HEADER))
+        header = ("-O1", "-Wno-psabi", level, "-include", str(HEADER))
         return (*flags(self, replace(target, isa="avx2"), standard), *header)
 
     monkeypatch.setattr(Compiler, "flags", emulating)
