@@ -129,7 +129,8 @@ class StripsLinear(CppTemplate):
         values = "strips_integer.h" if is_integer else "strips_float.h"
         few: tuple[str, ...] = ("strips_decode.h",)
         if is_integer and _few_by_integers(spec):
-            few = ("strips_x_words.h" if by_avx2 else "strips_x_integer.h", "strips_decode_integer.h")
+            few = ("strips_x_words.h" if by_avx2 else "strips_x_integer.h",)
+            few += ("strips_decode_integer.h",)
         tiles = "strips_amx.h" if schedule["uses_amx"] else "strips_no_tiles.h"
         many: tuple[str, ...] = ("strips_chunk.h", "strips_vectors.h", tiles, "strips_batch.h")
         if schedule["repeats_rows"]:
@@ -175,7 +176,7 @@ def _schedule(spec: KernelSpec, target: Target, kind: Mapping[str, int]) -> Sche
 
 
 def _avx2_choices(spec: KernelSpec, kind: Mapping[str, int]) -> dict[str, int]:
-    """What the first-level cache holds: a chunk of some strips beside a tile of x."""
+    """First-level caches hold a chunk of some strips beside a tile of x; 8 sums fit registers."""
     is_integer = not spec.format.codec.lossless
     choices = {
         "decode_pairs": 0,
@@ -190,9 +191,7 @@ def _avx2_choices(spec: KernelSpec, kind: Mapping[str, int]) -> dict[str, int]:
     return choices
 
 
-def _avx512_choices(
-    spec: KernelSpec, target: Target, kind: Mapping[str, int]
-) -> dict[str, int]:
+def _avx512_choices(spec: KernelSpec, target: Target, kind: Mapping[str, int]) -> dict[str, int]:
     is_grouped = bool(getattr(spec.format.codec, "group", None))
     rounds, vnni = spec.activations == "int8", target.isa == "avx512_bf16"
     choices = {

@@ -1,4 +1,4 @@
-"""Kernels for AVX-512 and AMX on any CPU with AVX2: `emulated/avx512.h` computes their instructions."""
+"""Kernels for AVX-512 and AMX on CPUs with AVX2: `emulated/avx512.h` has their instructions."""
 
 from __future__ import annotations
 

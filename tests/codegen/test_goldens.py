@@ -25,11 +25,17 @@ SHARED = {
     "strips": (
         *("arguments.h", "prelude.h", "activations.h", "round.h", "strips.h", "strips_values.h"),
         *("strips_ahead.h", "strips_float.h", "strips_prepack.h", "finish.h", "strips_decode.h"),
+        "strips_few.h",
     ),
 }
+PAIRS = ("transpose.h", "strips_pairs_x.h", "strips_pairs.h")
 STRIPS = (
-    ("amx", ("strips_chunk.h", "strips_amx.h", "strips_batch.h")),
-    ("avx512_bf16", ("transpose.h", "strips_pairs_x.h", "strips_pairs.h")),
+    (
+        "amx",
+        ("strips_avx512.h", "strips_chunk.h", "strips_vectors.h", "strips_amx.h", "strips_batch.h"),
+    ),
+    ("avx512_bf16", ("strips_avx512.h", *PAIRS, "strips_pairs_bfloat16.h")),
+    ("avx2", ("strips_avx2.h", *PAIRS, "strips_pairs_floats.h")),
 )
 CASES = (
     ("dense", torch.float32, ()),

@@ -13,7 +13,7 @@ import torch
 from kernel_cases import KernelCase
 
 from sparsecompile.codegen.cpp.build import load_built, open_library
-from sparsecompile.codegen.cpp.strips import AVX512_ROWS, StripsLinear
+from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.codegen.host import host_cpu
 from sparsecompile.errors import Reject
 from sparsecompile.registry import Registry
@@ -58,8 +58,10 @@ class Asked:
     end: int
 
 
-def decode(library: ctypes.CDLL, layout: torch.Tensor, spec: KernelSpec, n: int, k: int) -> Asked:
-    """Run one row through the kernel."""
+def decode(
+    library: ctypes.CDLL, layout: torch.Tensor, spec: KernelSpec, n: int, k: int, rows: int
+) -> Asked:
+    """Run one row of x through the kernel; strips have `rows` rows."""
     library.sc_workspace.restype = library.asked_count.restype = ctypes.c_int64
     library.asked_addresses.restype = ctypes.POINTER(ctypes.c_int64)
     memory = torch.zeros(layout.numel() + LINE, dtype=torch.uint8)
@@ -75,7 +77,7 @@ def decode(library: ctypes.CDLL, layout: torch.Tensor, spec: KernelSpec, n: int,
     found = library.asked_addresses()[: library.asked_count()]
     header = memory[:128].view(torch.int64)
     offsets, first, end = int(header[6]), int(header[10]), int(header[4]) - SLACK
-    count = -(-n // STRIP_ROWS)
+    count = -(-n // rows)
     begins = memory[offsets : offsets + 8 * count].view(torch.int64).tolist()
     lines = frozenset((address - base) // LINE for address in found)
     return Asked(lines, [first + begin for begin in begins], first, end)
@@ -127,12 +129,13 @@ def test_all_of_it_and_nothing_else(
     )
     packed = spec.format.pack(weight(name, n, k, dtype))
     layout = build_case(KernelCase(template, schedule, spec)).prepack(packed)
-    asked = decode(library, layout, spec, n, k)
+    rows = schedule["strip_rows"]
+    asked = decode(library, layout, spec, n, k, rows)
     # Lines of each strip that may be read unasked: of the first strips what comes before anything
     # is asked for; of the others the part that a tile over the end of the strip before is long,
     # and what strips of random weights are longer than the ones before.
     lengths = [b - a for a, b in zip(asked.strips, [*asked.strips[1:], asked.end], strict=True)]
-    tile = STRIP_ROWS * schedule["tile_columns"] * dtype.itemsize + LINE if name == "bitmap" else 0
+    tile = rows * schedule["tile_columns"] * dtype.itemsize + LINE if name == "bitmap" else 0
     longer = max(lengths[:-1]) - min(lengths[:-1])
     for i, (begin, length) in enumerate(zip(asked.strips, lengths, strict=True)):
         lines = set(range(begin // LINE, -(-(begin + length) // LINE)))
@@ -141,4 +144,4 @@ def test_all_of_it_and_nothing_else(
         assert len(lines - asked.lines) <= -(-allowed // LINE)
     beside = max(asked.lines) * LINE - asked.end
     assert min(asked.lines) * LINE >= asked.first
-    assert beside <= SLACK + STRIP_ROWS * schedule["tile_columns"] * dtype.itemsize
+    assert beside <= SLACK + rows * schedule["tile_columns"] * dtype.itemsize

@@ -17,7 +17,7 @@ from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Target
 from sparsecompile.template import Fragment
 
-AMX = Target("cpu", "x86_64", "amx")
+AVX2, AMX = Target("cpu", "x86_64", "avx2"), Target("cpu", "x86_64", "amx")
 
 
 def refusal(spec: KernelSpec, target: Target, registry: Registry) -> str:
@@ -29,15 +29,16 @@ def refusal(spec: KernelSpec, target: Target, registry: Registry) -> str:
 def test_refuses_other_devices_and_older_instruction_sets(registry: Registry) -> None:
     spec = KernelSpec(registry.format("bitmap"), torch.float32)
     assert "not for cuda" in refusal(spec, Target("cuda", "sm_90", "sm_90"), registry)
-    avx2 = Target("cpu", "x86_64", "avx2")
-    assert refusal(spec, avx2, registry) == "needs AVX-512, the target is avx2"
+    oldest = Target("cpu", "x86_64", "portable")
+    assert refusal(spec, oldest, registry) == "needs AVX2, the target is portable"
     integers = KernelSpec(registry.format("bitmap/int8"), torch.float32)
     older = Target("cpu", "x86_64", "avx512")
     assert refusal(integers, older, registry) == (
-        "integers need VNNI and VBMI2, the target is avx512"
+        "integers in AVX-512 need VNNI and VBMI2, the target is avx512"
     )
     StripsLinear().supports(spec, older, registry)
-    StripsLinear().supports(integers, AMX, registry)
+    for target in (AVX2, AMX):
+        StripsLinear().supports(integers, target, registry)
 
 
 def test_refuses_what_it_cannot_store(registry: Registry) -> None:
@@ -61,11 +62,14 @@ def test_refuses_values_that_are_no_codes(registry: Registry) -> None:
     assert refusal(spec, AMX, alone) == "the values of float are no codes of one width"
 
 
-def test_schedules_of_a_full_search_read_the_default_layouts(registry: Registry) -> None:
+@pytest.mark.parametrize("target", [AVX2, AMX], ids=str)
+def test_schedules_of_a_full_search_read_the_default_layouts(
+    target: Target, registry: Registry
+) -> None:
     template = StripsLinear()
     for name in ("dense/int8", "n_m[2:4]", "block[16x16]"):
         spec = KernelSpec(registry.format(name), torch.bfloat16)
-        defaults, searched = template.schedules(spec, AMX), template.search(spec, AMX)
+        defaults, searched = template.schedules(spec, target), template.search(spec, target)
         assert set(defaults) < set(searched)
         assert len(set(searched)) == len(searched)
         assert {*map(template.layout, searched)} == {*map(template.layout, defaults)}

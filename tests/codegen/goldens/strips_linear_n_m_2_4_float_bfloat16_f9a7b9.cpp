@@ -1,5 +1,5 @@
 // linear n_m[2:4]/float bfloat16
-// template: strips; schedule: batch_columns=512 decode_pairs=0 decode_streams=4 group_strips=4 masked=1 paired=0 panel_bytes=1048576 region_work=65536 repeats_rows=0 skips=0 tile_columns=32 uses_amx=1; target: cpu x86_64 amx
+// template: strips; schedule: block_rows=128 block_strips=64 decode_pairs=0 decode_streams=4 masked=0 paired=1 panel_bytes=1048576 region_work=65536 repeats_rows=0 skips=0 step_tiles=2 strip_rows=8 tile_columns=32 uses_amx=0 x_vectors=4; target: cpu x86_64 avx2
 // y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 
 // ... arguments.h ...
@@ -137,18 +137,21 @@ using Element = bfloat16;  // of x, bias, operands and y
 constexpr int operand_count = 0;
 
 // Schedule.
-constexpr int64_t batch_columns = 512;
+constexpr int64_t block_rows = 128;
+constexpr int64_t block_strips = 64;
 constexpr int64_t decode_pairs = 0;
 constexpr int64_t decode_streams = 4;
-constexpr int64_t group_strips = 4;
-constexpr int64_t masked = 1;
-constexpr int64_t paired = 0;
+constexpr int64_t masked = 0;
+constexpr int64_t paired = 1;
 constexpr int64_t panel_bytes = 1048576;
 constexpr int64_t region_work = 65536;
 constexpr int64_t repeats_rows = 0;
 constexpr int64_t skips = 0;
+constexpr int64_t step_tiles = 2;
+constexpr int64_t strip_rows = 8;
 constexpr int64_t tile_columns = 32;
-constexpr int64_t uses_amx = 1;
+constexpr int64_t uses_amx = 0;
+constexpr int64_t x_vectors = 4;
 constexpr int64_t value_bits = 16;
 constexpr int64_t cut = 0;
 constexpr int64_t has_scales = 0;
@@ -202,6 +205,8 @@ SC_INLINE Values epilogue(Values value, [[maybe_unused]] Values operand0,
 
 // ... strips.h ...
 
+// ... strips_avx2.h ...
+
 // ... strips_values.h ...
 
 // ... strips_ahead.h ...
@@ -214,8 +219,12 @@ SC_INLINE Values epilogue(Values value, [[maybe_unused]] Values operand0,
 
 // ... strips_decode.h ...
 
-// ... strips_chunk.h ...
+// ... strips_few.h ...
 
-// ... strips_amx.h ...
+// ... transpose.h ...
 
-// ... strips_batch.h ...
+// ... strips_pairs_x.h ...
+
+// ... strips_pairs_floats.h ...
+
+// ... strips_pairs.h ...

@@ -1,5 +1,5 @@
 // linear n_m[2:4]/float bfloat16
-// template: strips; schedule: block_rows=256 block_strips=32 decode_pairs=1 decode_streams=4 masked=0 paired=1 panel_bytes=1048576 region_work=65536 repeats_rows=0 skips=0 step_tiles=3 tile_columns=32 uses_amx=0 x_vectors=2; target: cpu x86_64 avx512_bf16
+// template: strips; schedule: block_rows=256 block_strips=32 decode_pairs=1 decode_streams=4 masked=0 paired=1 panel_bytes=1048576 region_work=65536 repeats_rows=0 skips=0 step_tiles=3 strip_rows=16 tile_columns=32 uses_amx=0 x_vectors=2; target: cpu x86_64 avx512_bf16
 // y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 
 // ... arguments.h ...
@@ -148,6 +148,7 @@ constexpr int64_t region_work = 65536;
 constexpr int64_t repeats_rows = 0;
 constexpr int64_t skips = 0;
 constexpr int64_t step_tiles = 3;
+constexpr int64_t strip_rows = 16;
 constexpr int64_t tile_columns = 32;
 constexpr int64_t uses_amx = 0;
 constexpr int64_t x_vectors = 2;
@@ -204,6 +205,8 @@ SC_INLINE Values epilogue(Values value, [[maybe_unused]] Values operand0,
 
 // ... strips.h ...
 
+// ... strips_avx512.h ...
+
 // ... strips_values.h ...
 
 // ... strips_ahead.h ...
@@ -216,8 +219,12 @@ SC_INLINE Values epilogue(Values value, [[maybe_unused]] Values operand0,
 
 // ... strips_decode.h ...
 
+// ... strips_few.h ...
+
 // ... transpose.h ...
 
 // ... strips_pairs_x.h ...
+
+// ... strips_pairs_bfloat16.h ...
 
 // ... strips_pairs.h ...
