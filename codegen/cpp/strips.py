@@ -38,7 +38,7 @@ class StripsLinear(CppTemplate):
     kernels = (("sc_linear_decode", DECODE_ROWS), ("sc_linear_batch", None))
 
     def supports(self, spec: KernelSpec, target: Target, registry: Registry) -> None:
-        """Return if the CPU has AVX2, for integers no AVX-512 without VNNI, and the codec has codes.
+        """Return if the instruction set and the values are among those that it is written for.
 
         Raises:
             Reject: another device or instruction set, no fragment, values that are no codes, groups
@@ -66,7 +66,8 @@ class StripsLinear(CppTemplate):
         `batch_columns` columns of W are expanded at once, beside `panel_bytes` of x; those of
         paired tiles are multiplied as they are, `step_tiles` of `block_strips` strips times
         `block_rows` rows of x, `x_vectors` vectors of them at once. `repeats_rows` multiplies rows
-        of x in integers, some at a time as if there were no more.
+        of x in integers, some at a time as if there were no more. `group_strips` strips share a
+        tile of x while it is near; where tiles are skipped, only those that skip the same ones.
         """
         return tuple(_schedule(spec, target, kind) for kind in _kinds(spec, target))
 

@@ -7,9 +7,11 @@ static_assert(strip_rows == 8 && native_floats == 8);
 using Register = __m256i;  // codes, or integers
 using Singles = __m256;
 
-// Sums that registers hold beside everything else: of few rows of x, and of many.
+// Sums that registers hold beside what few rows of x need.
 constexpr int sums_in_registers = 8;
+// Of many rows: how many are multiplied together as integers, with how many strips.
 constexpr int rows_together = 4, strips_together = 2;
+// How many strips of a chunk are multiplied at once, and with how many rows.
 constexpr int strips_at_once = 3;
 constexpr int rows_at_once(int strips) { return strips == 1 ? 8 : 4; }
 
@@ -33,8 +35,8 @@ SC_INLINE Singles widen_halves(Register codes) {
   return _mm256_cvtph_ps(_mm256_castsi256_si128(codes));
 }
 
-// For every mask of eight: which of the codes that are kept, close together, each place has, as
-// bytes of `width` a code; `none` where it has no code.
+// For every mask of eight places: which of the codes that are kept, close together, a place has, as
+// `width` bytes a code; `none` where it has no code.
 template <int width, uint8_t none>
 struct Expansions {
   alignas(32) uint8_t of[256][8 * width] = {};
@@ -43,7 +45,8 @@ struct Expansions {
       for (int place = 0, kept = 0; place < 8; ++place) {
         const bool is_kept = mask >> place & 1;
         for (int byte = 0; byte < width; ++byte)
-          of[mask][place * width + byte] = is_kept ? static_cast<uint8_t>(kept * width + byte) : none;
+          of[mask][place * width + byte] =
+              is_kept ? static_cast<uint8_t>(kept * width + byte) : none;
         kept += is_kept;
       }
   }
@@ -57,7 +60,8 @@ SC_INLINE Register join(__m128i low, __m128i high) {
 }
 
 SC_INLINE Register expand_floats(uint8_t mask, const char* at) {
-  const Register places = _mm256_cvtepi8_epi32(load<__m128i>(byte_expansions.of[mask]));
+  const __m128i bytes = _mm_cvtsi64_si128(load<int64_t>(byte_expansions.of[mask]));
+  const Register places = _mm256_cvtepi8_epi32(bytes);
   const Register codes = _mm256_permutevar8x32_epi32(load<Register>(at), places);
   return _mm256_andnot_si256(_mm256_srai_epi32(places, 31), codes);
 }
