@@ -15,9 +15,10 @@ from kernel_cases import DTYPES, KernelCase, supports
 from sparsecompile.activations import ACTIVATIONS
 from sparsecompile.codegen.cpp.compiler import Compiler
 from sparsecompile.codegen.cpp.fragment import fragment_of
+from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.packed import Packed
-from sparsecompile.registry import default_registry
+from sparsecompile.registry import Registry, default_registry
 from sparsecompile.spec import KernelSpec, Target, isa_at_least
 from sparsecompile.template import Kernel
 
@@ -60,26 +61,24 @@ def cases() -> list[Any]:
     return list(chosen.values())
 
 
-@pytest.fixture
-def emulation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is compiled for a level of AVX-512 runs on AVX2."""
+def emulate(monkeypatch: pytest.MonkeyPatch, levels: tuple[str, ...], *header: str) -> None:
+    """What is compiled for these levels is compiled for AVX2, behind a header of instructions."""
     flags = Compiler.flags
 
     def emulating(self: Compiler, target: Target, standard: str = "c++17") -> tuple[str, ...]:
-        if target.isa not in LEVELS or target == Target.host():
-            return flags(self, target, standard)
-        level = f"-DEMULATED_LEVEL={LEVELS.index(target.isa)}"
-        header = ("-O1", "-Wno-psabi", level, "-include", str(HEADER))
-        return (*flags(self, replace(target, isa="avx2"), standard), *header)
+        own = flags(self, target, standard)
+        if target.isa not in levels or (target == Target.host() and target.isa != "avx2"):
+            return own
+        level = f"-DEMULATED_LEVEL={levels.index(target.isa)}"
+        by_avx2 = flags(self, replace(target, isa="avx2"), standard)
+        return (*by_avx2, "-O1", "-Wno-psabi", level, "-include", *header)
 
     monkeypatch.setattr(Compiler, "flags", emulating)
 
 
-@pytest.mark.usefixtures("emulation")
-@pytest.mark.parametrize(("isa", "case"), cases())
-def test_strips_at_levels_that_may_be_missing_here(
-    isa: str,
+def check_case(
     case: KernelCase,
+    isa: str,
     build_case: Callable[..., Kernel],
     pack: Callable[..., Packed],
     check_linear: Callable[..., None],
@@ -92,3 +91,46 @@ def test_strips_at_levels_that_may_be_missing_here(
         assert torch.equal(dense.view(torch.uint8), packed.unpack().view(torch.uint8))
         for m in (1, 2, 4, 7, 9, 40):
             check_linear(kernel, packed, (m,), m % 2 == 1)
+
+
+@pytest.mark.parametrize(("isa", "case"), cases())
+def test_strips_at_levels_that_may_be_missing_here(
+    isa: str,
+    case: KernelCase,
+    build_case: Callable[..., Kernel],
+    pack: Callable[..., Packed],
+    check_linear: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    emulate(monkeypatch, LEVELS, str(HEADER))
+    check_case(case, isa, build_case, pack, check_linear)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dense/int8", "n_m[2:4]/int4[group=64]"])
+@pytest.mark.parametrize("activations", ACTIVATIONS)
+def test_words_by_avx_vnni(
+    name: str,
+    activations: str,
+    registry: Registry,
+    pack: Callable[..., Packed],
+    check_linear: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    shared_cache: Path,
+) -> None:
+    """Kernels of a Codegen of its own: others have built them without the header."""
+    emulate(monkeypatch, ("avx2",), str(HEADER.with_name("avxvnni.h")))
+    template = StripsLinear()
+    spec = KernelSpec(registry.format(name), torch.bfloat16, (), activations)
+    schedule = template.schedules(spec, at_level("avx2"))[0]
+    codegen = CppCodegen()
+
+    def build(case: KernelCase, target: Target) -> Kernel:
+        return codegen.build(case.spec, template, case.schedule, target, registry)
+
+    case = KernelCase(template, schedule, spec)
+    assert (
+        "_mm256_dpwssd_avx_epi32"
+        in template.render(spec, schedule, at_level("avx2"), registry).text
+    )
+    check_case(case, "avx2", build, pack, check_linear)

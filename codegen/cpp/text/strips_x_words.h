@@ -23,7 +23,11 @@ SC_INLINE Operands operand_of(Register codes) {
 // sum + the products of pairs of words, one after the other: GCC would keep all of them for a sum that
 // it finds shorter.
 SC_INLINE Register add_products_of_pairs(Register sum, Register w, Register x) {
+#if defined(__AVXVNNI__)
+  sum = _mm256_dpwssd_avx_epi32(sum, w, x);
+#else
   sum = _mm256_add_epi32(sum, _mm256_madd_epi16(w, x));
+#endif
   asm("" : "+x"(sum));
   return sum;
 }
