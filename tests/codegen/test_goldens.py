@@ -19,13 +19,13 @@ from sparsecompile.template import Template
 GOLDENS = Path(__file__).parent / "goldens"
 SHARED = {
     "generic": (
-        *("arguments.h", "prelude.h", "activations.h", "round.h", "finish.h", "transpose.h"),
-        "generic.h",
+        *("arguments.h", "prelude.h", "numbers.h", "activations.h", "round.h", "finish.h"),
+        *("transpose.h", "generic.h"),
     ),
     "strips": (
-        *("arguments.h", "prelude.h", "activations.h", "round.h", "strips.h", "strips_values.h"),
-        *("strips_ahead.h", "strips_float.h", "strips_prepack.h", "finish.h", "strips_decode.h"),
-        "strips_few.h",
+        *("arguments.h", "prelude.h", "numbers.h", "activations.h", "round.h", "finish.h"),
+        *("strips.h", "strips_values.h", "strips_ahead.h", "strips_float.h", "strips_prepack.h"),
+        *("strips_decode.h", "strips_few.h"),
     ),
 }
 PAIRS = ("transpose.h", "strips_pairs_x.h", "strips_pairs.h")
