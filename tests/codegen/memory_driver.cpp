@@ -112,7 +112,9 @@ void check_canonical(const std::vector<char>& bytes, int64_t threads) {
   std::memcpy(given.memory, bytes.data(), bytes.size());
 #if SC_PREPACKS
   const auto& header = *static_cast<const SCLayoutHeader*>(given.memory);
-  const Buffer sizes(2 * sizeof(int64_t) * ((header.n + 15) / 16));
+  constexpr int64_t least_strip_rows = 8;  // LEAST_STRIP_ROWS of built.py
+  const int64_t strips = (header.n + least_strip_rows - 1) / least_strip_rows;
+  const Buffer sizes(2 * sizeof(int64_t) * strips);
   int64_t* counts = static_cast<int64_t*>(sizes.memory);
   const int64_t total = sc_prepack_size(given.memory, counts, threads);
   const Buffer layout(total);
