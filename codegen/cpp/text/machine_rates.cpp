@@ -39,7 +39,7 @@ inline void each(Sum* sums, Next next, std::index_sequence<i...>) {
   ((sums[i] = next(sums[i])), ...);
 }
 
-template <class Sum, class Next, class Add>
+template <int chains, class Sum, class Next, class Add>
 void run_chains(int64_t steps, Sum first, Next next, Add add) {
   Sum sums[chains];
   for (Sum& sum : sums) sum = first = add(first, first);
@@ -57,7 +57,7 @@ struct Float32 {
   static constexpr double operations = chains * native_floats * 2;
   static void run(int64_t steps) {
     const Floats factor = Floats{} + 0.999f, term = Floats{} + 0.001f;
-    run_chains(
+    run_chains<chains>(
         steps, term, [=](Floats sum) { return sum * factor + term; },
         [](Floats a, Floats b) { return a + b; });
   }
@@ -70,7 +70,7 @@ struct BFloat16 {
   static constexpr double operations = chains * 16 * 2 * 2;
   static void run(int64_t steps) {
     const auto a = (__m512bh)_mm512_set1_epi32(0x3c003c00);
-    run_chains(
+    run_chains<chains>(
         steps, _mm512_set1_ps(1.0f), [=](__m512 sum) { return _mm512_dpbf16_ps(sum, a, a); },
         [](__m512 b, __m512 c) { return _mm512_add_ps(b, c); });
   }
@@ -88,7 +88,7 @@ struct Int8 {
   static constexpr double operations = chains * 64 * 2;
   static void run(int64_t steps) {
     const __m512i a = _mm512_set1_epi8(1);
-    run_chains(
+    run_chains<chains>(
         steps, _mm512_set1_epi32(1), [=](__m512i sum) { return _mm512_dpbusd_epi32(sum, a, a); },
         [](__m512i b, __m512i c) { return _mm512_add_epi32(b, c); });
   }
@@ -98,12 +98,14 @@ struct Int8 {
 constexpr const char* int8_instruction = "avx2 vpmaddwd";
 
 struct Int8 {
+  // Each chain wants a second register.
+  static constexpr int chains = 8;
   static constexpr double operations = chains * 16 * 2;
   static void run(int64_t steps) {
     const __m256i a = _mm256_set1_epi16(1);
-    run_chains(
+    run_chains<chains>(
         steps, _mm256_set1_epi32(1),
-        [=](__m256i sum) { return _mm256_add_epi32(_mm256_madd_epi16(sum, a), a); },
+        [=](__m256i sum) { return _mm256_add_epi32(sum, _mm256_madd_epi16(sum, a)); },
         [](__m256i b, __m256i c) { return _mm256_add_epi32(b, c); });
   }
 };
