@@ -141,3 +141,29 @@ def test_rows_that_take_too_much_room_for_each_thread(m: int, registry: Registry
     finally:
         torch.set_num_threads(before)
     assert torch.equal(y, x[:, ::7].float().sum(1, keepdim=True).bfloat16().expand(m, 70))
+
+
+@pytest.mark.parametrize("m", [1, 9])
+@pytest.mark.parametrize("activations", ["float", "int8"])
+@pytest.mark.parametrize(
+    "name", ["dense/int8", "dense/int8[group=384]", "bitmap/int8", "n_m[2:4]/int8"]
+)
+def test_the_largest_integers_do_not_overflow(
+    name: str, activations: str, m: int, registry: Registry
+) -> None:
+    """Every product is as large as it can be, and all have one sign."""
+    spec = KernelSpec(registry.format(name), torch.bfloat16, activations=activations)
+    template, target = StripsLinear(), Target.host()
+    try:
+        template.supports(spec, target, registry)
+    except Reject as reject:
+        pytest.skip(reject.reason)
+    weight = torch.ones(40, 4608, dtype=torch.bfloat16)
+    if name.startswith(("n_m", "bitmap")):
+        weight[:, 1::2] = 0
+    packed, x = spec.format.pack(weight), torch.ones(m, 4608, dtype=torch.bfloat16)
+    exact = weight.float().sum(1).expand(m, 40)
+    schedule = template.schedules(spec, target)[0]
+    kernel = CppCodegen().build(spec, template, schedule, target, registry)
+    y = linear(x, kernel.prepack(packed)[:HEADER_BYTES], None, (), 40, kernel.key)
+    assert (y.float() / exact - 1).abs().max() <= 2**-7
