@@ -167,3 +167,20 @@ def test_the_largest_integers_do_not_overflow(
     kernel = CppCodegen().build(spec, template, schedule, target, registry)
     y = linear(x, kernel.prepack(packed)[:HEADER_BYTES], None, (), 40, kernel.key)
     assert (y.float() / exact - 1).abs().max() <= 2**-7
+
+
+def test_strips_with_other_tiles_are_not_taken_for_the_same(registry: Registry) -> None:
+    spec = KernelSpec(registry.format("bitmap"), torch.float32)
+    template, target = StripsLinear(), Target.host()
+    try:
+        template.supports(spec, target, registry)
+    except Reject as reject:
+        pytest.skip(reject.reason)
+    schedule = next(s for s in template.schedules(spec, target) if s["skips"])
+    kernel = CppCodegen().build(spec, template, schedule, target, registry)
+    weight, rows = torch.zeros(64, 256), schedule["strip_rows"]
+    for strip in range(64 // rows):
+        weight[strip * rows : (strip + 1) * rows, strip * 32 : strip * 32 + 5] = 1
+    x = torch.randint(-3, 4, (20, 256)).float()
+    layout = kernel.prepack(spec.format.pack(weight))[:HEADER_BYTES]
+    assert torch.equal(linear(x, layout, None, (), 64, kernel.key), x @ weight.T)
