@@ -135,6 +135,7 @@ class Edit:
         origins: tuple[str, ...],
     ) -> Node:
         """Insert a `packed_linear`; for `before` and `origins` see `call`."""
+        self.device.codegen.start()
         args = (x, weight, bias, operands, remember_format(format), epilogue, activations)
         example = self.value(x)
         value = example.new_empty((*example.shape[:-1], self.value(weight).shape[0]))

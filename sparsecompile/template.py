@@ -226,6 +226,12 @@ class Codegen(ABC):
     def sources_digest(self) -> str:
         """Stands for everything generated code depends on besides the spec."""
 
+    def start(self) -> None:  # noqa: B027 - most devices have nothing to begin with
+        """Begin, beside the caller, what takes long and any kernel will need.
+
+        Called as soon as a weight can be packed, while other weights are looked at.
+        """
+
     def read_bandwidth(self) -> float | None:
         """Bytes a second that the device reads from memory, if known; nothing is measured now."""
         return None

@@ -12,7 +12,13 @@ import torch
 from sparsecompile.codegen.cpp.built import load_source
 from sparsecompile.codegen.cpp.layout import layout_id
 from sparsecompile.codegen.cpp.machine import known_machine
-from sparsecompile.codegen.cpp.native import DTYPES, MAX_RANGES, NativeKernel, load_native
+from sparsecompile.codegen.cpp.native import (
+    DTYPES,
+    MAX_RANGES,
+    NativeKernel,
+    load_native,
+    start_loading,
+)
 from sparsecompile.codegen.cpp.workbench import CppWorkbench
 from sparsecompile.codegen.tuning.codegen import TunedCodegen
 from sparsecompile.codegen.tuning.contest import Build
@@ -36,6 +42,10 @@ class CppCodegen(TunedCodegen):
         self._kernels: dict[int, Kernel] = {}
         self._building: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
         self._table = threading.Lock()
+
+    def start(self) -> None:
+        """Begin to build the native library."""
+        start_loading()
 
     def workbench(self, target: Target, registry: Registry) -> CppWorkbench:
         """This CPU."""
@@ -110,9 +120,10 @@ def _load_kernel(
     target: Target,
     registry: Registry,
 ) -> Kernel:
-    native_library = load_native()
     sources, first = _sources(variants), variants[0]
+    # Before the native library, which may still be building beside this.
     built = {source.name: load_source(source, target) for source in sources}
+    native_library = load_native()
     own = built[sources[0].name]
     layout = layout_id(first.template.layout(first.schedule), spec.format, spec.dtype)
     native = NativeKernel(

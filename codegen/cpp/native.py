@@ -7,6 +7,7 @@ import sysconfig
 import threading
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 from sparsecompile.codegen.cpp.build import load_built, open_library
 from sparsecompile.codegen.cpp.compiler import Compiler
 from sparsecompile.codegen.cpp.text import read
+from sparsecompile.errors import SparseCompileError
 from sparsecompile.stamps import IsFresh, provide
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
@@ -69,6 +71,20 @@ def load_native() -> Native:
     """
     with _loading:
         return _load()
+
+
+@cache
+def start_loading() -> None:
+    """Begin `load_native` beside the caller, once: torch's headers take a compiler ten seconds.
+
+    What fails is raised by `load_native` itself.
+    """
+
+    def attempt() -> None:
+        with suppress(SparseCompileError):
+            load_native()
+
+    threading.Thread(target=attempt, name="sparsecompile-native").start()
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,8 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import sparsecompile
 from sparsecompile import ops
+from sparsecompile.codegen.cpp import lower, native
 from sparsecompile.epilogue import MAX_OPERANDS
+from sparsecompile.errors import BuildError
 from sparsecompile.packed import Packed
 from sparsecompile.template import Kernel
 
@@ -186,3 +190,26 @@ def test_refuses_gradients_through_a_fused_epilogue(fused: Case) -> None:
         call(fused, x, None, operand)
     with torch.no_grad():
         call(fused, x, None, operand)
+
+
+def test_loading_begins_in_a_thread_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    came = threading.Event()
+
+    def load() -> None:
+        came.set()
+        assert threading.current_thread() is not threading.main_thread()
+        raise BuildError("no compiler")
+
+    monkeypatch.setattr(native, "load_native", load)
+    native.start_loading.__wrapped__()
+    assert came.wait(10)
+
+
+def test_loading_begins_with_the_first_packed_linear(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(lower, "start_loading", lambda: calls.append("start"))
+    linear = torch.nn.Linear(K, N).requires_grad_(False)
+    sparsecompile.explain(linear, torch.randn(2, K))
+    assert not calls
+    sparsecompile.explain(linear, torch.randn(2, K), prune="2:4", tune="off")
+    assert calls == ["start"]
