@@ -32,6 +32,7 @@ class Source:
             Each also serves every smaller m.
         prepacks: whether its own `sc_prepack` makes the layout out of what `Template.prepack`
             returns.
+        isa: the instruction set that it is built for; empty for the target's.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Source:
     text: str
     kernels: tuple[tuple[str, int | None], ...]
     prepacks: bool = False
+    isa: str = ""
 
     @property
     def file(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -63,9 +63,10 @@ def load_source(source: Source, target: Target) -> Built:
         BuildError: the compiler is missing or failed.
         CacheError: the cache folder cannot be used.
     """
+    built_for = replace(target, isa=source.isa or target.isa)
 
     def flags(compiler: Compiler) -> tuple[str, ...]:
-        return compiler.flags(target)
+        return compiler.flags(built_for)
 
     def load(path: Path) -> Built:
         library = open_library(path)

@@ -50,8 +50,6 @@ class StripsLinear(CppTemplate):
         codes = fragment_of(registry, spec.format.codec).codes(spec.format.codec, spec)
         if codes is None:
             raise Reject(f"the values of {spec.format.codec} are no codes of one width")
-        if codes.group is not None and target.isa == "avx512":
-            raise Reject("integers in AVX-512 need VNNI and VBMI2, the target is avx512")
         if codes.group and codes.group % TILE_COLUMNS:
             raise Reject(f"groups of {codes.group} columns are not whole tiles of {TILE_COLUMNS}")
         if codes.group is None and spec.activations != "float":
@@ -103,6 +101,10 @@ class StripsLinear(CppTemplate):
         """What tiles store and their size make a layout."""
         kinds = ("strip_rows", "masked", "paired", "skips", "tile_columns")
         return " ".join((self.name, *(f"{kind}={schedule[kind]}" for kind in kinds)))
+
+    def isa(self, schedule: Schedule, target: Target) -> str:
+        """AVX2 where strips are as high as its vectors."""
+        return "avx2" if schedule["strip_rows"] == AVX2_ROWS else target.isa
 
     def constants(
         self, spec: KernelSpec, schedule: Schedule, codes: Codes | None
@@ -156,6 +158,9 @@ def _few_by_integers(spec: KernelSpec) -> bool:
 def _kinds(spec: KernelSpec, target: Target) -> list[dict[str, int]]:
     """What tiles may store: everything, or less."""
     rows = AVX512_ROWS if isa_at_least(target.isa, "avx512") else AVX2_ROWS
+    if target.isa == "avx512" and not spec.format.codec.lossless:
+        # In 512 bits integers are written with VNNI and VBMI2.
+        rows = AVX2_ROWS
     whole = {"strip_rows": rows, "masked": 0, "paired": 0, "skips": 0, "tile_columns": TILE_COLUMNS}
     if spec.format.structure.index_bits() == 0:
         return [whole]

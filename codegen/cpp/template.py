@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -54,6 +55,10 @@ class CppTemplate(Template):
     def files(self, spec: KernelSpec, schedule: Schedule, codes: Codes | None) -> Sequence[str]:
         """Files of `text` that make the functions, in order."""
 
+    def isa(self, schedule: Schedule, target: Target) -> str:
+        """The instruction set that a schedule is written for: the target's, or one before it."""
+        return target.isa
+
     def constants(
         self, spec: KernelSpec, schedule: Schedule, codes: Codes | None
     ) -> Mapping[str, int]:
@@ -73,6 +78,7 @@ class CppTemplate(Template):
         codes = codec.codes(spec.format.codec, spec)
         constants = {**dict(schedule.choices), **self.constants(spec, schedule, codes)}
         files = self.files(spec, schedule, codes)
+        target = replace(target, isa=self.isa(schedule, target))
         text = "\n".join(
             (
                 HEAD.format(spec=spec, name=self.name, schedule=schedule, target=target),
@@ -88,4 +94,4 @@ class CppTemplate(Template):
         )
         name = f"{self.name}_{spec.identifier}_{schedule.tag}"
         prepacks = any(file.endswith("_prepack.h") for file in files)
-        return Source(name, "cpp", text, self.kernels, prepacks)
+        return Source(name, "cpp", text, self.kernels, prepacks, target.isa)

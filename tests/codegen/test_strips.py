@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,14 +32,20 @@ def test_refuses_other_devices_and_older_instruction_sets(registry: Registry) ->
     assert "not for cuda" in refusal(spec, Target("cuda", "sm_90", "sm_90"), registry)
     oldest = Target("cpu", "x86_64", "portable")
     assert refusal(spec, oldest, registry) == "needs AVX2, the target is portable"
-    integers = KernelSpec(registry.format("bitmap/int8"), torch.float32)
-    older = Target("cpu", "x86_64", "avx512")
-    assert refusal(integers, older, registry) == (
-        "integers in AVX-512 need VNNI and VBMI2, the target is avx512"
-    )
-    StripsLinear().supports(spec, older, registry)
-    for target in (AVX2, AMX):
-        StripsLinear().supports(integers, target, registry)
+
+
+@pytest.mark.parametrize("name", ["bitmap/int8", "dense/int4[group=32]"])
+def test_integers_without_vnni_are_built_for_avx2(name: str, registry: Registry) -> None:
+    template, wide = StripsLinear(), replace(AVX2, isa="avx512")
+    spec = KernelSpec(registry.format(name), torch.bfloat16)
+    template.supports(spec, wide, registry)
+    for schedule in template.schedules(spec, wide):
+        source = template.render(spec, schedule, wide, registry)
+        assert source == template.render(spec, schedule, AVX2, registry)
+        assert source.isa == "avx2"
+    values = KernelSpec(registry.format("bitmap"), torch.float32)
+    schedule = template.schedules(values, wide)[0]
+    assert template.render(values, schedule, wide, registry).isa == "avx512"
 
 
 def test_refuses_what_it_cannot_store(registry: Registry) -> None:
