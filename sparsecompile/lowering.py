@@ -12,6 +12,7 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.nn import functional as F
 
+from sparsecompile.dense_copy import DenseCopy
 from sparsecompile.epilogue import STEPS
 from sparsecompile.graph import Edit
 from sparsecompile.ops import MAX_DENSE, arguments
@@ -87,11 +88,11 @@ def lower_packed(edit: Edit, options: Options) -> tuple[list[Slot], list[Lowered
             edit.rejected("lower", match.node, reason)
             for name in names:
                 edit.considered[name].reason = reason
-            _restore_dense(match, _dense_weights(match, slots), edit)
+            _restore_dense(match, _dense_weights(match, slots, problem), edit, problem.dense_copy)
             lowered.append(Lowered(names, problem, lowering, rows, 0))
             continue
         weight = slots.packed(match["weight"], kernel)
-        dense = _dense_weights(match, slots, MAX_DENSE) if kernel.wants_dense else ()
+        dense = _dense_weights(match, slots, problem, MAX_DENSE) if kernel.wants_dense else ()
         nbytes = sum(slots.nbytes(node) for node in (weight, *dense))
         x, bias, operands = match["x"], match["bias"], match["operands"]
         args = arguments(x, weight, bias, operands, dense, rows, kernel.key)
@@ -130,6 +131,10 @@ def _problem(match: Match, edit: Edit, options: Options) -> Problem:
     surveys = [edit.considered[name].survey for name in origins(match.node)]
     kept = [1 - survey.zeros for survey in surveys if survey is not None]
     density = sum(kept) / len(kept) if kept else 1.0
+    dense = _dense_use(match, edit, options)
+    copies = dense is not DenseUse.NEVER and (options.dense_copies or not _live_parts(match))
+    # Torch's own linear has gradients.
+    copies = copies and not edit.weights.grad
     return Problem(
         spec=KernelSpec(
             format_of(match["format"]), x.dtype, match["epilogue"], match["activations"]
@@ -137,9 +142,10 @@ def _problem(match: Match, edit: Edit, options: Options) -> Problem:
         shape=(weight.shape[0], weight.shape[1]),
         rows=ROWS if is_dynamic else (max(1, prod(lead)),),
         is_dynamic=is_dynamic,
-        dense=_dense_use(match, edit, options),
+        dense=dense,
         tune=options.tune,
         density=round(round(density / _DENSITY_STEP) * _DENSITY_STEP, 2),
+        dense_copy=edit.device.codegen.dense_copy(x.dtype) if copies else None,
     )
 
 
@@ -170,12 +176,14 @@ def _live_parts(match: Match) -> tuple[Node, ...]:
     return tuple(parts) if all(map(_is_view, parts)) else ()
 
 
-def _dense_weights(match: Match, slots: _Slots, most: int | None = None) -> tuple[Node, ...]:
+def _dense_weights(
+    match: Match, slots: _Slots, problem: Problem, most: int | None = None
+) -> tuple[Node, ...]:
     """The dense weights of a node: live ones if there are not too many, else a copy of them all."""
-    parts = _live_parts(match)
-    if parts and (most is None or len(parts) <= most):
+    parts, copy = _live_parts(match), problem.dense_copy
+    if parts and copy is None and (most is None or len(parts) <= most):
         return parts
-    return (slots.dense(match["weight"]),)
+    return (slots.dense(match["weight"], copy),)
 
 
 def _is_view(node: Node) -> bool:
@@ -185,7 +193,9 @@ def _is_view(node: Node) -> bool:
     )
 
 
-def _restore_dense(match: Match, weights: tuple[Node, ...], edit: Edit) -> None:
+def _restore_dense(
+    match: Match, weights: tuple[Node, ...], edit: Edit, copy: DenseCopy | None
+) -> None:
     """`packed_linear(...) -> linear(...)` and the epilogue's steps; merged linears come apart."""
     node, x = match.node, match["x"]
     biases: tuple[Node | None, ...] = (match["bias"],)
@@ -193,10 +203,14 @@ def _restore_dense(match: Match, weights: tuple[Node, ...], edit: Edit) -> None:
         biases = (
             tuple(match["bias"].args[0]) if match["bias"] is not None else (None,) * len(weights)
         )
-    linears = [
-        edit.call(F.linear, (x, weight, bias), before=node, origins=origins(node))
-        for weight, bias in zip(weights, biases, strict=True)
-    ]
+    if copy is not None:
+        args = (x, *weights, *biases, edit.value(match["weight"]).shape[0])
+        linears = [edit.call(copy.op, args, before=node, origins=origins(node))]
+    else:
+        linears = [
+            edit.call(F.linear, (x, weight, bias), before=node, origins=origins(node))
+            for weight, bias in zip(weights, biases, strict=True)
+        ]
     if len(linears) > 1 and _give_parts(node, linears, edit):
         return
     new = linears[0] if len(linears) == 1 else edit.call(torch.cat, (linears, -1), before=node)
@@ -242,9 +256,10 @@ class _Slots:
         key = (weight, kernel.spec.format, kernel.layout)
         return self._node(key, "packed", lambda: PackedSlot(self._edit.binding(weight), kernel))
 
-    def dense(self, weight: Node) -> Node:
+    def dense(self, weight: Node, copy: DenseCopy | None) -> Node:
         """The dense copy of a weight."""
-        return self._node(weight, "dense", lambda: DenseSlot(self._edit.binding(weight)))
+        key = (weight, copy)
+        return self._node(key, "dense", lambda: DenseSlot(self._edit.binding(weight), copy))
 
     def nbytes(self, node: Node) -> int:
         """Bytes that a node's slot takes; none if it has no slot."""

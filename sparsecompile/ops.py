@@ -1,4 +1,4 @@
-"""The torch ops `sparsecompile::linear` and `sparsecompile::unpack`: schemas, fakes, autograd.
+"""The torch ops `sparsecompile::linear`, `dense_linear` and `unpack`: schemas, fakes, autograd.
 
 Their CPU implementations are a native library that `sparsecompile.codegen` builds and loads; the
 arguments are of types that Inductor's C++ wrapper passes without calling back into Python.
@@ -8,7 +8,11 @@ float32, bfloat16 or float16; `weight` uint8, a layout made by the kernel's `pre
 its first `HEADER_BYTES` (the op reads the storage behind it, so that graphs do not depend on how
 many bytes a weight takes); `bias` `[n]`; operands `[..., n]`, in the order of the epilogue's steps;
 `dense` parts `[n0, k]`, `[n1, k]`, ..., the dense weight for rows that the kernel leaves to torch's
-dense linear, None where it leaves none; `kernel` a `Kernel.key`. Returns `[..., n]` in x's dtype.
+dense linear, or one part as `dense_linear` takes it, None where it leaves none; `kernel` a
+`Kernel.key`. Returns `[..., n]` in x's dtype.
+
+`dense_linear(x, weight, bias, n)`: the same with a dense weight `[n, k]` in a library's own order,
+as `DenseCopy.make` gives it; it has no gradients.
 
 `unpack(weight, like, n, k, kernel, first)`: `n` rows from `first` on of the dense weight that a
 layout stands for, `[n, k]`, in the dtype of `like`: the kernel's, or float32, in which every value
@@ -46,6 +50,7 @@ _library.define(
     "unpack_rows(Tensor weight, Tensor rows, Tensor like, int n, int k, int kernel, int first=0) "
     "-> Tensor"
 )
+_library.define("dense_linear(Tensor x, Tensor weight, Tensor? bias, int n) -> Tensor")
 _library.define(
     "linear_with_grad(Tensor x, Tensor weight, Tensor? bias, Tensor? dense0, Tensor? dense1, "
     "Tensor? dense2, int n, int kernel) -> Tensor"
@@ -67,6 +72,10 @@ def _linear_fake(
     return x.new_empty((*x.shape[:-1], n))
 
 
+def _dense_linear_fake(x: Tensor, weight: Tensor, bias: Tensor | None, n: int) -> Tensor:
+    return x.new_empty((*x.shape[:-1], n))
+
+
 def _unpack_fake(
     weight: Tensor, like: Tensor, n: int, k: int, kernel: int, first: int = 0
 ) -> Tensor:
@@ -80,6 +89,7 @@ def _unpack_rows_fake(
 
 
 torch.library.register_fake(f"{NAMESPACE}::linear", _linear_fake, lib=_library)
+torch.library.register_fake(f"{NAMESPACE}::dense_linear", _dense_linear_fake, lib=_library)
 torch.library.register_fake(f"{NAMESPACE}::unpack", _unpack_fake, lib=_library)
 torch.library.register_fake(f"{NAMESPACE}::unpack_rows", _unpack_rows_fake, lib=_library)
 

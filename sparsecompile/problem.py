@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from sparsecompile.dense_copy import DenseCopy
 from sparsecompile.packed import Packed
 from sparsecompile.spec import KernelSpec
 
@@ -77,6 +78,7 @@ class Problem:
         dense: whether torch's dense linear may serve it.
         tune: `off`, `cached`, `fast` or `full`.
         density: share of stored values, rounded.
+        dense_copy: what the dense linear reads where it serves; None for the weight as it is.
     """
 
     spec: KernelSpec
@@ -86,6 +88,7 @@ class Problem:
     dense: DenseUse
     tune: str
     density: float
+    dense_copy: DenseCopy | None = None
 
     def __str__(self) -> str:
         """`n_m[2:4]/float bfloat16 1536x576`: what measurements are of, without an epilogue."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sparsecompile.dense_copy import DenseCopy
 from sparsecompile.ops import HEADER_BYTES
 from sparsecompile.packing import pack_binding, stored_parts
 from sparsecompile.stored import Part
@@ -97,15 +98,22 @@ class PackedSlot(Slot):
 
 @dataclass(frozen=True, eq=False)
 class DenseSlot(Slot):
-    """A weight that is no Parameter as it is, such as a pruned one: its dense copy `[n, k]`."""
+    """A weight that is no Parameter as it is, such as a pruned one: its dense copy.
+
+    Attributes:
+        copy: what it is kept as; None for `[n, k]`.
+    """
+
+    copy: DenseCopy | None = None
 
     def weight(self, tensors: Sequence[Tensor]) -> Tensor:
         """The copy."""
 
         def make() -> Tensor:
-            return beside(evaluate(self.binding, tensors).contiguous(), tensors[0])
+            dense = evaluate(self.binding, tensors).contiguous()
+            return beside(dense if self.copy is None else self.copy.make(dense), tensors[0])
 
-        return PACK_CACHE.get(self.binding, tensors, "dense", make).value
+        return PACK_CACHE.get(self.binding, tensors, ("dense", self.copy), make).value
 
     @property
     def nbytes(self) -> int:

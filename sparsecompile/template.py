@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparsecompile.codec import Codec
+from sparsecompile.dense_copy import DenseCopy
 from sparsecompile.packed import Packed, Structure
 from sparsecompile.packer import Packer
 from sparsecompile.problem import Problem, Trial
@@ -233,6 +234,10 @@ class Codegen(ABC):
 
         Called as soon as a weight can be packed, while other weights are looked at.
         """
+
+    def dense_copy(self, dtype: torch.dtype) -> DenseCopy | None:
+        """How a dense weight is kept where it needs a copy anyway; None for torch's own order."""
+        return None
 
     def read_bandwidth(self) -> float | None:
         """Bytes a second that the device reads from memory, if known; nothing is measured now."""

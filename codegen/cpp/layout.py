@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -33,16 +35,30 @@ def concatenate(name: str, packed: Packed) -> Tensor:
         raise SparseCompileError(
             f"{packed.format} has {len(tensors)} tensors; a layout has room for {MAX_TENSORS}"
         )
+    layout = layout_id(name, packed.format, packed.dtype)
+    return lay_out(layout, packed.shape, packed.slots, tensors)
+
+
+def lay_out(layout: int, shape: tuple[int, int], slots: int, tensors: Sequence[Tensor]) -> Tensor:
+    """`SCLayoutHeader`, then each tensor at a multiple of 64 bytes.
+
+    Args:
+        layout: the number by which it is known.
+        shape: `(n, k)` of the dense weight.
+        slots: stored values.
+        tensors: `[bytes]` uint8 each, at most `MAX_TENSORS`.
+
+    Returns:
+        `[bytes]` uint8, beginning at a multiple of 64 bytes.
+    """
     offsets, end = [], HEADER_BYTES
     for tensor in tensors:
         offsets.append(end)
         end += -(-tensor.numel() // ALIGNMENT) * ALIGNMENT
-    n, k = packed.shape
-    header = [layout_id(name, packed.format, packed.dtype), n, k, packed.slots, end]
-    header += [len(tensors), *offsets]
+    header = [layout, *shape, slots, end, len(tensors), *offsets]
     header += [0] * (HEADER_BYTES // 8 - len(header))
-    layout = allocate(end).zero_()
-    layout[:HEADER_BYTES] = torch.tensor(header, dtype=torch.int64).view(torch.uint8)
+    memory = allocate(end).zero_()
+    memory[:HEADER_BYTES] = torch.tensor(header, dtype=torch.int64).view(torch.uint8)
     for offset, tensor in zip(offsets, tensors, strict=True):
-        layout[offset : offset + tensor.numel()] = tensor
-    return layout
+        memory[offset : offset + tensor.numel()] = tensor
+    return memory

@@ -19,10 +19,12 @@ from sparsecompile.codegen.cpp.native import (
     load_native,
     start_loading,
 )
+from sparsecompile.codegen.cpp.onednn import onednn_for
 from sparsecompile.codegen.cpp.workbench import CppWorkbench
 from sparsecompile.codegen.tuning.codegen import TunedCodegen
 from sparsecompile.codegen.tuning.contest import Build
 from sparsecompile.codegen.tuning.variant import Variant
+from sparsecompile.dense_copy import DenseCopy
 from sparsecompile.errors import BuildError, CacheError, SparseCompileError
 from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Target, digest
@@ -46,6 +48,10 @@ class CppCodegen(TunedCodegen):
     def start(self) -> None:
         """Begin to build the native library."""
         start_loading()
+
+    def dense_copy(self, dtype: torch.dtype) -> DenseCopy | None:
+        """In oneDNN's order, where that is to be had."""
+        return onednn_for(dtype)
 
     def workbench(self, target: Target, registry: Registry) -> CppWorkbench:
         """This CPU."""

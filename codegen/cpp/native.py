@@ -24,7 +24,10 @@ from sparsecompile.stamps import IsFresh, provide
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 MAX_RANGES = 16
-PARTS = ("arguments.h", "kernels.h", "linear.cpp", "unpack.cpp", "freshness.cpp", "evict.cpp")
+PARTS = (
+    *("arguments.h", "kernels.h", "onednn.cpp", "linear.cpp", "unpack.cpp"),
+    *("freshness.cpp", "evict.cpp"),
+)
 
 
 class NativeKernel(ctypes.Structure):

@@ -17,6 +17,7 @@ from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.codegen.tuning.workbench import Workbench
 from sparsecompile.ops import linear
 from sparsecompile.packed import Packed
+from sparsecompile.problem import Problem
 from sparsecompile.spec import KernelSpec
 from sparsecompile.template import Kernel, Range
 
@@ -30,7 +31,7 @@ class Contest:
     """Candidates for one weight; each layout is made once.
 
     Args:
-        spec: what they compute.
+        problem: what they solve.
         packed: the weight.
         workbench: where they run.
         build: see `Build`.
@@ -39,15 +40,18 @@ class Contest:
 
     def __init__(
         self,
-        spec: KernelSpec,
+        problem: Problem,
         packed: Packed,
         workbench: Workbench,
         build: Build,
         ahead: Ahead,
     ) -> None:
-        self._spec, self._packed, self._workbench = spec, packed, workbench
+        self._spec, self._packed, self._workbench = problem.spec, packed, workbench
         self._build, self._ahead = build, ahead
         self._dense = packed.unpack().to(workbench.device)
+        self._copy = problem.dense_copy
+        if self._copy is not None:
+            self._dense = self._copy.make(self._dense)
         self._layouts: dict[str, Tensor] = {}
 
     def contestants(
@@ -77,7 +81,10 @@ class Contest:
         self._build_all(functions)
         kernels = [self._kernel(f) for f in functions]
         dense, ready = self._dense, self._workbench.contestant
-        found = {DENSE: ready(lambda: F.linear(x, dense), dense, rows)}
+        call = partial(F.linear, x, dense)
+        if self._copy is not None:
+            call = partial(self._copy.op, x, dense, None, n)
+        found = {DENSE: ready(call, dense, rows)}
         failed: dict[str, str] = {}
         for function, kernel in zip(functions, kernels, strict=True):
             try:

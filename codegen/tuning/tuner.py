@@ -132,7 +132,7 @@ class Tuner:
     @cached_property
     def _contest(self) -> Contest:
         packed = self.contents.packed
-        return Contest(self.problem.spec, packed, self._workbench, self._build, self._ahead)
+        return Contest(self.problem, packed, self._workbench, self._build, self._ahead)
 
     @cached_property
     def _promising(self) -> list[Variant]:
@@ -282,6 +282,7 @@ class Tuner:
             "density": problem.density,
             "m": rows,
             "torch": torch.__version__,
+            **({"dense": problem.dense_copy.name} if problem.dense_copy is not None else {}),
             **self._workbench.facts(),
         }
 

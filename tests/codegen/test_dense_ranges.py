@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from sparsecompile import ops
 from sparsecompile.codegen.cpp.lower import CppCodegen
+from sparsecompile.codegen.cpp.onednn import onednn_for
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.epilogue import apply_epilogue
 from sparsecompile.packed import Packed
@@ -82,6 +83,20 @@ def test_more_rows_run_on_the_dense_parts(mixed: Mixed, rows: tuple[int, ...]) -
             # The other weight tells which one was multiplied with.
             torch.testing.assert_close(y, F.linear(x, mixed.other, given))
             torch.testing.assert_close(mixed(x, given, ()), F.linear(x, mixed.weight, given))
+
+
+def test_more_rows_run_on_a_copy_in_onednns_order(mixed: Mixed) -> None:
+    order = onednn_for(torch.float32)
+    if order is None:
+        pytest.skip("torch was built without oneDNN")
+    copy, bias = order.make(mixed.other), torch.randn(N)
+    for lead in ((LAST_PACKED + 1,), (3, 7)):
+        x = torch.randn(*lead, K)
+        for given in (bias, None):
+            y = mixed(x, given, (), copy)
+            torch.testing.assert_close(y, F.linear(x, mixed.other, given))
+    with pytest.raises(RuntimeError, match="dense weight has 47 rows, the packed one 48"):
+        mixed(torch.randn(9, K), None, (), order.make(mixed.other[1:]))
 
 
 def test_few_rows_stay_with_the_kernel(mixed: Mixed) -> None:

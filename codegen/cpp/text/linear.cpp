@@ -38,13 +38,15 @@ struct Workspace {
 };
 thread_local Workspace workspace;
 
-// x @ dense.T + bias, where the dense weight stands in up to three parts, one above the other.
+// x @ dense.T + bias, where the dense weight stands in up to three parts, one above the other, or in
+// oneDNN's order in one.
 Tensor linear_dense(const Tensor& x, const OptionalTensor& bias, const OptionalTensor* parts,
                     int64_t n) {
   int64_t there = 0;
-  for (int i = 0; i < 3 && given(parts[i]); ++i) there += parts[i]->size(0);
+  for (int i = 0; i < 3 && given(parts[i]); ++i) there += rows_of(*parts[i]);
   TORCH_CHECK(there == n, "sparsecompile: the dense weight has ", there, " rows, the packed one ",
               n);
+  if (is_ordered(*parts[0])) return linear_ordered(x, *parts[0], bias);
   if (!given(parts[1])) return at::linear(x, *parts[0], bias);
   at::DimVector shape(x.sizes());
   shape.back() = n;
