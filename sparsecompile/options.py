@@ -36,9 +36,10 @@ class Options:
             dense linear once for each shape and remembers the result; `"full"` measures every
             schedule; `"cached"` takes what was measured before and measures nothing; `"off"`
             packs whatever is smaller, unmeasured. `$SPARSECOMPILE_TUNE` changes the default.
-        dense_copies: keep, beside a weight packed on request, a dense copy of it where the dense
-            linear is faster for some m. Without it one of the two is kept, for every m of a graph;
-            the dense weights that a model has itself are used either way.
+        dense_copies: allow dense copies of weights beside packed ones, in the order of
+            `Codegen.dense_copy`, where the dense linear is faster for some m with them. Without
+            it a weight packed on request has one of the two, for every m of a graph, and the dense
+            weights that a model has itself are read as they are.
         strict: raise `RejectedError` where a linear would be left dense although it holds zeros
             or was asked to be pruned or quantised, and build errors instead of running dense.
         target: `"auto"`: where the parameters of the model are; `"cpu"`, also with an instruction
