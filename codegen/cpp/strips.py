@@ -137,7 +137,7 @@ class StripsLinear(CppTemplate):
         tiles = "strips_amx.h" if schedule["uses_amx"] else "strips_no_tiles.h"
         many: tuple[str, ...] = ("strips_chunk.h", "strips_vectors.h", tiles, "strips_batch.h")
         if schedule["repeats_rows"]:
-            many = ("strips_rows.h",)
+            many = ("strips_words.h",) if by_avx2 else ("strips_rows.h",)
         elif schedule["paired"]:
             pairs = "strips_pairs_floats.h" if by_avx2 else "strips_pairs_bfloat16.h"
             many = ("transpose.h", "strips_pairs_x.h", pairs, "strips_pairs.h")
@@ -186,7 +186,7 @@ def _avx2_choices(spec: KernelSpec, kind: Mapping[str, int]) -> dict[str, int]:
     is_integer = not spec.format.codec.lossless
     choices = {
         "decode_pairs": 0,
-        "repeats_rows": int(is_integer and _few_by_integers(spec) and not kind["masked"]),
+        "repeats_rows": int(is_integer and _few_by_integers(spec)),
         "uses_amx": 0,
     }
     if kind["paired"]:

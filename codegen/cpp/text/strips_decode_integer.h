@@ -70,14 +70,14 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
     sums.excess[s].add_tile(x, place);
   };
   const auto add_vector = [&](int s, int v, int64_t place) SC_INLINED {
-    const Operands w = operand_of(readers[s].next(v));
+    const Operands w = operand_of(readers[s], readers[s].next(v));
     sums.excess[s].add_vector(w);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 2
       for (int p = 0; p < planes; ++p) {
         Register& sum = sums.partial[s][i][p];
-        sum = x.template add_products<rows>(sum, readers[s], w, p, i, place, v);
+        sum = x.template add_products<rows>(sum, w, p, i, place, v);
       }
   };
   const auto close_tile = [&](int s, int64_t t, int64_t place) SC_INLINED {

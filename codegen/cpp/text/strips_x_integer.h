@@ -14,6 +14,16 @@ constexpr int64_t columns_in_sum = 1 << 15;
 constexpr int32_t middle = paired ? 1 << (8 * planes - 1) : 0;
 using Plane = std::conditional_t<paired, uint8_t, int8_t>;
 
+// A vector of codes, and, where tiles are paired, the columns that they were kept of.
+struct Operands {
+  __m512i codes, pairs;
+};
+SC_INLINE Operands operand_of(const Reader& reader, __m512i codes) {
+  if constexpr (!paired) return {codes, codes};
+  const __m512i values = _mm512_sub_epi8(codes, _mm512_set1_epi8(static_cast<char>(cut)));
+  return {values, reader.kept.pairs};
+}
+
 // The rows of x, those of a tile of columns together: one register tells where all of them are.
 struct FewRows {
   int64_t rows, tiles;
@@ -42,14 +52,14 @@ struct FewRows {
 
   // sum += the columns of a tile's vector `v` times those of one row of x.
   template <int all_rows>
-  SC_INLINE __m512i add_products(__m512i sum, const Reader& reader, __m512i w, int p, int row,
-                                 int64_t tile, int v) const {
+  SC_INLINE __m512i add_products(__m512i sum, const Operands& w, int p, int row, int64_t tile,
+                                 int v) const {
     const Plane* x = values + ((tile * planes + p) * all_rows + row) * tile_columns;
     if constexpr (paired) {
       const __m512i all = _mm512_castsi256_si512(load<__m256i>(x));
-      return _mm512_dpbusd_epi32(sum, _mm512_permutexvar_epi8(reader.kept.pairs, all), w);
+      return _mm512_dpbusd_epi32(sum, _mm512_permutexvar_epi8(w.pairs, all), w.codes);
     }
-    return _mm512_dpbusd_epi32(sum, w, _mm512_set1_epi32(load<int32_t>(x + v * depth)));
+    return _mm512_dpbusd_epi32(sum, w.codes, _mm512_set1_epi32(load<int32_t>(x + v * depth)));
   }
 
  private:
@@ -82,13 +92,6 @@ struct FewRows {
   }
 };
 
-// What is multiplied of a vector of codes.
-using Operands = __m512i;
-SC_INLINE Operands operand_of(__m512i codes) {
-  if constexpr (paired) return _mm512_sub_epi8(codes, _mm512_set1_epi8(static_cast<char>(cut)));
-  return codes;
-}
-
 // What the sums of a strip have too much.
 template <int rows>
 struct Excess {
@@ -101,8 +104,8 @@ struct Excess {
 #pragma GCC unroll 2
       for (int p = 0; p < planes; ++p) of_x[i][p] += x.sums[(tile * planes + p) * rows + i];
   }
-  SC_INLINE void add_vector(__m512i w) {
-    if constexpr (paired) of_w = _mm512_dpbusd_epi32(of_w, _mm512_set1_epi8(1), w);
+  SC_INLINE void add_vector(const Operands& w) {
+    if constexpr (paired) of_w = _mm512_dpbusd_epi32(of_w, _mm512_set1_epi8(1), w.codes);
   }
   SC_INLINE __m512i of(int i, int p) const {
     if constexpr (!paired) return _mm512_set1_epi32(of_x[i][p] * static_cast<int32_t>(cut));

@@ -11,12 +11,16 @@ constexpr float largest_integer = 32767;
 // Sums of so many columns fit into 32 bits: products with codes of a byte.
 constexpr int64_t columns_in_sum = rounds_activations ? 1 << 15 : 256;
 
-// A vector of codes as integers of 16 bits: pairs, or every other column.
+// A vector of codes as integers of 16 bits: every other column, and the others; or pairs, and the bytes
+// that they were kept of among those of four columns.
 struct Operands {
-  Register even, odd;
+  Register words, others;
 };
-SC_INLINE Operands operand_of(Register codes) {
-  if constexpr (paired) return {_mm256_sub_epi16(codes, _mm256_set1_epi16(cut)), Register{}};
+SC_INLINE Operands operand_of(const Reader& reader, Register codes) {
+  if constexpr (paired) {
+    const Register words = _mm256_sub_epi16(codes, _mm256_set1_epi16(cut));
+    return {words, reader.kept.look_up(places_of_pair.bytes)};
+  }
   return {_mm256_and_si256(codes, _mm256_set1_epi16(255)), _mm256_srli_epi16(codes, 8)};
 }
 
@@ -61,17 +65,16 @@ struct FewRows {
 
   // sum += the columns of a tile's vector `v` times those of one row of x.
   template <int all_rows>
-  SC_INLINE Register add_products(Register sum, const Reader& reader, const Operands& w, int,
-                                  int row, int64_t tile, int v) const {
+  SC_INLINE Register add_products(Register sum, const Operands& w, int, int row, int64_t tile,
+                                  int v) const {
     const int16_t* x = values + (tile * all_rows + row) * tile_columns + first_activation(v);
     if constexpr (paired) {
       const Register four = _mm256_set1_epi64x(load<int64_t>(x));
-      const Register pairs = _mm256_shuffle_epi8(four, reader.kept.look_up(places_of_pair.bytes));
-      return add_products_of_pairs(sum, w.even, pairs);
+      return add_products_of_pairs(sum, w.words, _mm256_shuffle_epi8(four, w.others));
     }
     const Register even = _mm256_set1_epi32(load<int32_t>(x));
     const Register odd = _mm256_set1_epi32(load<int32_t>(x + 2));
-    return add_products_of_pairs(add_products_of_pairs(sum, w.even, even), w.odd, odd);
+    return add_products_of_pairs(add_products_of_pairs(sum, w.words, even), w.others, odd);
   }
 
  private:
