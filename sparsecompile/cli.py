@@ -76,6 +76,9 @@ def explain(
     findings: Annotated[
         bool, typer.Option("--findings", help="Show what each format found.")
     ] = False,
+    trials: Annotated[
+        bool, typer.Option("--trials", help="Show every candidate that was measured.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     html: Annotated[Path | None, typer.Option(help="Write the report as a page.")] = None,
     graph: Annotated[bool, typer.Option("--graph", help="Print the packed graphs.")] = False,
@@ -85,8 +88,8 @@ def explain(
 
     The model runs once on its inputs, without gradients.
     """
-    if as_json + graph + findings + (source is not None) > 1:
-        fail("--json, --graph, --findings and --source exclude one another")
+    if as_json + graph + (findings or trials) + (source is not None) > 1:
+        fail("--json, --graph, --source and --findings or --trials exclude one another")
     model, args, kwargs = load_model(target)
     options: dict[str, Any] = {"strict": strict}
     options |= {"prune": prune} if prune is not None else {}
@@ -113,7 +116,7 @@ def explain(
         from sparsecompile.report_text import render
 
         color = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-        typer.echo(render(report, findings=findings, color=color))
+        typer.echo(render(report, findings=findings, trials=trials, color=color))
 
 
 @app.command()

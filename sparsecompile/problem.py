@@ -108,6 +108,8 @@ class Trial:
         nbytes: bytes that a call has to move.
         chosen: whether it serves this m.
         cold: whether the weight was read from memory; else it may have been in a cache.
+        peak: share of the arithmetic that the device is capable of, counting everything that its
+            layout stores; None where that is not known.
     """
 
     rows: int
@@ -117,6 +119,7 @@ class Trial:
     nbytes: int
     chosen: bool = False
     cold: bool = True
+    peak: float | None = None
 
     @property
     def bandwidth(self) -> float:

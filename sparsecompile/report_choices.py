@@ -24,6 +24,16 @@ def choices(report: Report) -> list[tuple[str, list[str]]]:
     return [(f"chosen: {_title(why, report)}", _lines(why, report)) for why in reasons]
 
 
+def races(report: Report) -> list[tuple[str, list[str]]]:
+    """Every problem and m of it, and a line for each candidate that was measured."""
+    found: dict[str, list[str]] = {}
+    for node in report.nodes:
+        for m in dict.fromkeys(t.rows for t in node.trials):
+            lines = [measured(t, report) for t in node.trials if t.rows == m]
+            found.setdefault(f"{_problem(node)} m={m}", lines)
+    return list(found.items())
+
+
 def _title(why: str, report: Report) -> str:
     measured = any(node.trials for node in report.nodes if node.chosen_by == why)
     if not measured or report.read_bandwidth is None:
@@ -86,6 +96,7 @@ def measured(trial: Trial, report: Report) -> str:
     reads = (report.read_bandwidth or 0) / 1e9
     parts = [_ms(trial), f"{trial.nbytes / 1e6:.3g} MB", _speed(trial)]
     parts += [f"{share:.0%} of the {reads:.3g} GB/s that can be read"] if share is not None else []
+    parts += [f"{trial.peak:.0%} of the peak rate"] if trial.peak is not None else []
     chosen = " <- chosen" if trial.chosen else ""
     return f"{trial.candidate}: {', '.join(parts)}{chosen}"
 

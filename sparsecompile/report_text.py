@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from sparsecompile.report_choices import choices
+from sparsecompile.report_choices import choices, races
 from sparsecompile.report_rows import (
     HEADS,
     Row,
@@ -39,12 +39,15 @@ _WRAPPED = tuple(map(HEADS.index, ("format", "kernel")))
 _NO_ZEROS = 'options={"prune": "2:4"} makes zeros, and changes what the model computes.'
 
 
-def render(report: Report, *, findings: bool = False, color: bool = False) -> str:
+def render(
+    report: Report, *, findings: bool = False, trials: bool = False, color: bool = False
+) -> str:
     """The report in at most 100 columns.
 
     Args:
         report: the report.
         findings: also what every format found in every weight.
+        trials: also everything that was measured.
         color: with the codes of terminal colours.
     """
     from rich.console import Console
@@ -87,6 +90,10 @@ def render(report: Report, *, findings: bool = False, color: bool = False) -> st
     for title, linears in lossy(nodes):
         _say(console, f"\n{title}", "bold red")
         _say(console, linears, indent=2)
+    for race, lines in races(report) if trials else ():
+        _say(console, f"\n{race}", "bold")
+        for line in lines:
+            _say(console, line, indent=2)
     for row in fold(nodes, lambda node: (outcome(node), node.findings)) if findings else ():
         _print_findings(console, row)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())

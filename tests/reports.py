@@ -134,6 +134,7 @@ trials = st.builds(
     sizes,
     st.booleans(),
     st.booleans(),
+    st.none() | st.floats(0, 2),
 )
 
 

@@ -216,6 +216,7 @@ def test_html_in_a_folder_that_is_not_there(asked: dict[str, Any]) -> None:
             "no source 'x'; there are: linear_a, linear_b, all",
         ),
         (("shapes:arguments", "--json", "--graph"), "exclude one another"),
+        (("shapes:arguments", "--trials", "--graph"), "exclude one another"),
     ],
 )
 def test_a_wrong_command_line_exits_with_2_and_an_example(

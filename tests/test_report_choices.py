@@ -97,6 +97,7 @@ def test_trials_in_json() -> None:
         "nbytes": 946_000,
         "chosen": True,
         "cold": True,
+        "peak": None,
         "bandwidth": pytest.approx(22e9),
         "share": pytest.approx(22 / 27.1),
     }
@@ -104,6 +105,23 @@ def test_trials_in_json() -> None:
     unknown = json.loads(report([measured("up.weight")]).to_json())
     assert unknown["read_bandwidth"] is None
     assert unknown["nodes"][0]["trials"][0]["share"] is None
+
+
+def test_text_shows_every_trial_when_asked() -> None:
+    node = measured("up.weight")
+    dense = next(t for t in node.trials if t.candidate == "dense" and t.rows == 16)
+    trials = tuple(replace(t, peak=0.42) if t is dense else t for t in node.trials)
+    # Layers of one problem share their lines.
+    nodes = [replace(node, weight=name, trials=trials) for name in ("up.weight", "other.weight")]
+    whole = replace(report(nodes), read_bandwidth=27.1e9)
+    text = " ".join(render(whole, trials=True).split())
+    for m in (1, 16, 128):
+        assert text.count(f"n_m[2:4] bf16 1536x576 m={m} ") == 1
+    share = "81% of the 27.1 GB/s that can be read"
+    assert f"{DECODE}: 0.043 ms, 0.946 MB, 22 GB/s, {share} <- chosen" in text
+    assert "dense: 0.2 ms, 0.946 MB, 4.7 GB/s, 42% of the peak rate <- chosen" in text
+    assert text.count(f"{BATCH}: ") == 2
+    assert "that can be read" not in render(whole)
 
 
 def test_html_shows_every_trial_with_its_full_name(tmp_path: Path) -> None:

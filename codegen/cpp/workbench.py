@@ -49,6 +49,11 @@ class CppWorkbench(Workbench):
             return measure_machine(self._threads).limits
         return (known_machine(self._threads) or TYPICAL).limits
 
+    def rates(self) -> Mapping[str, float]:
+        """Of this machine, if they are known."""
+        machine = known_machine(self._threads)
+        return machine.limits.rates if machine is not None else {}
+
     def is_cold(self, rows: int) -> bool:
         """Where the weight is what takes time."""
         return rows <= COLD_ROWS

@@ -26,6 +26,7 @@ from sparsecompile.codegen.tuning.measure import measure
 from sparsecompile.codegen.tuning.promising import promising
 from sparsecompile.codegen.tuning.ranges import choose_for_rows, join
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
+from sparsecompile.codegen.tuning.trials import trials_at
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.codegen.tuning.workbench import Workbench
 from sparsecompile.packed import Packed
@@ -118,7 +119,10 @@ class Tuner:
             return self._without_timings()
         refined = self._refined(functions, choices, timings)
         chosen = {**choices, **refined}
-        trials = [t for rows in sorted(timings) for t in self._trials(rows, timings, chosen)]
+        describe = partial(trials_at, problem, self._functions, self.contents, self._workbench)
+        trials = [
+            t for rows in sorted(timings) for t in describe(rows, timings[rows], chosen.get(rows))
+        ]
         source = "measured" if self.measured_now else "from the tuning record, nothing measured"
         ranges = join(functions, refined)
         variants = variants_of(functions, ranges)
@@ -253,26 +257,6 @@ class Tuner:
         timings[rows] = timed
         return choose_function(rivals, timed, dense=dense) == name
 
-    def _trials(
-        self,
-        rows: int,
-        timings: Mapping[int, Mapping[str, Timing]],
-        choices: Mapping[int, str],
-    ) -> list[Trial]:
-        """What was measured at one m, the fastest first."""
-        spec, (n, k) = self.problem.spec, self.problem.shape
-        nbytes = {DENSE: (n * k + rows * (n + k)) * spec.dtype.itemsize}
-        for variant in dict.fromkeys(f.variant for f in self._functions):
-            cost = variant.template.cost(spec, variant.schedule, self.contents)
-            own = (f for f in self._functions if f.variant == variant)
-            nbytes |= {f.name: cost.moved(rows) for f in own}
-        cold, chosen = self._workbench.is_cold(rows), choices.get(rows)
-        return [
-            Trial(rows, name, t.seconds, t.noise, nbytes[name], chosen == name, cold)
-            for name, t in sorted(timings[rows].items(), key=_by_seconds)
-            if name in nbytes
-        ]
-
     def _facts(self, rows: int) -> dict[str, object]:
         problem = self.problem
         return {
@@ -288,8 +272,3 @@ class Tuner:
 
     def _key(self, rows: int) -> str:
         return tuning_key(self._facts(rows))
-
-
-def _by_seconds(timed: tuple[str, Timing]) -> tuple[float, str]:
-    name, timing = timed
-    return timing.seconds, name

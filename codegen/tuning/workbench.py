@@ -54,6 +54,10 @@ class Workbench(ABC):
             measure: whether they may be measured; else what is known serves.
         """
 
+    def rates(self) -> Mapping[str, float]:
+        """Operations a second by `Cost.kind` that were ever measured; nothing is measured now."""
+        return {}
+
     @abstractmethod
     def is_cold(self, rows: int) -> bool:
         """Whether calls with this many rows are measured with the weight in memory."""

@@ -238,6 +238,7 @@ def test_numbers_of_a_trial(
     model: nn.Linear, tuned: Tuned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(CppCodegen, "read_bandwidth", lambda self: 1024.0)
+    monkeypatch.setattr(CppWorkbench, "rates", lambda self: {"float32": 512.0})
     tuned.seconds = lambda name, rows: 8.0 + (name == "dense")
     report = sc.explain(model, torch.randn(4, 64), tune="fast")
     assert report.read_bandwidth == 1024.0
@@ -246,6 +247,7 @@ def test_numbers_of_a_trial(
     assert dense.nbytes == 4 * (32 * 64 + 4 * (32 + 64))
     assert dense.bandwidth == pytest.approx(dense.nbytes / 9.0)
     assert report.share(dense) == pytest.approx(dense.bandwidth / 1024.0)
+    assert dense.peak == pytest.approx(2 * 4 * 32 * 64 / 9.0 / 512.0)
     assert dense.cold
     assert not trials[128, "dense"].cold
     assert report.share(trials[128, "dense"]) is None
