@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -25,11 +26,17 @@ def choices(report: Report) -> list[tuple[str, list[str]]]:
 
 
 def races(report: Report) -> list[tuple[str, list[str]]]:
-    """Every problem and m of it, and a line for each candidate that was measured."""
+    """Every problem and m of it, and a line for each candidate that was measured.
+
+    Candidates have their short names, unless others have the same.
+    """
     found: dict[str, list[str]] = {}
     for node in report.nodes:
         for m in dict.fromkeys(t.rows for t in node.trials):
-            lines = [measured(t, report) for t in node.trials if t.rows == m]
+            trials = [t for t in node.trials if t.rows == m]
+            count = Counter(t.label for t in trials)
+            names = [t.label if count[t.label] == 1 else t.candidate for t in trials]
+            lines = [measured(t, report, name) for t, name in zip(trials, names, strict=True)]
             found.setdefault(f"{_problem(node)} m={m}", lines)
     return list(found.items())
 
@@ -90,15 +97,15 @@ def _race(trials: Sequence[Trial], report: Report) -> str:
     return ", ".join(parts)
 
 
-def measured(trial: Trial, report: Report) -> str:
-    """All of one trial: full name, time, bytes moved and how fast."""
+def measured(trial: Trial, report: Report, name: str = "") -> str:
+    """All of one trial: name, the full one if none is given, time, bytes moved and how fast."""
     share = report.share(trial)
     reads = (report.read_bandwidth or 0) / 1e9
     parts = [_ms(trial), f"{trial.nbytes / 1e6:.3g} MB", _speed(trial)]
     parts += [f"{share:.0%} of the {reads:.3g} GB/s that can be read"] if share is not None else []
     parts += [f"{trial.peak:.0%} of the peak rate"] if trial.peak is not None else []
     chosen = " <- chosen" if trial.chosen else ""
-    return f"{trial.candidate}: {', '.join(parts)}{chosen}"
+    return f"{one_line(name or trial.candidate)}: {', '.join(parts)}{chosen}"
 
 
 def _ms(trial: Trial) -> str:

@@ -114,14 +114,17 @@ def test_text_shows_every_trial_when_asked() -> None:
     # Layers of one problem share their lines.
     nodes = [replace(node, weight=name, trials=trials) for name in ("up.weight", "other.weight")]
     whole = replace(report(nodes), read_bandwidth=27.1e9)
-    text = " ".join(render(whole, trials=True).split())
+    text = render(whole, trials=True)
     for m in (1, 16, 128):
-        assert text.count(f"n_m[2:4] bf16 1536x576 m={m} ") == 1
+        assert text.count(f"n_m[2:4] bf16 1536x576 m={m}\n") == 1
     share = "81% of the 27.1 GB/s that can be read"
-    assert f"{DECODE}: 0.043 ms, 0.946 MB, 22 GB/s, {share} <- chosen" in text
-    assert "dense: 0.2 ms, 0.946 MB, 4.7 GB/s, 42% of the peak rate <- chosen" in text
-    assert text.count(f"{BATCH}: ") == 2
+    assert f"  strips decode: 0.043 ms, 0.946 MB, 22 GB/s, {share} <- chosen\n" in text
+    assert "  dense: 0.2 ms, 0.946 MB, 4.7 GB/s, 42% of the peak rate <- chosen\n" in text
     assert "that can be read" not in render(whole)
+    # Two candidates of one short name.
+    other = replace(trials[0], candidate=DECODE.replace("256", "512"), chosen=False)
+    twice = replace(node, trials=(*trials, other))
+    assert f"{DECODE}: " in " ".join(render(report([twice]), trials=True).split())
 
 
 def test_html_shows_every_trial_with_its_full_name(tmp_path: Path) -> None:
