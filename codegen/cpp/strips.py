@@ -64,7 +64,8 @@ class StripsLinear(CppTemplate):
         `batch_columns` columns of W are expanded at once, beside `panel_bytes` of x; those of
         paired tiles are multiplied as they are, `step_tiles` of `block_strips` strips times
         `block_rows` rows of x, `x_vectors` vectors of them at once. `repeats_rows` multiplies rows
-        of x in integers, some at a time as if there were no more. `group_strips` strips share a
+        of x in integers, some at a time as if there were no more; in AVX2 a part of W is expanded
+        to words once for all of them. `group_strips` strips share a
         tile of x while it is near; where tiles are skipped, only those that skip the same ones.
         """
         return tuple(_schedule(spec, target, kind) for kind in _kinds(spec, target))
@@ -137,7 +138,7 @@ class StripsLinear(CppTemplate):
         tiles = "strips_amx.h" if schedule["uses_amx"] else "strips_no_tiles.h"
         many: tuple[str, ...] = ("strips_chunk.h", "strips_vectors.h", tiles, "strips_batch.h")
         if schedule["repeats_rows"]:
-            many = ("strips_words.h",) if by_avx2 else ("strips_rows.h",)
+            many = ("strips_groups.h", "strips_words.h" if by_avx2 else "strips_rows.h")
         elif schedule["paired"]:
             pairs = "strips_pairs_floats.h" if by_avx2 else "strips_pairs_bfloat16.h"
             many = ("transpose.h", "strips_pairs_x.h", pairs, "strips_pairs.h")

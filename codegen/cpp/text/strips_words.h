@@ -3,6 +3,8 @@
 
 namespace {
 
+static_assert(strips_together == 2);
+
 // Tiles of columns that are expanded together.
 constexpr int64_t part_tiles = 16;
 
@@ -63,38 +65,20 @@ SC_SHARED void multiply_parts(const Part* parts, const FewRows& x, bool begins, 
       store(out, begins ? sums.total[s][i] : load<Floats<strip_rows>>(out) + sums.total[s][i]);
 }
 
-// Where everything is in the workspace: rows of x, some at a time, then the sums of each thread.
-struct Workspace {
-  int64_t rows, group_bytes;
+inline int64_t sums_bytes(const Groups& groups) {
+  return groups.rows * strips_together * strip_rows * sizeof(float);
+}
 
-  Workspace(const Strips& w, int64_t m)
-      : group_bytes(ceil_div(FewRows::bytes(rows_together, w.k), 64) * 64) {
-    const int64_t fitting = panel_bytes / 2 / group_bytes, all = ceil_div(m, rows_together);
-    rows = (fitting < 1 ? 1 : fitting < all ? fitting : all) * rows_together;
-  }
-  int64_t x_bytes() const { return rows / rows_together * group_bytes; }
-  int64_t sums_bytes() const { return rows * strips_together * strip_rows * sizeof(float); }
-};
-
-// Rows of x that are there, from m0 on.
+// Groups of rows of x that are there, from m0 on.
 struct Panel {
   const SCLinearArguments& a;
   const Strips& w;
-  const Workspace& space;
+  const Groups& groups;
   char* x;
-  float* sums;  // [rows_together rows][strip][row][strip_rows]
+  float* sums;  // [group][strip][row][strip_rows]
   int64_t m0, rows;
 
-  FewRows group(int64_t row) const {
-    return FewRows(rows_together, w.k, x + row / rows_together * space.group_bytes);
-  }
-  void fill(Range own) const {
-    for (int64_t i = own.begin; i < own.end; ++i) {
-      const Element* from = static_cast<const Element*>(a.x) + (m0 + i) * w.k;
-      group(i).fill(i % rows_together, i < rows ? from : nullptr, w.k);
-    }
-  }
-  // Strips that have the same tiles, and before which of them the thread ends.
+  // Some strips that have the same tiles; those from `end` on are another thread's.
   template <int strips>
   void multiply(int64_t strip, int64_t end) const {
     constexpr int64_t step = strips * strip_rows;  // sums of a row
@@ -106,12 +90,12 @@ struct Panel {
     do {  // once where no tile is there: then sums are zero
       for (int s = 0; s < strips; ++s) parts[s].expand(w, strip + s, t, readers[s]);
       for (int64_t i = 0; i < rows; i += rows_together)
-        multiply_parts<rows_together, strips>(parts, group(i), t == 0, sums + i * step);
+        multiply_parts<rows_together, strips>(parts, groups.group(x, i), t == 0, sums + i * step);
       t += parts[0].tiles;
     } while (t < w.present_tiles(strip));
     for (int64_t i = 0; i < rows; i += rows_together) {
       const int64_t there = rows - i < rows_together ? rows - i : rows_together;
-      const float* scales = group(i).scales;
+      const float* scales = groups.group(x, i).scales;
       float* from = sums + i * step;
       for (int s = 0; s < strips; ++s, from += rows_together * strip_rows) {
         for (int64_t j = 0; j < there; ++j) {
@@ -129,28 +113,27 @@ struct Panel {
 SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const Strips w(weight);
   const int64_t decode = m <= decode_rows ? decode_workspace(w) : 0;
-  const Workspace space(w, m);
-  const int64_t x_bytes = space.x_bytes() * Share::copies(m, space.x_bytes(), threads);
-  const int64_t batch = x_bytes + threads * space.sums_bytes();
+  const Groups groups(w, m);
+  const int64_t x_bytes = groups.bytes() * Share::copies(m, groups.bytes(), threads);
+  const int64_t batch = x_bytes + threads * sums_bytes(groups);
   return batch > decode ? batch : decode;
 }
 
 SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
   const SCLinearArguments& a = *arguments;
   const Strips w(a.weight);
-  const Workspace space(w, a.m);
+  const Groups groups(w, a.m);
   parallel(useful_threads(a, header_of(a.weight).slots * a.m), [&](int64_t thread, int64_t of) {
-    const Share part(w, a.m, space.x_bytes(), thread, of);
+    const Share part(w, a.m, groups.bytes(), thread, of);
     const int64_t packers = part.packers(of);
-    char* x = static_cast<char*>(a.workspace) + of / packers * space.x_bytes();
-    float* sums = reinterpret_cast<float*>(x + thread * space.sums_bytes());
-    x = static_cast<char*>(a.workspace) + (part.by_rows ? thread * space.x_bytes() : 0);
-    for (int64_t m0 = part.rows.begin; m0 < part.rows.end; m0 += space.rows) {
-      const int64_t rows = m0 + space.rows < part.rows.end ? space.rows : part.rows.end - m0;
-      const int64_t padded = ceil_div(rows, rows_together) * rows_together;
-      const Panel panel{a, w, space, x, sums, m0, rows};
-      panel.fill(share(padded, thread % packers, packers));
+    char* memory = static_cast<char*>(a.workspace);
+    char* x = memory + (part.by_rows ? thread * groups.bytes() : 0);
+    char* sums = memory + of / packers * groups.bytes() + thread * sums_bytes(groups);
+    for (int64_t m0 = part.rows.begin; m0 < part.rows.end; m0 += groups.rows) {
+      const int64_t rows = m0 + groups.rows < part.rows.end ? groups.rows : part.rows.end - m0;
+      groups.fill(a, m0, rows, thread % packers, packers, x);
       wait_for_threads(packers);
+      const Panel panel{a, w, groups, x, reinterpret_cast<float*>(sums), m0, rows};
       for (int64_t strip = part.strips.begin; strip < part.strips.end;) {
         const bool both = strip + 1 < part.strips.end && w.has_same_tiles(strip, strip + 1);
         if (both) {
