@@ -203,13 +203,15 @@ def machine(
     from rich.console import Console
 
     from sparsecompile.codegen.cpp.machine import measure_machine
+    from sparsecompile.codegen.cpp.memory import huge_pages, memory_nodes
     from sparsecompile.machine_text import machine_table
 
     found = measure_machine(threads or torch.get_num_threads(), again=again)
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=2))
     else:
-        Console(highlight=False).print(machine_table(found))
+        table = machine_table(found, huge_pages(), memory_nodes())
+        Console(highlight=False).print(table)
 
 
 def _explain(

@@ -10,8 +10,14 @@ if TYPE_CHECKING:
     from sparsecompile.codegen.cpp.machine import Machine
 
 
-def machine_table(machine: Machine) -> Table:
-    """One line for each limit, with its unit and what reached it."""
+def machine_table(machine: Machine, huge_pages: str, memory_nodes: int) -> Table:
+    """One line for each limit, with its unit and what reached it.
+
+    Args:
+        machine: the limits.
+        huge_pages: when the system gives them.
+        memory_nodes: how many parts memory has.
+    """
     from rich.table import Table
 
     many = f"{machine.threads} thread{'s' * (machine.threads != 1)}"
@@ -30,4 +36,6 @@ def machine_table(machine: Machine) -> Table:
         table.add_row(f"{name} multiply-add", f"{rate / 1e9:,.0f} {unit}", instruction)
     table.add_row("last-level cache", f"{machine.llc_bytes / 2**20:g} MiB")
     table.add_row("L2 cache", f"{machine.l2_bytes / 2**20:g} MiB", "a core")
+    table.add_row("memory nodes", f"{memory_nodes}")
+    table.add_row("huge pages", huge_pages)
     return table

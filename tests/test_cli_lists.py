@@ -13,6 +13,7 @@ from sparsecompile.cli import app
 from sparsecompile.codec import Codec
 from sparsecompile.codegen.cpp import machine
 from sparsecompile.codegen.cpp.machine import Machine
+from sparsecompile.codegen.cpp.memory import huge_pages, memory_nodes
 from sparsecompile.packed import Structure
 from sparsecompile.registry import default_registry
 from sparsecompile.rule import Pass, order
@@ -94,6 +95,8 @@ def test_machine_shows_limits_with_their_units(monkeypatch: pytest.MonkeyPatch) 
     assert "read bandwidth 20.0 GB/s 3 threads" in lines
     assert "bfloat16 multiply-add 2,000 GFLOP/s amx" in lines
     assert "last-level cache 32 MiB" in lines
+    assert f"huge pages {huge_pages()}" in lines
+    assert f"memory nodes {memory_nodes()}" in lines
     assert Machine(**json.loads(run("machine", "--json").stdout)) == measure(
         torch.get_num_threads()
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import mmap
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 ALIGNMENT = 64
 HUGE_PAGE = 2 << 20
+HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+NODES = Path("/sys/devices/system/node")
 
 
 def allocate(nbytes: int) -> Tensor:
@@ -38,3 +41,20 @@ def _madvise() -> Any:
     if function is not None:
         function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     return function
+
+
+def huge_pages() -> str:
+    """When Linux gives transparent huge pages: `always`, `madvise` (on request) or `never`."""
+    try:
+        modes = HUGE_PAGES.read_text().split()
+    except OSError:
+        return "never"
+    return next((mode.strip("[]") for mode in modes if mode.startswith("[")), "never")
+
+
+def memory_nodes() -> int:
+    """How many parts memory has, each nearer to some of the cores than the others are (NUMA).
+
+    Layouts are first written by the threads that will read them, and so lie near them.
+    """
+    return max(1, len(list(NODES.glob("node[0-9]*"))))

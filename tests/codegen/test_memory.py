@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -63,6 +64,35 @@ def test_systems_without_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_refusal_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_madvise", lambda: lambda *call: -1)
     assert allocate(HUGE_PAGE).zero_().sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [
+        ("always [madvise] never\n", "madvise"),
+        ("[always] madvise never\n", "always"),
+        ("always madvise [never]\n", "never"),
+        ("", "never"),
+        (None, "never"),
+    ],
+)
+def test_when_the_system_gives_huge_pages(
+    text: str | None, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "enabled"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setattr(memory, "HUGE_PAGES", file)
+    assert memory.huge_pages() == mode
+
+
+def test_memory_nodes_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "NODES", tmp_path / "none")
+    assert memory.memory_nodes() == 1
+    for name in ("node0", "node1", "node12", "online", "nodes"):
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(memory, "NODES", tmp_path)
+    assert memory.memory_nodes() == 3
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
