@@ -24,7 +24,7 @@ from sparsecompile.codegen.tuning.measure import Contestant, measure
 from sparsecompile.codegen.tuning.workbench import Guess, Workbench
 from sparsecompile.errors import BuildError
 from sparsecompile.packed import Packed
-from sparsecompile.problem import Contents, Problem
+from sparsecompile.problem import Contents, DenseUse, Problem
 
 TIMES = {"dense": 3e-3, "tiles": 2e-3}
 
@@ -65,7 +65,8 @@ def test_a_contest_goes_on_without_what_does_not_run() -> None:
         for schedule in extern.search(SPEC, H100)
     ]
     bench = Bench()
-    contest = Contest(SPEC, packed, bench, codegen.builder(H100, registry), no_builds)
+    problem = Problem(SPEC, packed.shape, (4,), False, DenseUse.ANYWHERE, "fast", 0.5)
+    contest = Contest(problem, packed, bench, codegen.builder(H100, registry), no_builds)
     found, failed = contest.contestants(4, functions_of(variants))
     assert list(found) == ["dense", "turned way=1", "turned way=2"]
     assert failed == {"turned way=0": "m=4: no kernel image is available"}
@@ -79,10 +80,11 @@ def pack(n: int, k: int) -> Packed:
 
 
 def test_a_baseline_that_does_not_run_is_an_error() -> None:
-    bench = Bench()
+    bench, packed = Bench(), pack(8, 16)
     bench.ready.append(torch.empty(0))
+    problem = Problem(SPEC, packed.shape, (4,), False, DenseUse.ANYWHERE, "fast", 0.5)
     with pytest.raises(RuntimeError, match="no kernel image"):
-        Contest(SPEC, pack(8, 16), bench, no_kernel, no_builds).contestants(4, [])
+        Contest(problem, packed, bench, no_kernel, no_builds).contestants(4, [])
 
 
 class Timer(GpuTimer):
