@@ -28,4 +28,17 @@ struct Groups {
   }
 };
 
+// Strips times groups of rows from m0 on, by the loops for few rows: each time W is read anew.
+inline void multiply_groups(const SCLinearArguments& a, const Strips& w, const Groups& groups,
+                            char* x, Range strips, int64_t m0, int64_t rows) {
+  for (; strips.begin < strips.end; strips.begin += strips_together) {
+    const int64_t end = strips.begin + strips_together;
+    const Range some = {strips.begin, end < strips.end ? end : strips.end};
+    for (int64_t i = 0; i < rows; i += rows_together) {
+      const int64_t there = rows - i < rows_together ? rows - i : rows_together;
+      decode_groups<rows_together, strips_together>(a, w, groups.group(x, i), some, m0 + i, there);
+    }
+  }
+}
+
 }  // namespace

@@ -20,15 +20,7 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
       const int64_t rows = m0 + groups.rows < part.rows.end ? groups.rows : part.rows.end - m0;
       groups.fill(a, m0, rows, thread % packers, packers, x);
       wait_for_threads(packers);
-      for (Range strips = part.strips; strips.begin < strips.end; strips.begin += strips_together) {
-        const int64_t end = strips.begin + strips_together;
-        const Range some = {strips.begin, end < strips.end ? end : strips.end};
-        for (int64_t i = 0; i < rows; i += rows_together) {
-          const int64_t there = rows - i < rows_together ? rows - i : rows_together;
-          decode_groups<rows_together, strips_together>(a, w, groups.group(x, i), some, m0 + i,
-                                                        there);
-        }
-      }
+      multiply_groups(a, w, groups, x, part.strips, m0, rows);
       wait_for_threads(packers);
     }
   });

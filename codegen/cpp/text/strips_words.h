@@ -65,6 +65,10 @@ SC_SHARED void multiply_parts(const Part* parts, const FewRows& x, bool begins, 
       store(out, begins ? sums.total[s][i] : load<Floats<strip_rows>>(out) + sums.total[s][i]);
 }
 
+// Whether W is expanded for so many rows: where a vector of it takes two instructions only, four groups
+// of rows are not worth it.
+SC_INLINE bool expands(int64_t rows) { return paired || masked || rows > 4 * rows_together; }
+
 inline int64_t sums_bytes(const Groups& groups) {
   return groups.rows * strips_together * strip_rows * sizeof(float);
 }
@@ -78,6 +82,19 @@ struct Panel {
   float* sums;  // [group][strip][row][strip_rows]
   int64_t m0, rows;
 
+  void multiply(Range strips) const {
+    for (int64_t strip = strips.begin; strip < strips.end;) {
+      const bool both = strip + 1 < strips.end && w.has_same_tiles(strip, strip + 1);
+      if (both) {
+        multiply<strips_together>(strip, strips.end);
+      } else {
+        multiply<1>(strip, strips.end);
+      }
+      strip += both ? strips_together : 1;
+    }
+  }
+
+ private:
   // Some strips that have the same tiles; those from `end` on are another thread's.
   template <int strips>
   void multiply(int64_t strip, int64_t end) const {
@@ -133,15 +150,10 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
       const int64_t rows = m0 + groups.rows < part.rows.end ? groups.rows : part.rows.end - m0;
       groups.fill(a, m0, rows, thread % packers, packers, x);
       wait_for_threads(packers);
-      const Panel panel{a, w, groups, x, reinterpret_cast<float*>(sums), m0, rows};
-      for (int64_t strip = part.strips.begin; strip < part.strips.end;) {
-        const bool both = strip + 1 < part.strips.end && w.has_same_tiles(strip, strip + 1);
-        if (both) {
-          panel.multiply<strips_together>(strip, part.strips.end);
-        } else {
-          panel.multiply<1>(strip, part.strips.end);
-        }
-        strip += both ? strips_together : 1;
+      if (!expands(rows)) {
+        multiply_groups(a, w, groups, x, part.strips, m0, rows);
+      } else {
+        Panel{a, w, groups, x, reinterpret_cast<float*>(sums), m0, rows}.multiply(part.strips);
       }
       wait_for_threads(packers);
     }
