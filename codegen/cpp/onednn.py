@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from sparsecompile.codegen.cpp.layout import lay_out
+from sparsecompile.codegen.cpp.native import DTYPES
 from sparsecompile.dense_copy import DenseCopy
 
-LAYOUT = 1
-"""`onednn_layout` of `text/onednn.cpp`."""
+LAYOUTS = {dtype: 1 + number for dtype, number in DTYPES.items()}
+"""Numbers of the layouts, which `text/onednn.cpp` knows too."""
 ROWS = 128
 """The m that the order is asked for; others are hardly slower with it than with their own."""
 
@@ -37,7 +38,8 @@ class OneDnn(DenseCopy):
         nbytes = torch.ops.mkldnn._nbytes(ordered)
         memory = (ctypes.c_uint8 * nbytes).from_address(torch.ops.mkldnn.data_ptr(ordered))
         values = torch.frombuffer(memory, dtype=torch.uint8)
-        return lay_out(LAYOUT, (n, k), order.numel(), (order.view(torch.uint8), values))
+        layout = LAYOUTS[weight.dtype]
+        return lay_out(layout, (n, k), order.numel(), (order.view(torch.uint8), values))
 
     @property
     def op(self) -> Any:

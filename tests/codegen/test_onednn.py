@@ -70,7 +70,7 @@ def test_nothing_to_multiply(m: int, n: int, k: int) -> None:
 
 
 def another_layout(copy: Tensor) -> Tensor:
-    copy.view(torch.int64)[0] += 1
+    copy.view(torch.int64)[0] += 3
     return copy
 
 
@@ -90,12 +90,14 @@ def test_refuses_other_bytes(change: Callable[[Tensor], Any], message: str) -> N
         linear(torch.randn(3, 8), change(copy), None, 6)
 
 
-def test_refuses_other_shapes() -> None:
+def test_refuses_other_shapes_and_dtypes() -> None:
     copy = OneDnn().make(torch.randn(6, 8))
     with pytest.raises(RuntimeError, match="n is 7, the dense weight has 6 rows"):
         linear(torch.randn(3, 8), copy, None, 7)
     with pytest.raises(RuntimeError, match="its last dimension must be 8"):
         linear(torch.randn(3, 9), copy, None, 6)
+    with pytest.raises(RuntimeError, match="x is BFloat16, the dense weight Float"):
+        linear(torch.randn(3, 8).bfloat16(), copy, None, 6)
 
 
 def test_torch_finds_nothing_wrong_with_it() -> None:

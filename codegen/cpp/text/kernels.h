@@ -45,10 +45,9 @@ const SCKernel& kernel_of(int64_t key) {
   return found->second;
 }
 
-at::ScalarType dtype_of(const SCKernel& kernel) {
-  constexpr at::ScalarType types[] = {at::kFloat, at::kBFloat16, at::kHalf};
-  return types[kernel.dtype];
-}
+constexpr at::ScalarType dtypes[] = {at::kFloat, at::kBFloat16, at::kHalf};
+
+at::ScalarType dtype_of(const SCKernel& kernel) { return dtypes[kernel.dtype]; }
 
 // The layout behind `weight`, which may be a view of its header alone.
 const SCLayoutHeader* layout_of(const Tensor& weight, const SCKernel& kernel) {

@@ -12,7 +12,8 @@ __attribute__((weak, visibility("default"))) Tensor mkldnn_tensor_from_data_ptr(
 
 namespace {
 
-constexpr int64_t onednn_layout = 1;  // SCLayoutHeader::layout; `slots` are the bytes of the order
+// SCLayoutHeader::layout of the first of `dtypes`, the others follow; `slots` are the bytes of the order.
+constexpr int64_t onednn_layout = 1;
 
 bool is_ordered(const Tensor& weight) { return weight.scalar_type() == at::kByte; }
 
@@ -24,7 +25,8 @@ int64_t rows_of(const Tensor& weight) {
               "sparsecompile: a dense weight in oneDNN's order must be uint8, one-dimensional and "
               "contiguous on the CPU");
   const auto* header = static_cast<const SCLayoutHeader*>(weight.const_data_ptr());
-  TORCH_CHECK(header->layout == onednn_layout && header->total_bytes == weight.numel(),
+  const int64_t dtype = header->layout - onednn_layout;
+  TORCH_CHECK(0 <= dtype && dtype < 3 && header->total_bytes == weight.numel(),
               "sparsecompile: these bytes are no dense weight in oneDNN's order");
   return header->n;
 }
@@ -35,6 +37,9 @@ Tensor linear_ordered(const Tensor& x, const Tensor& weight, const OptionalTenso
   const auto* header = static_cast<const SCLayoutHeader*>(weight.const_data_ptr());
   TORCH_CHECK(x.dim() >= 1 && x.size(-1) == header->k, "sparsecompile: x has shape ", x.sizes(),
               ", its last dimension must be ", header->k);
+  const at::ScalarType dtype = dtypes[header->layout - onednn_layout];
+  TORCH_CHECK(x.scalar_type() == dtype, "sparsecompile: x is ", x.scalar_type(),
+              ", the dense weight ", dtype);
   TORCH_CHECK(at::native::mkldnn_tensor_from_data_ptr,
               "sparsecompile: this torch was built without oneDNN");
   const auto* bytes = reinterpret_cast<const char*>(header);
