@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from packing import Packing, close, sparse_
-from torch import Tensor, nn
-from tuned import MACHINE, Tuned, no_builds, no_kernel
+from torch import nn
+from tuned import MACHINE, Tuned, no_builds
 
 import sparsecompile as sc
 from sparsecompile.codegen.cache import Cache
-from sparsecompile.codegen.cpp import machine, workbench
+from sparsecompile.codegen.cpp import machine
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.workbench import CppWorkbench
 from sparsecompile.codegen.tuning import tuner as tuning
-from sparsecompile.codegen.tuning.contest import Contest
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
 from sparsecompile.codegen.tuning.tuner import Tuner
-from sparsecompile.dense_copy import DenseCopy
 from sparsecompile.lowering import ROWS
 from sparsecompile.problem import DenseUse, Problem
 from sparsecompile.registry import Registry
@@ -188,50 +185,6 @@ def test_another_epilogue_is_not_measured(model: nn.Linear, tuned: Tuned) -> Non
     tuned.measured.clear()
     assert explain(nn.Sequential(model, nn.ReLU()), "fast").epilogue == ("relu",)
     assert tuned.measured == []
-
-
-def test_random_numbers_are_those_without_a_tuner(
-    model: nn.Linear, monkeypatch: pytest.MonkeyPatch, cache_folder: Path
-) -> None:
-    spec = KernelSpec(sc.default_registry().format("n_m[2:4]"), torch.float32)
-    packed = spec.format.pack(model.weight)
-    before = torch.get_rng_state()
-    monkeypatch.setattr(workbench, "load_native", lambda: type("", (), {"evict": None}))
-    problem = Problem(spec, packed.shape, (4,), False, DenseUse.ANYWHERE, "fast", 0.5)
-    contest = Contest(problem, packed, CppWorkbench(Target.host()), no_kernel, no_builds)
-    contest.contestants(4, [])
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_dense_is_measured_as_it_would_run(
-    model: nn.Linear, monkeypatch: pytest.MonkeyPatch, cache_folder: Path
-) -> None:
-    calls: list[str] = []
-
-    class Copy(DenseCopy):
-        name = "a copy"
-
-        def make(self, weight: Tensor) -> Tensor:
-            calls.append("make")
-            return weight.view(-1).view(torch.uint8)
-
-        @property
-        def op(self) -> Any:
-            def run(x: Tensor, copy: Tensor, bias: None, n: int) -> None:
-                calls.append(f"{list(x.shape)} {copy.dtype} {bias} {n}")
-
-            return run
-
-    spec = KernelSpec(sc.default_registry().format("n_m[2:4]"), torch.float32)
-    packed = spec.format.pack(model.weight)
-    monkeypatch.setattr(workbench, "load_native", lambda: type("", (), {"evict": None}))
-    problem = Problem(spec, packed.shape, (4,), False, DenseUse.ALONE, "fast", 0.5, Copy())
-    contest = Contest(problem, packed, CppWorkbench(Target.host()), no_kernel, no_builds)
-    for _ in range(2):
-        contestants, _ = contest.contestants(64, [])
-        contestants["dense"].run()
-    n, k = packed.shape
-    assert calls == ["make", *[f"[64, {k}] torch.uint8 None {n}"] * 2]
 
 
 def test_numbers_of_a_trial(

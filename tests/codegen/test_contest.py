@@ -1,0 +1,69 @@
+"""Contest: what is measured, and that it leaves no trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from packing import sparse_
+from torch import Tensor, nn
+from tuned import no_builds, no_kernel
+
+import sparsecompile as sc
+from sparsecompile.codegen.cpp import workbench
+from sparsecompile.codegen.cpp.workbench import CppWorkbench
+from sparsecompile.codegen.tuning.contest import Contest
+from sparsecompile.dense_copy import DenseCopy
+from sparsecompile.problem import DenseUse, Problem
+from sparsecompile.spec import KernelSpec, Target
+
+
+@pytest.fixture
+def model() -> nn.Linear:
+    return sparse_(nn.Linear(64, 32)).requires_grad_(False)
+
+
+def test_random_numbers_are_those_without_a_tuner(
+    model: nn.Linear, monkeypatch: pytest.MonkeyPatch, cache_folder: Path
+) -> None:
+    spec = KernelSpec(sc.default_registry().format("n_m[2:4]"), torch.float32)
+    packed = spec.format.pack(model.weight)
+    before = torch.get_rng_state()
+    monkeypatch.setattr(workbench, "load_native", lambda: type("", (), {"evict": None}))
+    problem = Problem(spec, packed.shape, (4,), False, DenseUse.ANYWHERE, "fast", 0.5)
+    contest = Contest(problem, packed, CppWorkbench(Target.host()), no_kernel, no_builds)
+    contest.contestants(4, [])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_dense_is_measured_as_it_would_run(
+    model: nn.Linear, monkeypatch: pytest.MonkeyPatch, cache_folder: Path
+) -> None:
+    calls: list[str] = []
+
+    class Copy(DenseCopy):
+        name = "a copy"
+
+        def make(self, weight: Tensor) -> Tensor:
+            calls.append("make")
+            return weight.view(-1).view(torch.uint8)
+
+        @property
+        def op(self) -> Any:
+            def run(x: Tensor, copy: Tensor, bias: None, n: int) -> None:
+                calls.append(f"{list(x.shape)} {copy.dtype} {bias} {n}")
+
+            return run
+
+    spec = KernelSpec(sc.default_registry().format("n_m[2:4]"), torch.float32)
+    packed = spec.format.pack(model.weight)
+    monkeypatch.setattr(workbench, "load_native", lambda: type("", (), {"evict": None}))
+    problem = Problem(spec, packed.shape, (4,), False, DenseUse.ALONE, "fast", 0.5, Copy())
+    contest = Contest(problem, packed, CppWorkbench(Target.host()), no_kernel, no_builds)
+    for _ in range(2):
+        contestants, _ = contest.contestants(64, [])
+        contestants["dense"].run()
+    n, k = packed.shape
+    assert calls == ["make", *[f"[64, {k}] torch.uint8 None {n}"] * 2]
