@@ -191,7 +191,7 @@ def _avx2_choices(spec: KernelSpec, kind: Mapping[str, int]) -> dict[str, int]:
         "uses_amx": 0,
     }
     if kind["paired"]:
-        return choices | {"block_strips": 32, "block_rows": 128, "step_tiles": 4, "x_vectors": 4}
+        return choices | {"block_strips": 32, "block_rows": 128, "step_tiles": 2, "x_vectors": 8}
     choices["batch_columns"] = 128 if spec.dtype == torch.float32 else 256
     # Blocks are 16 rows high, or a multiple: then two strips have the same tiles.
     choices["group_strips"] = 2 if kind["skips"] else 3

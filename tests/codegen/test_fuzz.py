@@ -92,7 +92,7 @@ def test_random_trials(
         )
         assert torch.equal(dense.view(torch.uint8), packed.unpack().view(torch.uint8)), trial
         for _ in range(CALLS):
-            m, with_bias = draw.randint(0, trial.largest_m or 40), draw.random() < 0.5
+            m, with_bias = draw.randint(0, trial.largest_m or 72), draw.random() < 0.5
             # Not the weight's own numbers again.
             torch.default_generator.manual_seed(TRIALS + trial.seed)
             try:

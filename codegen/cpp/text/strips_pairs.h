@@ -10,10 +10,10 @@ inline void pack_x(const SCLinearArguments& a, int64_t k, int64_t m0, int64_t ro
   const Range part = share(padded_rows(rows) / lanes * squares, thread, of);
   for (int64_t step = part.begin; step < part.end; ++step) {
     const int64_t row = step / squares * lanes, c0 = step % squares * tile_columns;
-    const int64_t first = row / (widest * lanes) * (widest * lanes);
-    const int64_t width = width_of(rows - first);
+    const Range tile = tile_of(row, rows);
+    const int64_t width = tile.end - tile.begin;
     pack_square(a, k, m0 + row, rows - row, c0, width,
-                x + (first * columns + c0 * width) / columns_of_word + row - first);
+                x + (tile.begin * columns + c0 * width) / columns_of_word + row - tile.begin);
   }
 }
 

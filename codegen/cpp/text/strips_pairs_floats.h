@@ -50,14 +50,27 @@ SC_INLINE void expand_pairs(Reader& reader, PairTile& out) {
   for (int v = 0; v < vectors; ++v) store_expanded(reader, reader.next(v), out.values[v * depth]);
 }
 
-// Where the columns of every kind of pair are among four: bytes from the first column.
+// Where the columns of a lane's pairs are, in bytes from the first of their four: those of the second
+// in the upper half.
 template <int column_bytes>
-struct PlacesInGroup {
-  uint32_t first[8] = {}, second[8] = {};
-  constexpr PlacesInGroup() {
-    for (int kind = 0; kind < pair_kinds; ++kind) {
-      first[kind] = first_of_pair[kind] * column_bytes;
-      second[kind] = second_of_pair[kind] * column_bytes;
+struct PlacesOfPairs {
+  alignas(32) uint32_t of[tile_groups][strip_rows];
+
+  // Of an index only the lowest three bits count.
+  SC_INLINE void read(const uint32_t* kinds) {
+    alignas(32) static constexpr struct Table {
+      uint32_t of[strip_rows] = {};
+      constexpr Table() {
+        for (int kind = 0; kind < pair_kinds; ++kind)
+          of[kind] = (first_of_pair[kind] | second_of_pair[kind] << 16) * column_bytes;
+      }
+    } table;
+    const Register places = load_once(table.of);
+    Register rest = load<Register>(kinds);
+#pragma GCC unroll 8
+    for (int64_t g = 0; g < tile_groups; ++g) {
+      store(of[g], _mm256_permutevar8x32_epi32(places, rest));
+      rest = _mm256_srli_epi32(rest, 4);
     }
   }
 };
@@ -66,37 +79,37 @@ struct PlacesInGroup {
 template <int vectors_of_x>
 SC_SHARED void multiply_strip(const PairTile* tiles, int64_t count, const char* x, bool begins,
                               float* sums) {
-  // Sums of all of them in flight, the first and the second of each pair by themselves.
-  constexpr int rows = 4 / vectors_of_x, width = vectors_of_x * lanes;
+  // Eight sums in flight: the first and the second of each pair by themselves where there are fewer.
+  constexpr int rows = vectors_of_x < 4 ? 4 / vectors_of_x : 1, width = vectors_of_x * lanes;
+  constexpr int chains = vectors_of_x < 8 ? 2 : 1;
   constexpr int column_bytes = width * sizeof(float), step = group_columns_of_pair * column_bytes;
-  static constexpr PlacesInGroup<column_bytes> places;
+  PlacesOfPairs<column_bytes> places[step_tiles];
+  for (int64_t t = 0; t < count; ++t) places[t].read(tiles[t].kinds);
   for (int first = 0; first < strip_rows; first += rows) {
-    Values total[rows][2][vectors_of_x] = {};
+    Values total[rows][chains][vectors_of_x] = {};
     const char* group = x;
     for (int64_t t = 0; t < count; ++t) {
       const float* w = tiles[t].values[0] + first;
-      uint32_t kinds[rows];
-#pragma GCC unroll 4
-      for (int r = 0; r < rows; ++r) kinds[r] = tiles[t].kinds[first + r];
-      for (int64_t g = 0; g < tile_groups; ++g, group += step, w += 2 * strip_rows) {
+      const uint32_t* place = places[t].of[0] + first;
+      for (int64_t g = 0; g < tile_groups; ++g, group += step, w += 2 * strip_rows, place += strip_rows) {
 #pragma GCC unroll 4
         for (int r = 0; r < rows; ++r) {
-          const char* at[] = {group + places.first[kinds[r] & 7], group + places.second[kinds[r] & 7]};
-          kinds[r] >>= 4;
+          const char* at[] = {group + (place[r] & 0xffff), group + (place[r] >> 16)};
 #pragma GCC unroll 2
           for (int c = 0; c < 2; ++c)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
             for (int v = 0; v < vectors_of_x; ++v)
-              total[r][c][v] += w[c * strip_rows + r] * load<Values>(at[c] + v * sizeof(Values));
+              total[r][c % chains][v] += w[c * strip_rows + r] * load<Values>(at[c] + v * sizeof(Values));
         }
       }
     }
     float* to = sums + first * width;
 #pragma GCC unroll 4
     for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int v = 0; v < vectors_of_x; ++v, to += lanes) {
-        const Values sum = total[r][0][v] + total[r][1][v];
+        Values sum = total[r][0][v];
+        if constexpr (chains > 1) sum += total[r][1][v];
         store(to, begins ? sum : load<Values>(to) + sum);
       }
   }

@@ -1,5 +1,5 @@
 // linear n_m[2:4]/float bfloat16
-// template: strips; schedule: block_rows=128 block_strips=32 decode_pairs=0 decode_streams=4 masked=0 paired=1 panel_bytes=1048576 region_work=65536 repeats_rows=0 skips=0 step_tiles=4 strip_rows=8 tile_columns=32 uses_amx=0 x_vectors=4; target: cpu x86_64 avx2
+// template: strips; schedule: block_rows=128 block_strips=32 decode_pairs=0 decode_streams=4 masked=0 paired=1 panel_bytes=1048576 region_work=65536 repeats_rows=0 skips=0 step_tiles=2 strip_rows=8 tile_columns=32 uses_amx=0 x_vectors=8; target: cpu x86_64 avx2
 // y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 
 // ... arguments.h ...
@@ -24,11 +24,11 @@ constexpr int64_t panel_bytes = 1048576;
 constexpr int64_t region_work = 65536;
 constexpr int64_t repeats_rows = 0;
 constexpr int64_t skips = 0;
-constexpr int64_t step_tiles = 4;
+constexpr int64_t step_tiles = 2;
 constexpr int64_t strip_rows = 8;
 constexpr int64_t tile_columns = 32;
 constexpr int64_t uses_amx = 0;
-constexpr int64_t x_vectors = 4;
+constexpr int64_t x_vectors = 8;
 constexpr int64_t value_bits = 16;
 constexpr int64_t cut = 0;
 constexpr int64_t has_scales = 0;
