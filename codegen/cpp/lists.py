@@ -48,8 +48,8 @@ class ListsLinear(CppTemplate):
         return (Schedule.of(choices),)
 
     def layout(self, schedule: Schedule) -> str:
-        """The size of blocks makes a layout."""
-        return f"{self.name} {schedule['block_rows']}x{schedule['block_columns']}"
+        """The most that a block may have makes a layout."""
+        return f"{self.name} even {schedule['block_rows']}x{schedule['block_columns']}"
 
     def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
         """A value and the byte of its column, three bytes a list; what is kept is multiplied."""

@@ -1,6 +1,7 @@
 // Layout `lists`: the kept values of every row with their columns, block by block.
 //
-//   block    block_rows rows of W x block_columns columns; blocks of the same rows lie side by side
+//   block    block_rows rows of W x some columns, block_columns at most and as evenly shared out as may
+//            be; blocks of the same rows lie side by side
 //   counts   [block_rows] uint16: how many values each row of the block keeps, most first: rows of
 //            the same length follow one another, so that ends of loops are foreseen
 //   rows     [block_rows] uint8: which row of the block each of them is
@@ -13,6 +14,7 @@
 namespace {
 
 static_assert(block_rows <= 256 && block_columns <= 256, "rows and columns of a block are bytes");
+static_assert(block_columns % 16 == 0, "blocks are whole vectors of columns");
 
 using Bits = std::conditional_t<sizeof(Element) == 4, uint32_t, uint16_t>;
 constexpr int64_t slack = 64;
@@ -48,9 +50,25 @@ struct Block {
   }
 };
 
+// How columns are shared out: a last block of few of them would take almost as long as a whole one.
+struct ColumnBlocks {
+  int64_t count, width;
+
+  explicit ColumnBlocks(int64_t k) : count(ceil_div(k, block_columns)) {
+    width = count ? ceil_div(ceil_div(k, count), 16) * 16 : block_columns;
+  }
+};
+
+// Of x, as many as blocks have, and behind the last block's as many as a block may have.
+inline int64_t padded_columns(int64_t k) {
+  const ColumnBlocks columns(k);
+  return columns.count * columns.width + block_columns - columns.width;
+}
+
 struct Lists {
   int64_t n, k;
   int64_t row_blocks, column_blocks;
+  int64_t block_width;     // columns of a block
   const int64_t* offsets;  // [row_blocks][column_blocks + 1]
   const char* blocks;
 
@@ -60,7 +78,9 @@ struct Lists {
     n = header.n;
     k = header.k;
     row_blocks = ceil_div(n, block_rows);
-    column_blocks = ceil_div(k, block_columns);
+    const ColumnBlocks columns(k);
+    column_blocks = columns.count;
+    block_width = columns.width;
     offsets = reinterpret_cast<const int64_t*>(bytes + header.offsets[0]);
     blocks = bytes + header.offsets[1];
   }

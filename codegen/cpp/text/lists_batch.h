@@ -7,7 +7,7 @@ constexpr int most_vectors = 4;
 constexpr int64_t tile_lanes = most_vectors * native_floats;  // rows of x in a tile
 constexpr int64_t panel_rows = 8 * tile_lanes;                // rows of x in the workspace at once
 
-// One list times a tile of x [block_columns][width], added to `sums` [width].
+// One list times a tile of x [columns of the block][width], added to `sums` [width].
 template <int vectors>
 SC_INLINE void multiply_list(const uint8_t* columns, const char* values, int64_t count,
                              const float* x, float* sums) {
@@ -44,7 +44,7 @@ inline void multiply_blocks(const Lists& w, int64_t row_block, const float* x, f
   std::memset(sums, 0, sizeof(float) * block_rows * width);
   for (int64_t b = 0; b < w.column_blocks; ++b) {
     const Block block = w.block(row_block, b);
-    const float* part = x + b * block_columns * width;
+    const float* part = x + b * w.block_width * width;
     block.visit([&](int64_t row, const uint8_t* columns, const char* values, int64_t count)
                     SC_INLINED {
       multiply_list<vectors>(columns, values, count, part, sums + row * width);
@@ -69,7 +69,7 @@ struct Workspace {
   int64_t columns, tiles, sums;
 
   Workspace(int64_t k, int64_t m)
-      : columns(ceil_div(k, block_columns) * block_columns),
+      : columns(padded_columns(k)),
         tiles(ceil_div(m < panel_rows ? m : panel_rows, tile_lanes)),
         sums(block_rows * tile_lanes) {}
   int64_t x() const { return tiles * columns * tile_lanes; }
@@ -89,10 +89,10 @@ inline void multiply_panel(const SCLinearArguments& a, const Lists& w, Range pan
   parallel(threads, [&](int64_t thread, int64_t of) {
     const Range own = share(tiles * steps, thread, of);
     for (int64_t step = own.begin; step < own.end; ++step) {
-      const int64_t tile = step / steps, first = step % steps * block_columns;
+      const int64_t tile = step / steps, first = step % steps * w.block_width;
       with_vectors(lanes_of(tile), [&](auto vectors) {
         transpose<vectors * native_floats>(a, w.k, panel.begin + tile * tile_lanes, lanes_of(tile),
-                                           {first, first + block_columns}, no_scales,
+                                           {first, first + w.block_width}, no_scales,
                                            x + tile * space.columns * tile_lanes);
       });
     }

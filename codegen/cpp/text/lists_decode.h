@@ -42,7 +42,7 @@ inline void dot_blocks(const Lists& w, int64_t row_block, const float* x, float*
   for (int64_t b = 0; b < w.column_blocks; ++b) {
     Values table[vectors];
 #pragma GCC unroll 16
-    for (int v = 0; v < vectors; ++v) table[v] = load<Values>(x + b * block_columns + v * width);
+    for (int v = 0; v < vectors; ++v) table[v] = load<Values>(x + b * w.block_width + v * width);
     w.block(row_block, b).visit([&](int64_t row, const uint8_t* columns, const char* values,
                                     int64_t count) SC_INLINED {
       const auto value_at = [&](int64_t i) SC_INLINED {
@@ -75,7 +75,7 @@ SC_EXPORT void sc_linear_decode(const SCLinearArguments* arguments) {
     const Lists w(a.weight);
     float* x = static_cast<float*>(a.workspace);
     const float no_scales[1] = {};
-    transpose<1>(a, w.k, 0, 1, {0, w.column_blocks * block_columns}, no_scales, x);
+    transpose<1>(a, w.k, 0, 1, {0, padded_columns(w.k)}, no_scales, x);
     parallel(useful_threads(a, header_of(a.weight).slots), [&](int64_t thread, int64_t of) {
       const Range part = share(w.row_blocks, thread, of);
       for (int64_t b = part.begin; b < part.end; ++b) {

@@ -80,7 +80,7 @@ inline void for_each_row_block(const Weight& w, int64_t threads, Visit&& visit) 
 SC_EXPORT int64_t sc_prepack_size(const void* canonical, int64_t* sizes, int64_t threads) {
   const Weight w(canonical);
   const int64_t row_blocks = ceil_div(w.n, block_rows);
-  const int64_t column_blocks = ceil_div(w.k, block_columns);
+  const int64_t column_blocks = ColumnBlocks(w.k).count;
   for_each_row_block(w, threads, [&](const DenseRows& dense, int64_t b) {
     int64_t count = 0;
     for (int64_t row = 0; row < block_rows; ++row) count += dense.count(row, {0, w.k});
@@ -98,7 +98,8 @@ SC_EXPORT void sc_prepack(const void* canonical, const int64_t* sizes, void* out
   const Weight w(canonical);
   SCLayoutHeader& header = *static_cast<SCLayoutHeader*>(out);
   const int64_t row_blocks = ceil_div(w.n, block_rows);
-  const int64_t column_blocks = ceil_div(w.k, block_columns);
+  const ColumnBlocks columns(w.k);
+  const int64_t column_blocks = columns.count;
   const int64_t offsets_bytes = sizeof(int64_t) * row_blocks * (column_blocks + 1);
   header = {};
   header.layout = layout;
@@ -120,7 +121,7 @@ SC_EXPORT void sc_prepack(const void* canonical, const int64_t* sizes, void* out
   for_each_row_block(w, threads, [&](const DenseRows& dense, int64_t b) {
     int64_t* at = offsets + b * (column_blocks + 1);
     for (int64_t c = 0; c < column_blocks; ++c) {
-      const int64_t begin = c * block_columns, end = begin + block_columns;
+      const int64_t begin = c * columns.width, end = begin + columns.width;
       at[c + 1] = write_block(dense, {begin, end < w.k ? end : w.k}, blocks + at[c]) - blocks;
     }
   });
@@ -140,7 +141,7 @@ void unpack(const Lists& w, int64_t first, int64_t rows, Out* out, int64_t threa
         block.visit([&](int64_t i, const uint8_t* columns, const char* values, int64_t count) {
           const int64_t row = b * block_rows + i;
           if (row < first || row >= last) return;
-          Out* to = out + (row - first) * w.k + c * block_columns;
+          Out* to = out + (row - first) * w.k + c * w.block_width;
           for (int64_t v = 0; v < count; ++v)
             to[columns[v]] = from_float<Out>(to_float(load<Element>(values + v * sizeof(Element))));
         });
