@@ -94,7 +94,8 @@ class StripsLinear(CppTemplate):
         bits = places * (schedule["masked"] or schedule["paired"])
         stream = (bits + stored * weight.value_bits) // 8
         kind = "bfloat16" if spec.dtype == torch.bfloat16 else "float32"
-        if schedule["repeats_rows"]:
+        by_avx2 = schedule["strip_rows"] == AVX2_ROWS
+        if schedule["repeats_rows"] or (schedule["paired"] and by_avx2 and _by_integers(spec)):
             kind = "int8"
         return Cost(stream + m * (n + k) * size, 2 * m * multiplied, kind)
 
@@ -140,8 +141,7 @@ class StripsLinear(CppTemplate):
         if schedule["repeats_rows"]:
             many = ("strips_groups.h", "strips_words.h" if by_avx2 else "strips_rows.h")
         elif schedule["paired"]:
-            pairs = "strips_pairs_floats.h" if by_avx2 else "strips_pairs_bfloat16.h"
-            many = ("transpose.h", "strips_pairs_x.h", pairs, "strips_pairs.h")
+            many = ("transpose.h", "strips_pairs_x.h", *_pairs(spec, by_avx2), "strips_pairs.h")
         return (
             *("strips.h", level, "strips_values.h", "strips_ahead.h", values, "strips_prepack.h"),
             *("finish.h", *few, "strips_few.h", *many),
@@ -154,6 +154,20 @@ def _few_by_integers(spec: KernelSpec) -> bool:
     16 bits for a row of x are coarser than float16's own where it is small.
     """
     return spec.activations == "int8" or spec.dtype == torch.bfloat16
+
+
+def _by_integers(spec: KernelSpec) -> bool:
+    """Whether values are integers, and x becomes such."""
+    return not spec.format.codec.lossless and _few_by_integers(spec)
+
+
+def _pairs(spec: KernelSpec, by_avx2: bool) -> tuple[str, ...]:
+    """As what paired tiles are multiplied with many rows of x."""
+    if not by_avx2:
+        return ("strips_pairs_choices.h", "strips_pairs_bfloat16.h")
+    if _by_integers(spec):
+        return ("strips_pairs_choices.h", "strips_pairs_words.h")
+    return ("strips_pairs_floats.h",)
 
 
 def _kinds(spec: KernelSpec, target: Target) -> list[dict[str, int]]:
@@ -184,10 +198,9 @@ def _schedule(spec: KernelSpec, target: Target, kind: Mapping[str, int]) -> Sche
 
 def _avx2_choices(spec: KernelSpec, kind: Mapping[str, int]) -> dict[str, int]:
     """First-level caches hold a chunk of some strips beside a tile of x; 8 sums fit registers."""
-    is_integer = not spec.format.codec.lossless
     choices = {
         "decode_pairs": 0,
-        "repeats_rows": int(is_integer and _few_by_integers(spec)),
+        "repeats_rows": int(_by_integers(spec) and not kind["paired"]),
         "uses_amx": 0,
     }
     if kind["paired"]:

@@ -32,6 +32,10 @@ SC_INLINE Singles fused_multiply_subtract(Singles a, Singles b, Singles c) {
 }
 // The nearest integers, ties to even.
 SC_INLINE Register round_to_integers(Singles values) { return _mm256_cvtps_epi32(values); }
+// The lower 16 bits of every lane of one, and the upper ones of the other.
+SC_INLINE Register with_upper_words(Register lower, Register upper) {
+  return _mm256_blend_epi16(lower, upper, 0xaa);
+}
 SC_INLINE Singles widen_halves(Register codes) {
   return _mm256_cvtph_ps(_mm256_castsi256_si128(codes));
 }

@@ -25,6 +25,10 @@ SC_INLINE Singles fused_multiply_subtract(Singles a, Singles b, Singles c) {
 // The nearest integers, ties to even.
 SC_INLINE Register round_to_integers(Singles values) { return _mm512_cvtps_epi32(values); }
 SC_INLINE __m128i low_bytes(Register integers) { return _mm512_cvtepi32_epi8(integers); }
+// The lower 16 bits of every lane of one, and the upper ones of the other.
+SC_INLINE Register with_upper_words(Register lower, Register upper) {
+  return _mm512_mask_blend_epi16(0xaaaaaaaa, lower, upper);
+}
 SC_INLINE Singles widen_halves(Register codes) {
   return _mm512_cvtph_ps(_mm512_castsi512_si256(codes));
 }

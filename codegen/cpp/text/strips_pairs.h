@@ -3,30 +3,40 @@
 
 namespace {
 
+// Scales of rows of x, from m0 on.
+inline void scale_rows(const SCLinearArguments& a, int64_t k, int64_t m0, Range rows, float* scales) {
+  const Element* x = static_cast<const Element*>(a.x) + m0 * k;
+  for (int64_t i = rows.begin; i < rows.end; ++i) scales[i] = row_scale(x + i * k, k);
+}
+
 // Tiles of the panel's x x 32 columns each, turned.
 inline void pack_x(const SCLinearArguments& a, int64_t k, int64_t m0, int64_t rows, int64_t thread,
-                   int64_t of, Word* x) {
+                   int64_t of, const float* scales, Word* x) {
   const int64_t columns = padded_columns(k), squares = columns / tile_columns;
   const Range part = share(padded_rows(rows) / lanes * squares, thread, of);
   for (int64_t step = part.begin; step < part.end; ++step) {
     const int64_t row = step / squares * lanes, c0 = step % squares * tile_columns;
     const Range tile = tile_of(row, rows);
     const int64_t width = tile.end - tile.begin;
-    pack_square(a, k, m0 + row, rows - row, c0, width,
+    pack_square(a, k, m0 + row, rows - row, c0, width, scales + row,
                 x + (tile.begin * columns + c0 * width) / columns_of_word + row - tile.begin);
   }
 }
 
-// Where everything is in the workspace: x, then what each thread has for itself.
+constexpr int64_t choices_bytes = tiles_at_once * tile_choices_bytes;
+
+// Where everything is in the workspace: x and its scales, then what each thread has for itself.
 struct Workspace {
-  int64_t rows, strips, x_bytes, pairs_bytes, sums_bytes;
+  int64_t rows, strips, x_bytes, scales_bytes, pairs_bytes, sums_bytes;
 
   Workspace(const Strips& w, int64_t m)
       : rows(m < block_rows ? m : block_rows),
         strips(w.strips < block_strips ? w.strips : block_strips),
         x_bytes(sizeof(Word) * padded_rows(rows) * padded_columns(w.k) / columns_of_word),
-        pairs_bytes(stream_is_pairs ? 0 : sizeof(PairTile) * step_tiles * strips),
+        scales_bytes(scales_x ? sizeof(float) * rows : 0),
+        pairs_bytes(stream_is_pairs ? 0 : sizeof(PairTile) * tiles_at_once * strips),
         sums_bytes(sizeof(float) * strips * strip_rows * padded_rows(rows)) {}
+  int64_t packed() const { return x_bytes + scales_bytes; }
   int64_t own() const { return choices_bytes + pairs_bytes + sums_bytes; }
 };
 
@@ -36,9 +46,10 @@ struct Block {
   const Strips& w;
   Range strips;
   const Word* x;
+  const float* x_scales;  // of its rows, where it is rounded
   int64_t m0, rows;
   char* choices;
-  PairTile* expanded;  // [strip][step_tiles], where streams have other values
+  PairTile* expanded;  // [strip][tiles_at_once], where streams have other values
   float* sums;
 
   // Strips from `end` on are another thread's.
@@ -51,11 +62,11 @@ struct Block {
     }
     int64_t t = 0;
     do {  // once where there are no columns: then sums are zero
-      const int64_t tiles = t + step_tiles < w.tiles ? step_tiles : w.tiles - t;
+      const int64_t tiles = t + tiles_at_once < w.tiles ? tiles_at_once : w.tiles - t;
       const PairTile* pairs[block_strips];
       for (int64_t s = 0; s < count; ++s) pairs[s] = read_tiles(readers[s], s, t, tiles);
       multiply_step(t, tiles, count, pairs, readers);
-      t += step_tiles;
+      t += tiles_at_once;
     } while (t < w.tiles);
     finish();
   }
@@ -69,7 +80,7 @@ struct Block {
       return reinterpret_cast<const PairTile*>(at);
     }
     Reader reader = from;  // a copy: for all a compiler knows, what is stored may change the reader
-    PairTile* to = expanded + s * step_tiles;
+    PairTile* to = expanded + s * tiles_at_once;
     for (int64_t i = 0; i < tiles; ++i) {
       reader.open_tile(w, strips.begin + s, t + i);
       expand_pairs(reader, to[i]);
@@ -87,7 +98,7 @@ struct Block {
             lay_out_choices<vectors_of_x>(x + at / columns_of_word, tiles * tile_groups, choices);
         for (int64_t s = 0; s < count; ++s, to += strip_rows * width) {
           // Memory has the time of this step for the next one's tiles.
-          for (int64_t i = 0; first == 0 && i < step_tiles * tile_bytes; i += 64)
+          for (int64_t i = 0; first == 0 && i < tiles_at_once * tile_bytes; i += 64)
             __builtin_prefetch(readers[s].at + i);
           multiply_strip<vectors_of_x>(pairs[s], tiles, from, t == 0, to);
         }
@@ -101,7 +112,10 @@ struct Block {
       for (int64_t s = strips.begin; s < strips.end; ++s, from += strip_rows * width) {
         const int64_t row = s * strip_rows, last = row + strip_rows;
         finish_turned(a, w.n, {row, last < w.n ? last : w.n}, m0 + first, in_tile, width, from,
-                      [&](Values sums) SC_INLINED { return scale_sums(w, s, sums); });
+                      [&](int64_t i, Values sums) SC_INLINED {
+                        const Values scaled = scale_sums(w, s, sums);
+                        return scales_x ? scaled * x_scales[first + i] : scaled;
+                      });
       }
     });
   }
@@ -113,8 +127,8 @@ SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const Strips w(weight);
   const Workspace space(w, m);
   const int64_t decode = m <= decode_rows ? decode_workspace(w) : 0;
-  const int64_t copies = Share::copies(m, space.x_bytes, threads);
-  const int64_t batch = copies * space.x_bytes + threads * space.own();
+  const int64_t copies = Share::copies(m, space.packed(), threads);
+  const int64_t batch = copies * space.packed() + threads * space.own();
   return batch > decode ? batch : decode;
 }
 
@@ -123,22 +137,27 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
   const Strips w(a.weight);
   const Workspace space(w, a.m);
   parallel(useful_threads(a, header_of(a.weight).slots * a.m), [&](int64_t thread, int64_t of) {
-    const Share part(w, a.m, space.x_bytes, thread, of);
+    const Share part(w, a.m, space.packed(), thread, of);
     const int64_t packers = part.packers(of), copy = part.by_rows ? thread : 0;
     char* memory = static_cast<char*>(a.workspace);
-    Word* x = reinterpret_cast<Word*>(memory + copy * space.x_bytes);
-    char* choices = memory + of / packers * space.x_bytes + thread * space.own();
+    Word* x = reinterpret_cast<Word*>(memory + copy * space.packed());
+    float* x_scales = reinterpret_cast<float*>(memory + copy * space.packed() + space.x_bytes);
+    char* choices = memory + of / packers * space.packed() + thread * space.own();
     PairTile* expanded = reinterpret_cast<PairTile*>(choices + choices_bytes);
     float* sums = reinterpret_cast<float*>(choices + choices_bytes + space.pairs_bytes);
     const int64_t strips = part.strips.end - part.strips.begin;
     const int64_t blocks = ceil_div(strips, block_strips);
     for (int64_t m0 = part.rows.begin; m0 < part.rows.end; m0 += space.rows) {
       const int64_t rows = m0 + space.rows < part.rows.end ? space.rows : part.rows.end - m0;
-      pack_x(a, w.k, m0, rows, thread % packers, packers, x);
+      if constexpr (scales_x) {
+        scale_rows(a, w.k, m0, share(rows, thread % packers, packers), x_scales);
+        wait_for_threads(packers);
+      }
+      pack_x(a, w.k, m0, rows, thread % packers, packers, x_scales, x);
       wait_for_threads(packers);
       for (int64_t b = 0; b < blocks; ++b) {
         const Range own = share(strips, b, blocks);
-        Block{a, w, {part.strips.begin + own.begin, part.strips.begin + own.end}, x, m0, rows,
+        Block{a, w, {part.strips.begin + own.begin, part.strips.begin + own.end}, x, x_scales, m0, rows,
               choices, expanded, sums}
             .multiply(part.strips.end);
       }

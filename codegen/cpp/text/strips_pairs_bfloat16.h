@@ -1,21 +1,15 @@
 // Paired tiles times pairs of bfloat16, in AVX-512.
-//
-// Of four activations six pairs can be made. For some columns all of them are laid side by side once; a
-// row of W takes one product for every four columns, with those that the kind of its kept pair names.
-//   x        [tile of rows][columns / 2][rows of the tile] pairs
-//   kinds    [group of four columns][6][rows of a tile]: the pairs that can be made of x
 
 namespace {
 
-using Word = uint32_t;  // of x
-constexpr int64_t columns_of_word = 2;
-constexpr int64_t kind_bytes = widest * lanes * sizeof(Word);
-constexpr int64_t group_bytes = pair_kinds * kind_bytes;
-constexpr int64_t choices_bytes = step_tiles * tile_groups * group_bytes;
+// x is multiplied as it is.
+constexpr bool scales_x = false;
+inline float row_scale(const Element*, int64_t) { return 1.0f; }
+constexpr int64_t tiles_at_once = step_tiles;
 
 // Sixteen rows of x from `row` and 32 columns from `c0`, turned: [16 pairs][width].
 SC_INLINE void pack_square(const SCLinearArguments& a, int64_t k, int64_t row, int64_t rows,
-                           int64_t c0, int64_t width, Word* out) {
+                           int64_t c0, int64_t width, const float*, Word* out) {
   const bfloat16* x = static_cast<const bfloat16*>(a.x) + row * k + c0;
   Values square[lanes];
   if (rows >= lanes && c0 + tile_columns <= k) {
@@ -28,29 +22,6 @@ SC_INLINE void pack_square(const SCLinearArguments& a, int64_t k, int64_t row, i
   turn(square);
 #pragma GCC unroll 16
   for (int64_t i = 0; i < lanes; ++i) store(out + i * width, square[i]);
-}
-
-// The pairs that can be made of four activations: x [groups][2][width] -> [groups][6], in `memory`.
-template <int vectors_of_x>
-SC_SHARED const char* lay_out_choices(const Word* x, int64_t groups, char* memory) {
-  constexpr __mmask32 upper = 0xaaaaaaaa;
-  constexpr int64_t width = vectors_of_x * lanes;
-  char* kinds = memory;
-  for (int64_t g = 0; g < groups; ++g, x += 2 * width, kinds += group_bytes) {
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors_of_x; ++v) {
-      const __m512i ab = load<__m512i>(x + v * lanes), cd = load<__m512i>(x + width + v * lanes);
-      const __m512i b = _mm512_srli_epi32(ab, 16), c = _mm512_slli_epi32(cd, 16);
-      char* out = kinds + v * sizeof(__m512i);
-      store(out, ab);
-      store(out + kind_bytes, _mm512_mask_blend_epi16(upper, ab, c));
-      store(out + 2 * kind_bytes, _mm512_mask_blend_epi16(upper, ab, cd));
-      store(out + 3 * kind_bytes, _mm512_or_si512(b, c));
-      store(out + 4 * kind_bytes, _mm512_mask_blend_epi16(upper, b, cd));
-      store(out + 5 * kind_bytes, cd);
-    }
-  }
-  return memory;
 }
 
 // A tile of W as it is multiplied, and as streams of bfloat16 have it: the kinds of a lane's pairs,

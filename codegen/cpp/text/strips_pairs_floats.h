@@ -5,11 +5,15 @@ namespace {
 
 using Word = float;  // of x
 constexpr int64_t columns_of_word = 1;
-constexpr int64_t choices_bytes = 0;
+constexpr int64_t tile_choices_bytes = 0;
+// x is multiplied as it is.
+constexpr bool scales_x = false;
+inline float row_scale(const Element*, int64_t) { return 1.0f; }
+constexpr int64_t tiles_at_once = step_tiles;
 
 // Rows of x from `row` and 32 columns from `c0`, turned: [32 columns][width].
 SC_INLINE void pack_square(const SCLinearArguments& a, int64_t k, int64_t row, int64_t rows,
-                           int64_t c0, int64_t width, Word* out) {
+                           int64_t c0, int64_t width, const float*, Word* out) {
   const Element* x = static_cast<const Element*>(a.x) + row * k + c0;
   for (int64_t c = 0; c < tile_columns; c += lanes) {
     Values square[lanes];
@@ -83,7 +87,7 @@ SC_SHARED void multiply_strip(const PairTile* tiles, int64_t count, const char* 
   constexpr int rows = vectors_of_x < 4 ? 4 / vectors_of_x : 1, width = vectors_of_x * lanes;
   constexpr int chains = vectors_of_x < 8 ? 2 : 1;
   constexpr int column_bytes = width * sizeof(float), step = group_columns_of_pair * column_bytes;
-  PlacesOfPairs<column_bytes> places[step_tiles];
+  PlacesOfPairs<column_bytes> places[tiles_at_once];
   for (int64_t t = 0; t < count; ++t) places[t].read(tiles[t].kinds);
   for (int first = 0; first < strip_rows; first += rows) {
     Values total[rows][chains][vectors_of_x] = {};

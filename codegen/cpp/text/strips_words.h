@@ -67,7 +67,7 @@ SC_SHARED void multiply_parts(const Part* parts, const FewRows& x, bool begins, 
 
 // Whether W is expanded for so many rows: where a vector of it takes two instructions only, four groups
 // of rows are not worth it.
-SC_INLINE bool expands(int64_t rows) { return paired || masked || rows > 4 * rows_together; }
+SC_INLINE bool expands(int64_t rows) { return masked || rows > 4 * rows_together; }
 
 inline int64_t sums_bytes(const Groups& groups) {
   return groups.rows * strips_together * strip_rows * sizeof(float);

@@ -36,6 +36,13 @@ SC_INLINE Register add_products_of_pairs(Register sum, Register w, Register x) {
   return sum;
 }
 
+// Where a row holds infinities or NaNs, so do its products.
+inline float row_scale(const Element* x, int64_t k) {
+  if constexpr (rounds_activations) return activation_scale(x, k);
+  const float scale = largest_magnitude(x, k) / largest_integer;
+  return scale == 0.0f ? 1.0f : scale;
+}
+
 // The rows of x, those of a tile of columns together: one register tells where all of them are. Of
 // four columns the second and third change places, as `operand_of` has them, unless tiles are paired.
 struct FewRows {
@@ -78,12 +85,6 @@ struct FewRows {
   }
 
  private:
-  // Where a row holds infinities or NaNs, so do its products.
-  static float row_scale(const Element* x, int64_t k) {
-    if constexpr (rounds_activations) return activation_scale(x, k);
-    const float scale = largest_magnitude(x, k) / largest_integer;
-    return scale == 0.0f ? 1.0f : scale;
-  }
   SC_INLINE void fill_tile(int64_t row, int64_t tile, const Element* x) {
     const int64_t line = tile * rows + row;
     int32_t total = 0;

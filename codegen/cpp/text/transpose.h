@@ -60,11 +60,11 @@ inline void transpose(const SCLinearArguments& a, int64_t k, int64_t m0, int64_t
 }
 
 struct Unscaled {
-  SC_INLINE Values operator()(Values sums) const { return sums; }
+  SC_INLINE Values operator()(int64_t, Values sums) const { return sums; }
 };
 
-// y[rows] for `lanes` rows of x from m0, of sums [rows][width], those of a row of x at a time times
-// their scales; behind them a vector may be read.
+// y[rows] for `lanes` rows of x from m0, of sums [rows][width], scaled for one of these rows at a time;
+// behind them a vector may be read.
 template <class Scale = Unscaled>
 SC_SHARED void finish_turned(const SCLinearArguments& a, int64_t n, Range rows, int64_t m0,
                              int64_t lanes, int64_t width, const float* sums, Scale scale = {}) {
@@ -79,7 +79,7 @@ SC_SHARED void finish_turned(const SCLinearArguments& a, int64_t n, Range rows, 
         turned[r] = first + r < rows.end ? load<Values>(from + r * width) : Values{};
       turn(turned);
       finish_sums(a, n, part, m0 + j0, lanes - j0 < step ? lanes - j0 : step,
-                  [&](int64_t j, int64_t) SC_INLINED { return scale(turned[j]); });
+                  [&](int64_t j, int64_t) SC_INLINED { return scale(j0 + j, turned[j]); });
     }
   }
 }
