@@ -163,7 +163,7 @@ def _by_integers(spec: KernelSpec) -> bool:
 
 def _pairs(spec: KernelSpec, by_avx2: bool) -> tuple[str, ...]:
     """As what paired tiles are multiplied with many rows of x."""
-    if not by_avx2:
+    if not by_avx2 and spec.dtype == torch.bfloat16:
         return ("strips_pairs_choices.h", "strips_pairs_bfloat16.h")
     if _by_integers(spec):
         return ("strips_pairs_choices.h", "strips_pairs_words.h")
@@ -181,10 +181,12 @@ def _kinds(spec: KernelSpec, target: Target) -> list[dict[str, int]]:
         return [whole]
     kinds = [{**whole, "masked": 1}, {**whole, "skips": 1}]
     kinds.append({**whole, "skips": 1, "tile_columns": TILE_COLUMNS // 2})
-    # In AVX-512 pairs of bfloat16 are what is permuted; tile registers multiply what is not kept in
-    # less time than vectors what is.
+    # In AVX-512 pairs of bfloat16 are permuted as such; tile registers multiply what is not kept of
+    # them in less time than vectors what is.
+    by_floats = spec.format.codec.lossless and spec.dtype != torch.bfloat16
     by_pairs = spec.dtype == torch.bfloat16 and target.isa == "avx512_bf16"
-    if (by_pairs or rows == AVX2_ROWS) and spec.format.structure.most_kept(4) <= 2:
+    can_pair = rows == AVX2_ROWS or by_floats or by_pairs
+    if can_pair and spec.format.structure.most_kept(4) <= 2:
         kinds.insert(0, {**whole, "paired": 1})
     return kinds
 
@@ -222,7 +224,10 @@ def _avx512_choices(spec: KernelSpec, target: Target, kind: Mapping[str, int]) -
         "uses_amx": int(target.isa == "amx" and _fits_tiles(spec, kind["skips"])),
     }
     if kind["paired"]:
-        return choices | {"block_strips": 32, "block_rows": 256, "step_tiles": 3, "x_vectors": 2}
+        choices |= {"block_strips": 32, "block_rows": 256}
+        if spec.dtype == torch.bfloat16:
+            return choices | {"step_tiles": 3, "x_vectors": 2}
+        return choices | {"step_tiles": 2, "x_vectors": 4}
     # Columns that are summed in one chain: in float32 their rounding shows.
     choices["batch_columns"] = 512 if spec.dtype == torch.bfloat16 else 32
     choices["group_strips"] = 1

@@ -143,6 +143,11 @@ SC_INLINE Singles integers_of(Register codes, int column) {
   return _mm256_sub_ps(_mm256_cvtepi32_ps(alone), _mm256_set1_ps(cut));
 }
 
+// What a table of eight has for every lane: of an index only the lowest three bits count.
+SC_INLINE Register look_up(const uint32_t* table, Register index) {
+  return _mm256_permutevar8x32_epi32(load_once(table), index);
+}
+
 // Of every kind of pair: its columns in two bits each, or where 16 bits of each begin and end.
 struct PlacesOfPair {
   alignas(32) uint32_t columns[8] = {}, bytes[8] = {};
@@ -170,11 +175,7 @@ struct KeptColumns {
     }
     kind = kinds;
     kinds = _mm256_srli_epi32(kinds, 4);
-    places = look_up(places_of_pair.columns);
-  }
-  // Of an index only the lowest three bits count.
-  SC_INLINE Register look_up(const uint32_t* table) const {
-    return _mm256_permutevar8x32_epi32(load_once(table), kind);
+    places = look_up(places_of_pair.columns, kind);
   }
 };
 

@@ -115,8 +115,23 @@ struct ColumnsOfPair {
 constexpr ColumnsOfPair<uint32_t, 16> words_of_pair;
 constexpr ColumnsOfPair<uint16_t, 32> bytes_of_pair;
 
+// What a table of sixteen has for every lane: of an index only the lowest four bits count.
+SC_INLINE Register look_up(const uint32_t* table, Register index) {
+  return _mm512_permutexvar_epi32(index, load<Register>(table));
+}
+
+// Where values are floats, of every kind of pair: its columns in two bits each.
+struct PlacesOfPair {
+  alignas(64) uint32_t columns[16] = {};
+  constexpr PlacesOfPair() {
+    for (int kind = 0; kind < pair_kinds; ++kind)
+      columns[kind] = first_of_pair[kind] | second_of_pair[kind] << 2;
+  }
+};
+constexpr PlacesOfPair places_of_pair;
+
 // The columns of a tile that the pairs of its next vector were kept of: of 16 bits each, or, where
-// two groups of columns share a vector, of 8 bits.
+// two groups of columns share a vector, of 8 bits; of floats, which of four that of its values was.
 struct KeptColumns {
   Register pairs;
   Register kinds;  // those of the next vector lowest
@@ -127,15 +142,20 @@ struct KeptColumns {
     group = depth == 4 ? _mm512_set1_epi32(group_columns_of_pair << 16 | group_columns_of_pair << 24)
                        : _mm512_setzero_si512();
   }
-  SC_INLINE void next(int) {
-    if constexpr (depth == 4) {
+  SC_INLINE void next(int v) {
+    if constexpr (depth == 1) {
+      if (v % 2) {
+        pairs = _mm512_srli_epi32(pairs, 2);
+        return;
+      }
+      pairs = look_up(places_of_pair.columns, kinds);
+    } else if constexpr (depth == 4) {
       // Of an index only the lowest five bits count, and the table is there twice.
       const __m512i columns = _mm512_permutexvar_epi16(kinds, load<__m512i>(bytes_of_pair.of));
       pairs = _mm512_add_epi8(columns, group);
       group = _mm512_add_epi8(group, _mm512_set1_epi8(2 * group_columns_of_pair));
     } else {
-      // Of an index only the lowest four bits count.
-      const __m512i columns = _mm512_permutexvar_epi32(kinds, load<__m512i>(words_of_pair.of));
+      const __m512i columns = look_up(words_of_pair.of, kinds);
       pairs = _mm512_add_epi16(columns, group);
       group = _mm512_add_epi16(group, _mm512_set1_epi16(group_columns_of_pair));
     }
@@ -144,12 +164,16 @@ struct KeptColumns {
 };
 
 // Where a tile's vector finds its activations, from the tile's first: where columns were kept, they
-// count from there.
-SC_INLINE constexpr int first_activation(int v) { return paired ? 0 : v * depth; }
+// count from there, those of floats from the first of four.
+SC_INLINE constexpr int first_activation(int v) {
+  if (paired) return depth == 1 ? v / 2 * group_columns_of_pair : 0;
+  return v * depth;
+}
 
 // What a vector's column `c` is multiplied with. Pairs are multiplied as such.
-SC_INLINE Singles activations_of(const KeptColumns&, const float* x, int c) {
-  return broadcast(x[c]);
+SC_INLINE Singles activations_of(const KeptColumns& kept, const float* x, int c) {
+  if constexpr (!paired || depth != 1) return broadcast(x[c]);
+  return _mm512_permutevar_ps(_mm512_broadcast_f32x4(load<__m128>(x)), kept.pairs);
 }
 
 }  // namespace

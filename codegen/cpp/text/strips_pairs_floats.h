@@ -1,4 +1,4 @@
-// Paired tiles times floats, in AVX2: each kept value times the activation of its column, of many rows.
+// Paired tiles times floats: each kept value times the activation of its column, of many rows.
 //   x        [tile of rows][columns][rows of the tile] floats
 
 namespace {
@@ -17,7 +17,7 @@ SC_INLINE void pack_square(const SCLinearArguments& a, int64_t k, int64_t row, i
   const Element* x = static_cast<const Element*>(a.x) + row * k + c0;
   for (int64_t c = 0; c < tile_columns; c += lanes) {
     Values square[lanes];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int64_t i = 0; i < lanes; ++i) {
       if (i < rows && c0 + c + lanes <= k) {
         square[i] = load_floats<lanes>(x + i * k + c);
@@ -27,7 +27,7 @@ SC_INLINE void pack_square(const SCLinearArguments& a, int64_t k, int64_t row, i
       }
     }
     turn(square);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int64_t i = 0; i < lanes; ++i) store(out + (c + i) * width, square[i]);
   }
 }
@@ -58,28 +58,24 @@ SC_INLINE void expand_pairs(Reader& reader, PairTile& out) {
 // in the upper half.
 template <int column_bytes>
 struct PlacesOfPairs {
-  alignas(32) uint32_t of[tile_groups][strip_rows];
+  alignas(64) uint32_t of[tile_groups][strip_rows];
 
-  // Of an index only the lowest three bits count.
   SC_INLINE void read(const uint32_t* kinds) {
-    alignas(32) static constexpr struct Table {
+    alignas(64) static constexpr struct Table {
       uint32_t of[strip_rows] = {};
       constexpr Table() {
         for (int kind = 0; kind < pair_kinds; ++kind)
           of[kind] = (first_of_pair[kind] | second_of_pair[kind] << 16) * column_bytes;
       }
     } table;
-    const Register places = load_once(table.of);
-    Register rest = load<Register>(kinds);
+    Words rest = load<Words>(kinds);
 #pragma GCC unroll 8
-    for (int64_t g = 0; g < tile_groups; ++g) {
-      store(of[g], _mm256_permutevar8x32_epi32(places, rest));
-      rest = _mm256_srli_epi32(rest, 4);
-    }
+    for (int64_t g = 0; g < tile_groups; ++g, rest >>= 4)
+      store(of[g], look_up(table.of, (Register)rest));
   }
 };
 
-// sums [8][width] of a strip (+)= the values of its tiles times the activations of their columns.
+// sums [strip_rows][width] of a strip (+)= the values of its tiles times the activations of their columns.
 template <int vectors_of_x>
 SC_SHARED void multiply_strip(const PairTile* tiles, int64_t count, const char* x, bool begins,
                               float* sums) {

@@ -53,7 +53,7 @@ SC_INLINE void expand_pairs(Reader& reader, PairTile& out) {
   if constexpr (group_columns > 0) store(out.scales, reader.tile_scales);
 }
 
-// sums [8][width] of a strip (+)= the pairs of its tiles times those of x that they name.
+// sums [strip_rows][width] of a strip (+)= the pairs of its tiles times those of x that they name.
 template <int vectors_of_x>
 SC_SHARED void multiply_strip(const PairTile* tiles, int64_t count, const char* choices, bool begins,
                               float* sums) {

@@ -19,7 +19,7 @@ struct Operands {
 SC_INLINE Operands operand_of(const Reader& reader, Register codes) {
   if constexpr (paired) {
     const Register words = _mm256_sub_epi16(codes, _mm256_set1_epi16(cut));
-    return {words, reader.kept.look_up(places_of_pair.bytes)};
+    return {words, look_up(places_of_pair.bytes, reader.kept.kind)};
   }
   return {_mm256_and_si256(codes, _mm256_set1_epi16(255)), _mm256_srli_epi16(codes, 8)};
 }

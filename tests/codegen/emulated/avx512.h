@@ -169,6 +169,15 @@ inline __m512i shuffle_quarters(__m512i a, int places) {
   const Lanes<uint32_t> x(a);
   return integers<uint32_t>([&](int i) { return x[i / 4 * 4 + (places >> i % 4 * 2 & 3)]; });
 }
+// The same, each lane by the lowest two bits of an index of its own.
+inline __m512 choose_of_quarters(__m512 a, __m512i index) {
+  const Lanes<float> x(a);
+  const Lanes<uint32_t> places(index);
+  return floats([&](int i) { return x[i / 4 * 4 + (places[i] & 3)]; });
+}
+inline __m512 repeat_quarter(__m128 a) {
+  return floats([&](int i) { return a[i % 4]; });
+}
 inline __m256bh narrow(__m512 a) {
   const Lanes<float> x(a);
   return make<__m256bh, uint16_t>([&](int i) { return narrow(x[i]); });
@@ -263,6 +272,8 @@ inline void multiply_signed_by_unsigned_tiles(int sums, int x, int w) {
 #define _mm512_mask_expand_epi8 emulated::expand<uint8_t>
 #define _mm512_mask_blend_epi16 emulated::blend_words
 #define _mm512_shuffle_epi32 emulated::shuffle_quarters
+#define _mm512_permutevar_ps emulated::choose_of_quarters
+#define _mm512_broadcast_f32x4 emulated::repeat_quarter
 #define _mm512_set1_epi8(value) emulated::all<uint8_t>(static_cast<uint8_t>(value))
 #define _mm512_set1_epi16(value) emulated::all<uint16_t>(static_cast<uint16_t>(value))
 #define _mm512_set1_epi32(value) emulated::all<uint32_t>(static_cast<uint32_t>(value))
