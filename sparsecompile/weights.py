@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils.weak import WeakIdKeyDictionary
 
 from sparsecompile.errors import Reject
@@ -155,18 +156,31 @@ def _address(tensor: Tensor) -> int:
     return 0 if is_fake(tensor) else tensor.data_ptr()
 
 
+def _geometry(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...]]:
+    return tensor.shape, tensor.stride()
+
+
 @dataclass(frozen=True)
 class Stamp:
-    """What a live tensor was when it was packed; an in-place write or a swap changes it."""
+    """What a live tensor was when it was packed; an in-place write or a swap changes it.
+
+    Its storage is held by a weak reference: no other storage gets the same address, as one of the
+    same size does that is made after this one was freed.
+    """
 
     tensor: weakref.ref[Tensor]
+    storage: StorageWeakRef
     version: int
     data_ptr: int
+    geometry: tuple[torch.Size, tuple[int, ...]]
 
     @classmethod
     def of(cls, tensor: Tensor) -> Stamp:
         """The stamp of a tensor as it is now."""
-        return cls(weakref.ref(tensor), tensor._version, _address(tensor))
+        storage = StorageWeakRef(tensor.untyped_storage())
+        return cls(
+            weakref.ref(tensor), storage, tensor._version, _address(tensor), _geometry(tensor)
+        )
 
     def matches(self, tensor: Tensor) -> bool:
         """Whether the tensor is the same object with the same contents, as far as torch can tell.
@@ -175,8 +189,10 @@ class Stamp:
         """
         return (
             self.tensor() is tensor
+            and self.storage.cdata == tensor.untyped_storage()._cdata
             and self.version == tensor._version
             and self.data_ptr == _address(tensor)
+            and self.geometry == _geometry(tensor)
         )
 
 

@@ -30,7 +30,7 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 
 def parameters() -> Parameters:
-    sizes = ((3, 4), (2,), (1,), (0, 5))
+    sizes = ((512, 512), (2,), (1,), (0, 5))
     return [nn.Parameter(torch.randn(*size), requires_grad=False) for size in sizes]
 
 
@@ -45,7 +45,28 @@ def in_place(tensors: Parameters) -> Parameters:
 
 
 def other_data(tensors: Parameters) -> Parameters:
-    tensors[0].data = torch.randn(3, 4)
+    tensors[0].data = torch.randn(512, 512)
+    return tensors
+
+
+def other_data_in_the_same_place(tensors: Parameters) -> Parameters:
+    """Of the second swap the allocator has the memory of what the first one freed."""
+    address = tensors[0].data_ptr()
+    for _ in range(1000):
+        tensors[0].data = tensors[0].data + 1
+        tensors[0].data = tensors[0].data + 1
+        if tensors[0].data_ptr() == address:
+            return tensors
+    pytest.skip("the allocator never gave the same address")
+
+
+def transposed(tensors: Parameters) -> Parameters:
+    tensors[0].data = tensors[0].data.t()
+    return tensors
+
+
+def narrowed(tensors: Parameters) -> Parameters:
+    tensors[0].data = tensors[0].data[:3]
     return tensors
 
 
@@ -57,7 +78,10 @@ def turned(tensors: Parameters) -> Parameters:
     return tensors[::-1]
 
 
-@pytest.mark.parametrize("change", [in_place, other_data, replaced, turned])
+@pytest.mark.parametrize(
+    "change",
+    [in_place, other_data, other_data_in_the_same_place, transposed, narrowed, replaced, turned],
+)
 def test_every_change_is_seen(kind: str, change: Change) -> None:
     tensors = parameters()
     is_fresh = take_stamps(call(tensors), PLACES)

@@ -22,22 +22,29 @@ const Tensor& tensor_in(PyObject* object) {
 struct Stamp {
   Py_ssize_t place;
   PyTypeObject* type;
-  // Weak: no weight is kept alive, and no other tensor gets the same address.
+  // Weak: no weight is kept alive, and no other tensor or storage gets the same address.
   c10::weak_intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl> tensor;
+  c10::weak_intrusive_ptr<c10::StorageImpl> storage;
   int64_t version;
   const void* data;
+  std::vector<int64_t> sizes, strides;
 
   Stamp(PyObject* argument, Py_ssize_t at_place)
       : place(at_place),
         type(Py_TYPE(argument)),
         tensor(tensor_in(argument).getIntrusivePtr()),
+        storage(tensor_in(argument).storage().getWeakStorageImpl()),
         version(tensor_in(argument)._version()),
-        data(tensor_in(argument).const_data_ptr()) {}
+        data(tensor_in(argument).const_data_ptr()),
+        sizes(tensor_in(argument).sizes().vec()),
+        strides(tensor_in(argument).strides().vec()) {}
   bool matches(PyObject* argument) const {
     if (Py_TYPE(argument) != type) return false;
     const Tensor& live = tensor_in(argument);
+    const c10::StorageImpl* held = live.storage().unsafeGetStorageImpl();
     return tensor._unsafe_get_target() == live.unsafeGetTensorImpl() &&
-           version == live._version() && data == live.const_data_ptr();
+           storage._unsafe_get_target() == held && version == live._version() &&
+           data == live.const_data_ptr() && live.sizes() == sizes && live.strides() == strides;
   }
 };
 using Stamps = std::vector<Stamp>;
