@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule, Node, map_arg
 from torch.nn import functional as F
 
 from sparsecompile.errors import Reject
@@ -109,6 +109,13 @@ def _place_of_inplace(function: Callable[..., Any]) -> int | None:
     return names.index("inplace") if "inplace" in names else None
 
 
+def _tensors_by_name(node: Node) -> list[Node]:
+    """What a call takes by keyword, of the graph's tensors."""
+    found: list[Node] = []
+    map_arg(node.kwargs, found.append)
+    return found
+
+
 class WeightView:
     """The live tensors behind a graph's placeholders, and the rules for taking them as weights.
 
@@ -139,7 +146,9 @@ class WeightView:
         self._autocast = _autocast(module)
 
     def is_function(self, node: Node) -> bool:
-        """Whether a node calls a pure function of weights."""
+        """Whether a node calls a pure function of weights, which have their places in the call."""
+        if _tensors_by_name(node):
+            return False
         if node.op == "call_method":
             return node.target in _METHODS
         return node.op == "call_function" and node.target in _FUNCTIONS

@@ -6,11 +6,13 @@ import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
 from sparsecompile.errors import Reject
@@ -66,13 +68,7 @@ class Apply:
 
     def evaluate(self, arguments: Mapping[int, Tensor]) -> Tensor:
         """Its value for the live tensors, by Dynamo's argument index."""
-
-        def value(arg: Any) -> Any:
-            if isinstance(arg, tuple):
-                return tuple(value(item) for item in arg)
-            return arg.evaluate(arguments) if isinstance(arg, (Leaf, Apply)) else arg
-
-        return self.function(*value(self.args), **dict(self.kwargs))
+        return self.function(*_values(self.args, arguments), **dict(self.kwargs))
 
     def leaves(self) -> tuple[Leaf, ...]:
         """Every live tensor it reads, once each, in order."""
@@ -96,6 +92,18 @@ class Apply:
             for arg in self.args
         )
         return f"{name}({flat})"
+
+
+def _values(args: tuple[Any, ...], arguments: Mapping[int, Tensor]) -> tuple[Any, ...]:
+    # No closure that calls itself: such a cycle would keep the tensors until it is collected.
+    return tuple(
+        _values(arg, arguments)
+        if isinstance(arg, tuple)
+        else arg.evaluate(arguments)
+        if isinstance(arg, (Leaf, Apply))
+        else arg
+        for arg in args
+    )
 
 
 def lossy(binding: Binding) -> str:
@@ -207,6 +215,10 @@ class Fresh(Generic[T]):
         """Whether the tensors are still what they were."""
         return all(map(Stamp.matches, self.stamps, tensors))
 
+    def is_alive(self) -> bool:
+        """Whether all of the tensors still exist."""
+        return all(stamp.tensor() is not None for stamp in self.stamps)
+
 
 class PackCache:
     """What was made from weights, one copy for each purpose, kept as long as a Parameter lives."""
@@ -234,6 +246,7 @@ class PackCache:
         """
         leaves = tuple(tensors)
         key = (_key(binding, leaves), purpose)
+        _watch_fused_optimizers()
         with self._lock:
             entries = self._entries.setdefault(leaves[0], {})
             found: Fresh[T] | None = entries.get(key)
@@ -241,33 +254,46 @@ class PackCache:
                 stamps = tuple(map(Stamp.of, leaves))
                 with torch.no_grad():
                     found = Fresh(make(), stamps)
+                for other in [key for key, entry in entries.items() if not entry.is_alive()]:
+                    del entries[other]
                 entries[key] = found
             return found
 
     def forget(self, tensors: Iterable[Tensor]) -> None:
         """Pack these tensors anew at the next call of any graph, whatever torch says of them."""
+        wanted = {id(tensor): tensor for tensor in tensors}
         with self._lock:
-            for tensor in tensors:
-                for leaf, entries in list(self._entries.items()):
-                    stamps = (stamp for entry in entries.values() for stamp in entry.stamps)
-                    if leaf is tensor or any(stamp.tensor() is tensor for stamp in stamps):
-                        entries.clear()
+            for leaf, entries in list(self._entries.items()):
+                stamps = [stamp for entry in entries.values() for stamp in entry.stamps]
+                if id(leaf) in wanted or any(id(stamp.tensor()) in wanted for stamp in stamps):
+                    entries.clear()
             self.epoch += 1
 
 
-def _key(binding: Binding, leaves: tuple[Tensor, ...]) -> str:
+@cache
+def _watch_fused_optimizers() -> None:
+    """They write weights without telling torch's version counters."""
+
+    def forget(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        fused = [group for group in optimizer.param_groups if group.get("fused")]
+        if fused:
+            PACK_CACHE.forget(tensor for group in fused for tensor in group["params"])
+
+    register_optimizer_step_post_hook(forget)
+
+
+def _key(binding: Binding, leaves: tuple[Tensor, ...]) -> Hashable:
     """Identity of an expression, whatever graph it appears in."""
     names = {leaf.index: id(tensor) for leaf, tensor in zip(binding.leaves(), leaves, strict=True)}
 
-    def text(arg: Any) -> str:
+    def part(arg: Any) -> Hashable:
         if isinstance(arg, Leaf):
-            return f"#{names[arg.index]}"
+            return names[arg.index]
         if isinstance(arg, Apply):
-            function = getattr(arg.function, "__qualname__", str(arg.function))
-            return f"{function}({text(arg.args)}, {arg.kwargs})"
-        return f"({', '.join(map(text, arg))})" if isinstance(arg, tuple) else repr(arg)
+            return arg.function, part(arg.args), repr(arg.kwargs)
+        return tuple(map(part, arg)) if isinstance(arg, tuple) else repr(arg)
 
-    return text(binding)
+    return part(binding)
 
 
 PACK_CACHE = PackCache()

@@ -40,7 +40,7 @@ def test_passes_are_listed_in_the_order_they_run() -> None:
     assert [line.split()[0] for line in result.stdout.splitlines() if line.split()[0] in names] == (
         names
     )
-    assert result.stdout.startswith("NORMALIZE:\n  canonicalize  Every linear")
+    assert result.stdout.startswith("NORMALIZE:\n  positional_arguments  ")
     assert max(map(len, result.stdout.splitlines())) <= 100
 
 

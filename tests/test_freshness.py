@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import sparsecompile as sc
-from sparsecompile.weights import PACK_CACHE
+from sparsecompile.weights import PACK_CACHE, Apply, Leaf, evaluate
 
 
 def writes() -> list[tuple[str, Callable[[MLP], object]]]:
@@ -41,6 +42,58 @@ def test_a_changed_weight_is_noticed(name: str, write: Callable[[MLP], object]) 
         model.up.weight.copy_(sparse_(nn.Linear(32, 64)).weight)
         close(fast(x), model(x))
     assert backend.compiler.report.graphs == 1 or name in ("a new parameter", "assign")
+
+
+@pytest.mark.parametrize("kind", ["SGD", "Adam", "AdamW", "Adagrad"])
+def test_a_fused_optimizer_s_step_is_noticed(kind: str) -> None:
+    """It leaves the version counters of weights as they are."""
+    model = MLP()
+    fast, x = torch.compile(model, backend=Packing()), torch.randn(4, 32)
+    optimizer = getattr(torch.optim, kind)(model.parameters(), lr=0.1, fused=True)
+    for _ in range(2):
+        with torch.no_grad():
+            close(fast(x), model(x))
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+    with torch.no_grad():
+        close(fast(x), model(x))
+
+
+def test_a_weight_whose_mask_is_replaced_is_kept_once() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(64, 32), requires_grad=False)
+            self.register_buffer("mask", (torch.rand(64, 32) > 0.8).float())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.linear(x, self.weight * self.mask)
+
+    model, counts = Masked(), []
+    fast, x = torch.compile(model, backend=Packing()), torch.randn(4, 32)
+    with torch.no_grad():
+        for _ in range(5):
+            close(fast(x), model(x))
+            counts.append(len(PACK_CACHE._entries[model.weight]))
+            model.mask = (torch.rand(64, 32) > 0.8).float()
+    assert counts[1:] == counts[1:2] * 4
+
+
+def test_functions_of_one_name_are_told_apart() -> None:
+    def times(factor: float) -> Callable[[Tensor], Tensor]:
+        @sc.weight_function(lossy="")
+        def scaled(weight: Tensor) -> Tensor:
+            return weight * factor
+
+        return scaled
+
+    leaf = nn.Parameter(torch.ones(2, 2))
+    binding = Leaf(0, "weight", weakref.ref(leaf))
+    for factor in (2.0, 3.0):
+        apply = Apply(times(factor), (binding,))
+        made = PACK_CACHE.get(apply, (leaf,), "value", lambda: evaluate(apply, (leaf,)))  # noqa: B023
+        assert made.value[0, 0] == factor
 
 
 def test_dense_and_back_without_a_recompile() -> None:
