@@ -6,7 +6,7 @@ import inspect
 import operator
 import re
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
 
@@ -162,6 +162,12 @@ class WeightView:
             return isinstance(value, torch.nn.Parameter) or _source_name(node) is not None
         return self.is_function(node) and all(map(self.is_weight, node.all_input_nodes))
 
+    def parameters(self) -> Iterator[tuple[Node, Tensor]]:
+        """Placeholders of parameters, and these."""
+        for node, (_, tensor) in self._values.items():
+            if isinstance(tensor, torch.nn.Parameter) and not is_fake(tensor):
+                yield node, tensor
+
     def name(self, node: Node) -> str:
         """Fully qualified name of the parameter behind a placeholder, else the node's own."""
         return self._names.get(node.name) or _source_name(node) or node.name
@@ -202,7 +208,7 @@ class WeightView:
         if node.op == "placeholder":
             return self._leaf(node)
         if not self.is_function(node):
-            raise Reject(f"the weight is computed in the graph by {_describe(node)}")
+            raise Reject(f"the weight is computed in the graph by {describe(node)}")
         function: Any = node.target
         if isinstance(function, str):
             function = getattr(torch.Tensor, function)
@@ -243,7 +249,7 @@ class WeightView:
         for user in node.users:
             if user.op == "output" or self._reads(user, node):
                 continue
-            raise Reject(f"the weight is also used by {_describe(user)}, which may change it")
+            raise Reject(f"the weight is also used by {describe(user)}, which may change it")
 
     def _reads(self, user: Node, node: Node) -> bool:
         """Whether a use surely leaves the weight as it is, its aliases included."""
@@ -271,7 +277,8 @@ def _source_name(node: Node) -> str | None:
     return ".".join(key for key in keys if key not in _CONTAINERS)
 
 
-def _describe(node: Node) -> str:
+def describe(node: Node) -> str:
+    """What a node calls, and its own name."""
     target = node.target
     name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
     return f"{name} ({node.name})"

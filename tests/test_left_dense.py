@@ -50,6 +50,35 @@ def test_autocast_is_left_alone() -> None:
     assert "autocast is on" in backend.reason("up.weight")
 
 
+def test_weights_that_no_linear_reads_are_listed() -> None:
+    """A fast path of torch is one call; what is asked of a table of zeros is no linear either."""
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+            self.table = nn.Parameter((torch.rand(8, 32) > 0.8).float())
+            self.dense = nn.Parameter(torch.randn(8, 32))
+            self.embedding = nn.Parameter(torch.zeros(8, 32))
+
+        def forward(self, x: Tensor, index: Tensor) -> Tensor:
+            return (
+                self.layer(x) + self.table.relu() + self.dense + F.embedding(index, self.embedding)
+            )
+
+    model, backend = Scaled().eval(), Packing()
+    x, index = torch.randn(2, 8, 32), torch.arange(8)
+    with torch.no_grad():
+        close(torch.compile(model, backend=backend)(x, index), model(x, index))
+    fused = ("self_attn.in_proj_weight", "self_attn.out_proj.weight", "linear1.weight")
+    for name in (*fused, "linear2.weight"):
+        assert "set_fastpath_enabled(False) makes it linears" in backend.reason(f"layer.{name}")
+    assert "table is read by relu (" in backend.reason("table")
+    nodes = backend.compiler.report.nodes
+    assert len(nodes) == 5
+    assert next(node for node in nodes if node.weight == "table").shape == (8, 32)
+
+
 def test_a_weight_changed_in_the_graph_is_left_alone() -> None:
     class Decays(nn.Module):
         def __init__(self) -> None:

@@ -51,12 +51,14 @@ Tensor linear_dense(const Tensor& x, const OptionalTensor& bias, const OptionalT
   at::DimVector shape(x.sizes());
   shape.back() = n;
   Tensor y = at::empty(shape, x.options());
+  const Tensor rows_of_x = x.view({-1, x.size(-1)}), rows_of_y = y.view({-1, n});
   int64_t first = 0;
   for (int i = 0; i < 3 && given(parts[i]); ++i) {
     const int64_t rows = parts[i]->size(0);
     OptionalTensor part;
     if (given(bias)) part = bias->narrow(0, first, rows);
-    y.narrow(-1, first, rows).copy_(at::linear(x, *parts[i], part));
+    Tensor out = rows_of_y.narrow(1, first, rows);
+    at::linear_out(out, rows_of_x, *parts[i], part);
     first += rows;
   }
   return y;

@@ -67,8 +67,9 @@ struct FewRows {
   static float row_scale(const Element* x, int64_t k) {
     if constexpr (rounds_activations) return activation_scale(x, k);
     constexpr float largest = 32639;  // 127 in both planes
+    constexpr float least = 0x1p-126f;  // the inverse of a smaller one is infinite
     const float scale = largest_magnitude(x, k) / largest;
-    return scale == 0.0f ? 1.0f : scale;
+    return scale < least ? least : scale;
   }
   SC_INLINE void fill_tile(int64_t row, int64_t tile, const Element* x) {
     const int64_t line = tile * planes * rows + row;

@@ -8,6 +8,7 @@ namespace {
 
 constexpr int planes = 1;
 constexpr float largest_integer = 32767;
+constexpr float least_scale = 0x1p-126f;  // the inverse of a smaller one is infinite
 // Sums of so many columns fit into 32 bits: products with codes of a byte.
 constexpr int64_t columns_in_sum = rounds_activations ? 1 << 15 : 256;
 
@@ -40,7 +41,7 @@ SC_INLINE Register add_products_of_pairs(Register sum, Register w, Register x) {
 inline float row_scale(const Element* x, int64_t k) {
   if constexpr (rounds_activations) return activation_scale(x, k);
   const float scale = largest_magnitude(x, k) / largest_integer;
-  return scale == 0.0f ? 1.0f : scale;
+  return scale < least_scale ? least_scale : scale;
 }
 
 // The rows of x, those of a tile of columns together: one register tells where all of them are. Of
