@@ -150,6 +150,26 @@ def test_rows_that_take_too_much_room_for_each_thread(m: int, registry: Registry
     assert torch.equal(y, x[:, ::7].float().sum(1, keepdim=True).bfloat16().expand(m, 70))
 
 
+@pytest.mark.parametrize("m", [2, 20])
+@pytest.mark.parametrize("name", ["dense/int8", "n_m[2:4]/int8"])
+def test_rows_of_tiny_activations_are_not_zero(name: str, m: int, registry: Registry) -> None:
+    """A scale that is subnormal has no inverse."""
+    spec = KernelSpec(registry.format(name), torch.bfloat16)
+    template, target = StripsLinear(), Target.host()
+    try:
+        template.supports(spec, target, registry)
+    except Reject as reject:
+        pytest.skip(reject.reason)
+    schedule = template.schedules(spec, target)[0]
+    kernel = CppCodegen().build(spec, template, schedule, target, registry)
+    weight = torch.randn(40, 96).bfloat16()
+    weight[:, 1::2] = 0
+    packed, x = spec.format.pack(weight), (torch.randn(m, 96) * 1e-35).bfloat16()
+    y = linear(x, kernel.prepack(packed)[:HEADER_BYTES], None, (), 40, kernel.key)
+    exact = x.double() @ packed.unpack(torch.float32).double().T
+    assert (y.double() - exact).abs().max() <= exact.abs().max() * 2**-7
+
+
 # Where AVX2 repeats the loops for few rows, and where it expands W first.
 @pytest.mark.parametrize("m", [1, 9, 20])
 @pytest.mark.parametrize("activations", ["float", "int8"])

@@ -7,7 +7,7 @@
 
 namespace {
 
-// Two bytes round x to 16 bits, finer than bfloat16 is. Other x is rounded to one, or not so at all.
+// Two bytes round x to 16 bits of a row's largest element. Other x is rounded to one, or not so at all.
 constexpr int planes = rounds_activations ? 1 : 2;
 // No more columns are summed in 32 bits.
 constexpr int64_t columns_in_sum = 1 << 15;

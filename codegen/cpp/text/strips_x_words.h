@@ -1,6 +1,7 @@
 // Few rows of x as integers of 16 bits, whose products with those of W are summed two an instruction.
 //
-// x = scale * integer, finer than bfloat16 is; where x is rounded to 8 bits, these are the integers.
+// x = scale * integer, where the largest element of a row is 32767; where x is rounded to 8 bits, these
+// are the integers.
 // Codes of W are `cut` above their values. That is taken off W where tiles are paired, since of every
 // row of W other columns of x are chosen, and elsewhere off the sums of each group of columns.
 
