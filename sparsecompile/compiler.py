@@ -34,7 +34,7 @@ from sparsecompile.report import Report
 from sparsecompile.rule import run_passes
 from sparsecompile.runtime import CompiledGraph
 from sparsecompile.selection import gpu_of, select_formats, select_passes, select_target
-from sparsecompile.slot import Slot
+from sparsecompile.slot import drop_packed
 from sparsecompile.spec import Target
 from sparsecompile.template import Codegen, Device
 from sparsecompile.weights import is_fake, live
@@ -70,6 +70,11 @@ class Compiler:
         self._lock = threading.Lock()
         self._warned = False
         self._use(registry if registry is not None else default_registry())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies, pickled ones too, are asked for the same and have compiled nothing yet."""
+        registry = None if self.registry is default_registry() else self.registry
+        return partial(type(self), registry, **self._given), ()
 
     @property
     def report(self) -> Report:
@@ -218,7 +223,7 @@ class Compiler:
         except (BuildError, CacheError) as error:
             self._record(edit, (), before, before, dump, failure=str(error))
             raise
-        keep = _drop_packed(module, slots, len(inputs))
+        keep = drop_packed(module, slots, len(inputs))
         dump.graph("lowered", module)
         self._record(edit, lowered, before, readable(module), dump)
         if not slots:
@@ -283,17 +288,3 @@ def _run_eagerly(
 ) -> Callable[..., Any]:
     forward: Callable[..., Any] = module.forward
     return forward
-
-
-def _drop_packed(module: GraphModule, slots: Sequence[Slot], count: int) -> list[int]:
-    """Drop the dense weights that only packed linears read; which arguments are left."""
-    packed = {leaf.index for slot in slots for leaf in slot.binding.leaves()}
-    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"][:count]
-    keep = []
-    for index, node in enumerate(placeholders):
-        if index in packed and not node.users:
-            module.graph.erase_node(node)
-        else:
-            keep.append(index)
-    module.recompile()
-    return keep

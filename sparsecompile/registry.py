@@ -114,6 +114,10 @@ class Registry:
         """A registry with the same components, to add to without touching this one."""
         return Registry(*self._components.values())
 
+    def __deepcopy__(self, memo: object) -> Registry:
+        """Components keep nothing of what they are used for: copies share them."""
+        return self.copy()
+
 
 @lru_cache(maxsize=1)
 def default_registry() -> Registry:

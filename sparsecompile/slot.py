@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
 
 from sparsecompile.dense_copy import DenseCopy
 from sparsecompile.ops import HEADER_BYTES
@@ -120,3 +121,17 @@ class DenseSlot(Slot):
         """Bytes of the copy."""
         copy = self.weight(live(self.binding))
         return copy.numel() * copy.element_size()
+
+
+def drop_packed(module: GraphModule, slots: Sequence[Slot], count: int) -> list[int]:
+    """Drop the dense weights that only packed linears read; which arguments are left."""
+    packed = {leaf.index for slot in slots for leaf in slot.binding.leaves()}
+    placeholders = [node for node in module.graph.nodes if node.op == "placeholder"][:count]
+    keep = []
+    for index, node in enumerate(placeholders):
+        if index in packed and not node.users:
+            module.graph.erase_node(node)
+        else:
+            keep.append(index)
+    module.recompile()
+    return keep

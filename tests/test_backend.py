@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +117,42 @@ print(counters["inductor"]["fxgraph_cache_hit"] + counters["aot_autograd"]["auto
     ]
     assert hits[0] == 0
     assert hits[1] > 0
+
+
+def pickled(value: Any) -> Any:
+    return pickle.loads(pickle.dumps(value))
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickled])
+def test_copies_are_asked_for_the_same_and_have_compiled_nothing(
+    again: Callable[[Any], Any],
+) -> None:
+    x = torch.randn(2, 32)
+    plain, added = sc.Compiler(prune="2:4"), sc.Compiler(formats=["bitmap"])
+    added.register(sc.Block(3, 5))
+    for compiler in (plain, added):
+        report = compiler.explain(MLP(), x)
+        twin = again(compiler)
+        assert twin.options == compiler.options
+        assert twin.passes == compiler.passes
+        assert [str(f) for f in twin.formats] == [str(f) for f in compiler.formats]
+        assert twin.report.graphs == 0
+        assert [n.format for n in twin.explain(MLP(), x).nodes] == [n.format for n in report.nodes]
+    assert again(plain).registry is plain.registry
+    assert again(added).registry.structure("block[3x5]") == sc.Block(3, 5)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, pickled])
+def test_copies_of_a_compiled_model_run(again: Callable[[Any], Any]) -> None:
+    model = MLP()
+    fast = torch.compile(model, backend=sc.Compiler(inductor={"cpp_wrapper": False}))
+    x = torch.randn(2, 32)
+    with torch.no_grad():
+        close(fast(x), model(x))
+        twin = again(fast)
+        twin.up.weight.mul_(2)
+        close(twin(x), twin._orig_mod(x))
+        close(fast(x), model(x))
 
 
 def test_exported_programs_take_the_passes() -> None:

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections import defaultdict
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -44,6 +45,10 @@ class CppCodegen(TunedCodegen):
         self._kernels: dict[int, Kernel] = {}
         self._building: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
         self._table = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Kernels are loaded into this process: what is pickled builds its own."""
+        return type(self), ()
 
     def start(self) -> None:
         """Begin to build the native library."""
