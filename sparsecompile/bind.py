@@ -42,7 +42,16 @@ _READERS: set[Any] = {
     torch.ops.aten.mm.default,
     torch.ops.aten.embedding.default,
 }
-
+_NO_TRANSFORM = (
+    "torch.func transforms it (vmap, grad, jvp, ...): packed linears have no rules for that"
+)
+_SCOPES = {
+    "_enter_autocast": "autocast is on: it changes the dtype of the linear at run time",
+    "_vmap_increment_nesting": _NO_TRANSFORM,
+    "_grad_increment_nesting": _NO_TRANSFORM,
+    "_jvp_increment_nesting": _NO_TRANSFORM,
+}
+"""Functions that change what a linear does from there on, by name: torch moves them about."""
 
 _CONTAINERS = ("_modules", "_parameters", "_buffers")
 _WRITING_OPERATORS = {"setitem", "delitem"} | {
@@ -143,7 +152,7 @@ class WeightView:
         placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
         for index, (node, value) in enumerate(zip(placeholders, inputs, strict=True)):
             self._values[node] = (index, value)
-        self._autocast = _autocast(module)
+        self._changed = _changed(module)
 
     def is_function(self, node: Node) -> bool:
         """Whether a node calls a pure function of weights, which have their places in the call."""
@@ -186,8 +195,8 @@ class WeightView:
         Raises:
             Reject: it is not a frozen function of the model's own weights.
         """
-        if self._autocast:
-            raise Reject("autocast is on: it changes the dtype of the linear at run time")
+        if self._changed:
+            raise Reject(self._changed)
         return self._binding(node)
 
     def stored(self, weight: Any) -> Format | None:
@@ -260,10 +269,12 @@ class WeightView:
         return False
 
 
-def _autocast(module: GraphModule) -> bool:
-    enters = torch.amp.autocast_mode._enter_autocast
-    is_on = torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
-    return is_on or any(node.target is enters for node in module.graph.nodes)
+def _changed(module: GraphModule) -> str:
+    """What makes linears of a graph something else than they are, as a reason; else empty."""
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        return _SCOPES["_enter_autocast"]
+    names = (getattr(node.target, "__name__", "") for node in module.graph.nodes)
+    return next((_SCOPES[name] for name in names if name in _SCOPES), "")
 
 
 def _source_name(node: Node) -> str | None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from packing import MLP, Packing, close, sparse_
-from torch import Tensor, nn
+from torch import Tensor, func, nn
 from torch.nn import functional as F
 
 import sparsecompile as sc
@@ -77,6 +78,30 @@ def test_weights_that_no_linear_reads_are_listed() -> None:
     nodes = backend.compiler.report.nodes
     assert len(nodes) == 5
     assert next(node for node in nodes if node.weight == "table").shape == (8, 32)
+
+
+TRANSFORMS: dict[str, Callable[[nn.Module, Tensor], Any]] = {
+    "vmap": lambda model, x: func.vmap(model)(x),
+    "grad": lambda model, x: func.grad(lambda y: model(y).sum())(x),
+    "vjp": lambda model, x: func.vjp(model, x)[0],
+    "jvp": lambda model, x: func.jvp(model, (x,), (x,)),
+    "jacrev": lambda model, x: func.jacrev(model)(x[0]),
+    "jacfwd": lambda model, x: func.jacfwd(model)(x[0]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_transforms_of_torch_func_are_left_alone(name: str) -> None:
+    model = MLP().requires_grad_(False)
+    backend = Packing(prune={"up.*": "2:4"})
+    x = torch.randn(4, 32)
+    fast = torch.compile(partial(TRANSFORMS[name], model), backend=backend)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), TRANSFORMS[name](model, x))
+    nodes = backend.compiler.report.nodes
+    assert len(nodes) == 2
+    assert all("torch.func transforms it (vmap, grad, jvp, ...)" in n.reason for n in nodes)
 
 
 def test_a_weight_changed_in_the_graph_is_left_alone() -> None:
