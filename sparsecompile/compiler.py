@@ -235,7 +235,7 @@ class Compiler:
         run = finish(module, [inputs[i] for i in keep], weights)
         if any(map(is_fake, tensors)):
             return lambda *args: run(*[args[i] for i in keep], *weights)
-        return CompiledGraph(run, keep, slots, lambda: torch.compile(gm))
+        return CompiledGraph(run, keep, slots, lambda: torch.compile(gm), self._misfit)
 
     def _record(
         self,
@@ -275,6 +275,12 @@ class Compiler:
             refused = not node.packed and not node.trials and not failure
             if self.options.strict and wanted and refused:
                 raise RejectedError(node.weight, node.reason)
+
+    def _misfit(self, weight: str, reason: str) -> None:
+        logger.warning("%s %s; its graph runs dense until it can", weight, reason)
+        with self._lock:
+            misfits = {**self._report.misfits, weight: reason}
+            self._report = replace(self._report, misfits=misfits)
 
     def _warn(self, error: Exception) -> None:
         if not self._warned:

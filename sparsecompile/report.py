@@ -151,12 +151,15 @@ class Report:
         graph_reports: one a graph, in the order of compilation.
         sources: generated source text by source name.
         read_bandwidth: bytes a second that the device reads from memory, None unless measured.
+        misfits: weights with which a graph ran dense at some call, because they did not fit the
+            format that it was compiled for, and the last reason of each.
     """
 
     target: str
     graph_reports: tuple[GraphReport, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict)
     read_bandwidth: float | None = None
+    misfits: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def graphs(self) -> int:
@@ -211,9 +214,10 @@ class Report:
 
         An object with `schema` (an integer, this version's is `SCHEMA`), `target`, `graphs`,
         `dense_bytes`, `packed_bytes`, `read_bandwidth` (a number or null), `nodes` (a list of
-        objects with the fields of `NodeReport` and `packed`) and `rewrites` (a list of objects
-        with `graph`, `pass`, `node`, `reason`). Trials also have `bandwidth` (bytes a second) and
-        `share` (of `read_bandwidth`; null where that is unknown or the weight was in a cache).
+        objects with the fields of `NodeReport` and `packed`), `rewrites` (a list of objects
+        with `graph`, `pass`, `node`, `reason`) and `misfits` (an object of strings). Trials also
+        have `bandwidth` (bytes a second) and `share` (of `read_bandwidth`; null where that is
+        unknown or the weight was in a cache).
         Fields are only ever added within one schema version.
         """
         return json.dumps(
@@ -230,6 +234,7 @@ class Report:
                     for i, graph in enumerate(self.graph_reports)
                     for r in graph.rewrites
                 ],
+                "misfits": dict(self.misfits),
             },
             indent=2,
         )

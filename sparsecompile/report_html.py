@@ -55,6 +55,9 @@ def write_html(report: Report, path: str | Path) -> None:
     body = ["<h1>sparsecompile</h1>", f"<p>{escape(summary(report))}</p>"]
     for title, linears in lossy(nodes):
         body.append(f"<p class=lossy>{escape(title)}<br>{escape(linears)}</p>")
+    for weight, why in report.misfits.items():
+        what = f"ran dense after all, with other weights: {weight} {why}"
+        body.append(f"<p class=lossy>{escape(what)}")
     if rows:
         heads = "".join(f"<th>{escape(head)}" for head in ("linear", *HEADS, "why dense"))
         largest = max(row.dense_bytes for row in rows)

@@ -40,6 +40,7 @@ class CompiledGraph:
         keep: which of Dynamo's arguments it takes.
         slots: the weights that it reads instead of the model's own.
         dense: makes the compiled dense original, when it is first needed.
+        misfit: is told, once a change, which weight does not fit the graph, and why.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class CompiledGraph:
         keep: Sequence[int],
         slots: Sequence[Slot],
         dense: Callable[[], Callable[..., Any]],
+        misfit: Callable[[str, str], object],
     ) -> None:
         self._run = run
         self._kept = _picker(keep)
         self._slots = tuple(slots)
         self._make_dense = dense
+        self._misfit = misfit
         self._dense: Callable[..., Any] | None = None
         self._lock = threading.Lock()
         leaves = dict.fromkeys(leaf.index for slot in slots for leaf in slot.binding.leaves())
@@ -75,19 +78,29 @@ class CompiledGraph:
             epoch = PACK_CACHE.epoch
             # Stamped before packing: a write in between is noticed at the next call.
             is_fresh = take_stamps(args, self._leaves)
-            weights: tuple[Tensor, ...] | None
-            try:
-                weights = tuple(
-                    slot.weight([args[leaf.index] for leaf in slot.binding.leaves()])
-                    for slot in self._slots
-                )
-            except Reject:
-                weights = None
+            weights, misfit = self._weights(args)
             alive = {k: s for k, s in self._states.items() if s.first() is not None}
             first = args[self._first]
+            last = self._states.get(id(first))
             state = _State(weakref.ref(first), is_fresh, epoch, weights)
             self._states = {**alive, id(first): state}
-            return state
+        # Weights are also looked at anew where others were refreshed.
+        if misfit and (last is None or last.weights is not None or not last.is_fresh(args)):
+            self._misfit(*misfit)
+        return state
+
+    def _weights(
+        self, args: tuple[Any, ...]
+    ) -> tuple[tuple[Tensor, ...] | None, tuple[str, str] | None]:
+        """What the slots make of the live tensors; or None, and which does not fit, and why."""
+        weights = []
+        for slot in self._slots:
+            try:
+                weights.append(slot.weight([args[leaf.index] for leaf in slot.binding.leaves()]))
+            except Reject as reject:
+                names = ", ".join(leaf.name for leaf in slot.binding.leaves())
+                return None, (names, f"cannot be packed as {slot}: {reject.reason}")
+        return tuple(weights), None
 
     def _run_dense(self, args: Sequence[Any]) -> Any:
         if self._dense is None:

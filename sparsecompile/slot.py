@@ -71,6 +71,10 @@ class PackedSlot(Slot):
 
     kernel: Kernel
 
+    def __str__(self) -> str:
+        """The format."""
+        return str(self.kernel.spec.format)
+
     def weight(self, tensors: Sequence[Tensor]) -> Tensor:
         """Uint8: `[HEADER_BYTES]` with the layout behind it, or all of it on GPUs."""
         return self._layout(tensors).header
@@ -106,6 +110,10 @@ class DenseSlot(Slot):
     """
 
     copy: DenseCopy | None = None
+
+    def __str__(self) -> str:
+        """`a dense copy`."""
+        return "a dense copy"
 
     def weight(self, tensors: Sequence[Tensor]) -> Tensor:
         """The copy."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import weakref
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -109,6 +111,38 @@ def test_dense_and_back_without_a_recompile() -> None:
         model.up.weight.copy_(before)
         close(fast(x), model(x))
     assert backend.compiler.report.graphs == 1
+
+
+def test_what_does_not_fit_any_more_is_said_once_a_change(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    model = MLP()
+    backend = Packing()
+    fast = torch.compile(model, backend=backend)
+    x = torch.randn(4, 32)
+    before = model.up.weight.detach().clone()
+    said = "up.weight cannot be packed as n_m[2:4]/float: row 0, group 0 keeps 4 of 4"
+    with torch.no_grad(), caplog.at_level("WARNING", "sparsecompile"):
+        fast(x)
+        assert not backend.compiler.report.misfits
+        for count in (1, 2):
+            model.up.weight.fill_(count)
+            for _ in range(2):
+                close(fast(x), model(x))
+                # What is asked for other weights, here none, has every graph look again.
+                sc.refresh(nn.ReLU())
+            texts = [record.getMessage() for record in caplog.records]
+            assert len(texts) == count
+            assert texts[-1].startswith(said)
+            assert texts[-1].endswith("; its graph runs dense until it can")
+        model.up.weight.copy_(before)
+        close(fast(x), model(x))
+    assert len(caplog.records) == 2
+    report = backend.compiler.report
+    assert f"ran dense after all, with other weights: {said}"[:90] in str(report)
+    assert json.loads(report.to_json())["misfits"]["up.weight"] in texts[-1]
+    report.to_html(tmp_path / "report.html")
+    assert f"with other weights: {said}" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("formats", [["bitmap"], ["csr"], ["block[8x8]"]])
