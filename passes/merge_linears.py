@@ -11,7 +11,17 @@ from typing import ClassVar
 import torch
 from torch.fx import Node
 
-from sparsecompile import Edit, Match, Pass, Phase, Reject, format_of, origins, writes_in_place
+from sparsecompile import (
+    Edit,
+    Match,
+    OptionError,
+    Pass,
+    Phase,
+    Reject,
+    format_of,
+    origins,
+    writes_in_place,
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,19 @@ class MergeLinears(Pass):
     name: ClassVar[str] = "merge_linears"
     phase: ClassVar[Phase] = Phase.PACK
     after: ClassVar[tuple[str, ...]] = ("pack_linear",)
+
+    def __post_init__(self) -> None:
+        """Check the number before anything is compiled.
+
+        Raises:
+            OptionError: it is none, or too small.
+        """
+        if isinstance(self.most, bool) or not isinstance(self.most, int) or self.most < 2:
+            raise OptionError(
+                "passes",
+                f"'most' of pass 'merge_linears' must be a whole number from 2, not {self.most!r}; "
+                'options={"passes": {"without": ["merge_linears"]}} merges none',
+            )
 
     def run(self, edit: Edit) -> None:
         """Merge group by group."""

@@ -26,6 +26,7 @@ from sparsecompile import (
     Structure,
     weight_function,
 )
+from sparsecompile.recipes import recipes_of
 
 
 def parse_recipe(recipe: str) -> tuple[Structure, float | None]:
@@ -92,9 +93,7 @@ class Prune(Rule[str]):
             parse_recipe(recipe)
 
     def _recipes(self) -> Mapping[str, str]:
-        if self.recipe is None:
-            return {}
-        return {"*": self.recipe} if isinstance(self.recipe, str) else self.recipe
+        return recipes_of("prune", self.recipe)
 
     def patterns(self) -> Sequence[Call]:
         """Any linear, once something is to be pruned."""

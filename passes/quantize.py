@@ -25,6 +25,7 @@ from sparsecompile import (
     quantize_weight,
     remember_codec,
 )
+from sparsecompile.recipes import recipes_of
 
 _RECIPES = {
     "int8-weight-only": (Int8(), "float"),
@@ -101,9 +102,7 @@ class Quantize(Rule[Recipe]):
             parse_recipe(recipe)
 
     def _recipes(self) -> Mapping[str, str]:
-        if self.recipe is None:
-            return {}
-        return {"*": self.recipe} if isinstance(self.recipe, str) else self.recipe
+        return recipes_of("quantize", self.recipe)
 
     def patterns(self) -> Sequence[Call]:
         """Any linear, once something is to be quantised."""

@@ -22,6 +22,7 @@ from sparsecompile.errors import (
     BuildError,
     CacheError,
     FileError,
+    ModelError,
     OptionError,
     OrderingError,
     PackedWeightError,
@@ -100,8 +101,16 @@ def refresh(model: Module) -> None:
     after writes that torch does not count: through `weight.data`, numpy, or another process.
 
     Args:
-        model: what `torch.compile` returned, or the module it was given.
+        model: what `torch.compile` returned for a module, or that module.
+
+    Raises:
+        ModelError: not a module, such as a compiled function: what it reads is not known.
     """
+    if not isinstance(model, Module):
+        raise ModelError(
+            f"refresh takes a module, not {type(model).__name__}: whose weights a function "
+            "reads is not known; call sparsecompile.refresh for every module that it calls"
+        )
     PACK_CACHE.forget([*model.parameters(), *model.buffers()])
 
 
@@ -138,6 +147,7 @@ __all__ = [
     "KernelChoice",
     "KernelSpec",
     "Match",
+    "ModelError",
     "NodeReport",
     "Occupancy",
     "OptionError",

@@ -35,6 +35,10 @@ class OptionError(SparseCompileError, ValueError):
         self.option = option
 
 
+class ModelError(SparseCompileError, TypeError):
+    """Something that was given as a model and is no module."""
+
+
 class RegistrationError(SparseCompileError, ValueError):
     """Something that cannot be registered: unknown kind, or a name that is already taken.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch.fx import Graph, GraphModule
 
-from sparsecompile.errors import SparseCompileError
+from sparsecompile.errors import OptionError, SparseCompileError
 
 CPU_DEFAULTS: Mapping[str, Any] = {
     # The C++ wrapper calls native ops in half the time of the Python one, but only without the
@@ -24,6 +25,32 @@ GPU_DEFAULTS: Mapping[str, Any] = {
     "size_asserts": False,
     "freezing": False,
 }
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """See that Inductor knows its options, before there is a graph to compile.
+
+    Args:
+        options: as a user gives them.
+
+    Raises:
+        OptionError: one that Inductor does not have.
+    """
+    if not options:
+        return
+    from torch._inductor import config
+
+    # Unlike `torch._inductor.list_options`, with aliases.
+    known: Any = config._config  # type: ignore[attr-defined]
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(str(name).replace("-", "_"), known, 3)
+            hint = f"did you mean {', '.join(map(repr, close))}? " if close else ""
+            raise OptionError(
+                "inductor",
+                f"Inductor has no option {name!r}; {hint}"
+                "torch._inductor.list_options() has all of them",
+            )
 
 
 def compile_rest(

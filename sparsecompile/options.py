@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from sparsecompile.errors import OptionError
+from sparsecompile.inductor import check_options
+from sparsecompile.recipes import recipes_of
 
 TUNE = ("off", "cached", "fast", "full")
 
@@ -93,10 +95,9 @@ class Options:
             "a list of format names",
         )
         self._require("passes", isinstance(self.passes, Mapping), "a mapping from pass names")
+        self._check_passes()
         for name in ("prune", "quantize"):
-            given = getattr(self, name)
-            holds = isinstance(given, (str, Mapping, type(None)))
-            self._require(name, holds, "a recipe or a mapping")
+            recipes_of(name, getattr(self, name))
         self._require("tune", self.tune in TUNE, f"one of {', '.join(TUNE)}")
         for name in ("dense_copies", "strict"):
             self._require(name, isinstance(getattr(self, name), bool), "True or False")
@@ -109,6 +110,24 @@ class Options:
                 "Inductor's freezing bakes weights into the graph and never notices that they "
                 'change; remove "freezing" from options["inductor"]',
             )
+        check_options(self.inductor)
+
+    def _check_passes(self) -> None:
+        for name, given in self.passes.items():
+            if name == "without":
+                listed = isinstance(given, Collection) and not isinstance(given, (str, Mapping))
+                if not listed or not all(isinstance(item, str) for item in given):
+                    raise OptionError(
+                        "passes",
+                        "'without' in option 'passes' must be a list of pass names, as in "
+                        f'{{"without": ["merge_linears"]}}, not {given!r}',
+                    )
+            elif not isinstance(given, Mapping):
+                raise OptionError(
+                    "passes",
+                    f"option 'passes' must give {name!r} a mapping, as in "
+                    f'{{"merge_linears": {{"most": 2}}}}, not {given!r}',
+                )
 
     def _require(self, name: str, holds: bool, what: str) -> None:
         if not holds:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -68,11 +68,11 @@ def select_passes(registry: Registry, options: Options) -> tuple[Pass, ...]:
     )
 
 
-def _configured(current: Pass, given: Any) -> Pass:
+def _configured(current: Pass, given: Mapping[str, Any]) -> Pass:
     if not given:
         return current
     known: list[str] = [f.name for f in fields(current)] if is_dataclass(current) else []
-    unknown = sorted(set(given) - set(known))
+    unknown = sorted(map(str, set(given) - set(known)))
     if unknown or not is_dataclass(current):
         raise OptionError(
             "passes",

@@ -190,6 +190,13 @@ def test_refresh_sees_what_torch_does_not() -> None:
         close(fast(x), model(x))
 
 
+def test_refresh_of_a_function_says_what_it_takes() -> None:
+    model = MLP()
+    fast = torch.compile(lambda x: model(x), backend=Packing())
+    with pytest.raises(sc.ModelError, match=r"takes a module, not function: .* every module"):
+        sc.refresh(fast)  # type: ignore[arg-type]
+
+
 def test_a_tied_weight_is_packed_once_and_read_by_the_embedding() -> None:
     class Tied(nn.Module):
         def __init__(self) -> None:

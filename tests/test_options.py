@@ -23,6 +23,42 @@ import sparsecompile as sc
         ({"prune": "most"}, sc.OptionError, "cannot prune to 'most'"),
         ({"passes": {"fuse": {}}}, sc.OptionError, "no pass is called 'fuse'"),
         ({"passes": {"merge_linears": {"many": 1}}}, sc.OptionError, "has no option many"),
+        (
+            {"passes": {"without": "merge_linears"}},
+            sc.OptionError,
+            "must be a list of pass names",
+        ),
+        ({"passes": {"without": 3}}, sc.OptionError, "'without' in .* must be a list .*, not 3"),
+        ({"passes": {"without": [3]}}, sc.OptionError, r"must be a list of pass .*, not \[3\]"),
+        ({"passes": {"without": ["fuse"]}}, sc.OptionError, "no pass is called 'fuse'; known: "),
+        (
+            {"passes": {"merge_linears": 3}},
+            sc.OptionError,
+            "give 'merge_linears' a mapping, .*3",
+        ),
+        ({"passes": {"merge_linears": {3: 1}}}, sc.OptionError, "has no option 3; known: most"),
+        (
+            {"passes": {"merge_linears": {"most": -1}}},
+            sc.OptionError,
+            "whole number from 2, not -1",
+        ),
+        ({"passes": {"merge_linears": {"most": "x"}}}, sc.OptionError, "from 2, not 'x'; options="),
+        (
+            {"passes": {"prune": {"recipe": 3}}},
+            sc.OptionError,
+            "'prune' must be a recipe .*not 3",
+        ),
+        ({"prune": 3}, sc.OptionError, "'prune' must be a recipe or a mapping from patterns of"),
+        ({"prune": {"*": 3}}, sc.OptionError, r"'prune' must be a recipe .*, not {'\*': 3}"),
+        ({"prune": {3: "2:4"}}, sc.OptionError, "'prune' must be a recipe .*, not {3: '2:4'}"),
+        ({"quantize": {"*": 3}}, sc.OptionError, "'quantize' must be a recipe or a mapping from"),
+        (
+            {"inductor": {"max-autotun": 1}},
+            sc.OptionError,
+            "; did you mean 'max_autotune'",
+        ),
+        ({"inductor": {"foo": 1}}, sc.OptionError, "no option 'foo'; .*list_options"),
+        ({"inductor": {3: 1}}, sc.OptionError, "Inductor has no option 3; torch._inductor.list_op"),
         ({"tune": "slow"}, sc.OptionError, "'tune' must be one of off, cached, fast, full, not"),
         ({"tune": True}, sc.OptionError, "'tune' must be one of off, cached, fast, full, not True"),
         ({"strict": 1}, sc.OptionError, "'strict' must be True or False"),
@@ -37,6 +73,12 @@ def test_bad_options_reach_the_user_as_what_they_are(
     with pytest.raises(error, match=message) as raised:
         fast(torch.randn(2, 32))
     assert isinstance(raised.value, sc.SparseCompileError)
+
+
+def test_wrong_options_are_found_when_the_compiler_is_made() -> None:
+    with pytest.raises(sc.OptionError, match="Inductor has no option 'foo'"):
+        sc.Compiler(inductor={"foo": 1})
+    assert sc.Compiler(inductor={"force_disable_caches": True, "cpp.simdlen": 8})
 
 
 def test_options_of_torch_compile_add_to_those_of_the_compiler() -> None:
