@@ -81,12 +81,26 @@ def compile_rest(
     # With real tensors a size that equals a sequence length would become symbolic with it.
     fakes = [fake_mode.from_tensor(weight, static_shapes=True) for weight in weights]
     on_gpu = any(isinstance(value, torch.Tensor) and value.is_cuda for value in (*inputs, *weights))
-    defaults = GPU_DEFAULTS if on_gpu else CPU_DEFAULTS
+    defaults = _defaults(module, packed=bool(weights), on_gpu=on_gpu)
     patches = {**defaults, **_mode_options(mode), **options}
     stamp = _version_stamp(version, patches.get("post_grad_custom_post_pass"))
     patches["post_grad_custom_post_pass"] = stamp
     compiled: Any = compile_fx(module, [*inputs, *fakes], config_patches=patches)
     return cast("Callable[..., Any]", compiled)
+
+
+def _defaults(module: GraphModule, *, packed: bool, on_gpu: bool) -> Mapping[str, Any]:
+    if not packed:
+        # As Inductor compiles it without us.
+        return {"freezing": False}
+    if on_gpu:
+        return GPU_DEFAULTS
+    # For a region that is called twice the C++ wrapper writes code that does not compile (torch
+    # 2.15); other operators with graphs inside are no trouble to it.
+    region = torch.ops.higher_order.invoke_subgraph
+    graphs = [inner.graph for inner in module.modules() if isinstance(inner, GraphModule)]
+    regions = any(node.target is region for graph in graphs for node in graph.nodes)
+    return {**CPU_DEFAULTS, "cpp_wrapper": not regions}
 
 
 def _mode_options(mode: str | None) -> Mapping[str, Any]:

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from packing import MLP, Packing, close
+from packing import MLP, Packing, close, sparse_
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 import sparsecompile as sc
 from sparsecompile.testing import assert_no_worse
@@ -117,6 +119,52 @@ print(counters["inductor"]["fxgraph_cache_hit"] + counters["aot_autograd"]["auto
     ]
     assert hits[0] == 0
     assert hits[1] > 0
+
+
+class Regions(nn.Module):
+    """A region that is called twice, and a linear."""
+
+    def __init__(self, head: nn.Linear) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(32, 32), head
+        self.region = torch.compiler.nested_compile_region(lambda x: F.gelu(self.inner(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.region(self.region(x)))
+
+
+def test_regions_that_are_compiled_once() -> None:
+    model = Regions(sparse_(nn.Linear(32, 32)))
+    compiler = sc.Compiler()
+    x = torch.randn(3, 32)
+    with torch.no_grad():
+        close(torch.compile(model, backend=compiler)(x), model(x))
+    assert [node.weight for node in compiler.report.nodes if node.packed] == ["head.weight"]
+
+
+@pytest.mark.parametrize(
+    ("model", "wrapper"),
+    [
+        (MLP(), True),
+        (nn.Linear(32, 32), None),
+        (Regions(sparse_(nn.Linear(32, 32))), False),
+        (Regions(nn.Linear(32, 32)), None),
+    ],
+)
+def test_only_packed_graphs_get_the_wrapper_in_cpp(
+    model: nn.Module, wrapper: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And never one with regions: what the wrapper makes of two calls of one does not compile."""
+    patches: list[dict[str, Any]] = []
+
+    def compile_fx(module: Any, inputs: Any, config_patches: dict[str, Any]) -> Any:
+        patches.append(config_patches)
+        return module.forward
+
+    monkeypatch.setattr("torch._inductor.compile_fx.compile_fx", compile_fx)
+    with torch.no_grad():
+        torch.compile(model, backend=sc.Compiler())(torch.randn(3, 32))
+    assert [patch.get("cpp_wrapper") for patch in patches] == [wrapper]
 
 
 def pickled(value: Any) -> Any:
