@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import os
 import re
 import sys
@@ -20,7 +21,7 @@ from typer.core import TyperGroup
 from sparsecompile.aot_command import aot
 from sparsecompile.bench.command import app as bench
 from sparsecompile.errors import BuildError, CacheError, SparseCompileError
-from sparsecompile.factory import EXAMPLE, FACTORY, fail, load_model
+from sparsecompile.factory import EXAMPLE, FACTORY, InputError, fail, load_model
 from sparsecompile.tune_command import app as tune
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def explain(
     options |= {"target": device} if device is not None else {}
     # A comma between brackets belongs to the format.
     options |= {"formats": re.split(r",(?![^\[]*\])", formats)} if formats is not None else {}
-    report = _explain(options, model, args, kwargs)
+    report = _explain(target, options, model, args, kwargs)
     if html is not None:
         try:
             report.to_html(str(html))
@@ -215,21 +216,26 @@ def machine(
 
 
 def _explain(
+    target: str,
     options: Mapping[str, Any],
     model: Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> Report:
-    from torch._dynamo.exc import BackendCompilerFailed
+    from torch._dynamo.exc import BackendCompilerFailed, TorchRuntimeError
 
     from sparsecompile.compiler import Compiler
 
+    # It logs, with a traceback, what `InputError` says.
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)
     try:
         return Compiler(**options).explain(model, *args, **kwargs)
     except BackendCompilerFailed as error:
         if isinstance(error.inner_exception, SparseCompileError):
             raise error.inner_exception from None
         raise
+    except TorchRuntimeError as error:
+        raise InputError(target, str(error), getattr(error, "real_stack", ())) from None
 
 
 def _sources(sources: Mapping[str, str], name: str) -> list[str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import module_from_spec
 from operator import attrgetter
 from pathlib import Path
+from traceback import FrameSummary
 from typing import Any, NoReturn
 
 import typer
@@ -27,6 +30,25 @@ EXAMPLE = """\
 
 class ModuleError(SparseCompileError):
     """A name or path that is no module."""
+
+
+class InputError(SparseCompileError):
+    """A model that does not run on its inputs.
+
+    Args:
+        target: the MODULE:FACTORY that made both.
+        message: what Dynamo says of it.
+        stack: where in the model it arose, the innermost call last.
+    """
+
+    def __init__(self, target: str, message: str, stack: Sequence[FrameSummary]) -> None:
+        # The last of what Dynamo tells in a page; without it, all of that.
+        found = re.findall(r"got (\w+)\((['\"])(.*)\2\)", message)
+        reason = f"{found[-1][0]}: {found[-1][2]}" if found else message
+        torch = f"{Path(sys.modules['torch'].__file__ or '').parent}{os.sep}"
+        own = [frame for frame in stack if not frame.filename.startswith(torch)]
+        where = "".join(f"\n  {f.filename}:{f.lineno}, in {f.name}: {f.line}" for f in own[-1:])
+        super().__init__(f"the model of {target} does not run on its inputs: {reason}{where}")
 
 
 def load_model(target: str) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:

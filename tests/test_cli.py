@@ -14,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from sparsecompile.cli import app
 from sparsecompile.compiler import Compiler
+from sparsecompile.factory import InputError
 from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report
 from sparsecompile.survey import Finding
 
@@ -51,6 +52,10 @@ def sparse():
     with torch.no_grad():
         model.up.weight[:, ::2] = 0
     return model, (torch.ones(1, 8),)
+
+
+def narrow():
+    return Add(), (torch.ones(1, 7),)
 
 
 def needy(size):
@@ -254,6 +259,20 @@ def test_an_error_of_ours_exits_with_1_and_no_traceback(
     assert isinstance(result.exception, SystemExit)
     assert result.stderr.startswith("error: ")
     assert message in result.stderr
+
+
+def test_inputs_that_the_model_does_not_take(folder: Path) -> None:
+    program = "from sparsecompile.cli import app; app()"
+    command = (sys.executable, "-c", program, "explain", "shapes.py:narrow")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    error, where = [line for line in done.stderr.splitlines() if "CUDA" not in line]
+    assert error.startswith("error: the model of shapes.py:narrow does not run on its inputs: ")
+    assert "[1, 7] X [8, 8]" in error
+    assert where == f"  {folder}/shapes.py:10, in forward: return self.up(x) + y"
+    assert done.stdout == ""
+    other = InputError("shapes:narrow", "something else", ())
+    assert str(other).endswith("does not run on its inputs: something else")
 
 
 def test_explain_says_why_a_real_model_stays_dense() -> None:
