@@ -16,13 +16,27 @@ VARIABLE = "SPARSECOMPILE_CACHE_DIR"
 
 
 def cache_folder() -> Path:
-    """Where the cache is: `$SPARSECOMPILE_CACHE_DIR`, else the platform's; read at every call."""
-    chosen = os.environ.get(VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    import platformdirs
+    """Where the cache is: `$SPARSECOMPILE_CACHE_DIR`, else the platform's; read at every call.
 
-    return Path(platformdirs.user_cache_dir("sparsecompile"))
+    Raises:
+        CacheError: it would be in a home directory, and there is none.
+    """
+    chosen = os.environ.get(VARIABLE)
+    try:
+        if chosen:
+            return Path(chosen).expanduser().absolute()
+        import platformdirs
+
+        # Older versions leave a ~ for which there is no folder as it is.
+        return Path(platformdirs.user_cache_dir("sparsecompile")).expanduser()
+    except RuntimeError as error:
+        # What pathlib says of a user that the system does not know, as in some containers.
+        folder = Path(chosen or "~")
+        raise CacheError(
+            folder,
+            f"the cache folder {chosen or 'of the user'} cannot be found: {error}; "
+            f"set {VARIABLE} to the full path of a folder that you can write to",
+        ) from error
 
 
 class Cache:

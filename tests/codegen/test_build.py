@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -13,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+import sparsecompile as sc
 from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp.build import load_built
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
@@ -67,6 +70,25 @@ def test_folder_is_the_platforms_unless_named(monkeypatch: pytest.MonkeyPatch) -
     assert Cache().folder.name == "sparsecompile"
     monkeypatch.setenv("SPARSECOMPILE_CACHE_DIR", "~/somewhere")
     assert Cache().folder == Path("~/somewhere").expanduser()
+
+
+@pytest.mark.parametrize(("chosen", "named"), [("", "of the user"), ("~/cache", "~/cache")])
+def test_nobody_has_a_home_directory(
+    chosen: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPARSECOMPILE_CACHE_DIR", chosen)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    message = f"the cache folder {named} cannot be found: .*set SPARSECOMPILE_CACHE_DIR to the full"
+    with pytest.raises(CacheError, match=message):
+        build()
+    model = torch.nn.Linear(32, 32).requires_grad_(False)
+    model.weight[:, ::2] = 0
+    with pytest.warns(RuntimeWarning, match=f"leaves the model dense: {message}"):
+        (node,) = sc.explain(model, torch.randn(2, 32)).nodes
+    assert not node.packed
+    assert "cannot be found" in node.reason
 
 
 def test_no_compiler(cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
