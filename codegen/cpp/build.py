@@ -46,7 +46,7 @@ def load_built(
     compiler = find_compiler()
     words = flags(compiler)
     store = Cache()
-    stem = f"{name[:80]}-{digest(FORMAT_VERSION, text, host_cpu(), compiler.version, *words)}"
+    stem = f"{name[:80]}-{digest(FORMAT_VERSION, text, host_cpu(), *compiler.identity, *words)}"
     loaded = _try_load(store, stem, load)
     if loaded is not None:
         return loaded

@@ -55,6 +55,11 @@ class Compiler:
     openmp: tuple[str, ...]
     host: tuple[str, ...]
 
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What its work depends on besides flags: the version, and the arguments in `CXX`."""
+        return (self.version, *self.command[1:])
+
     def flags(self, target: Target, standard: str = "c++17") -> tuple[str, ...]:
         """Flags for a shared library of kernels; the host gets all of its own instructions."""
         isa = self.host if target == Target.host() else _isa_flags(target.isa)

@@ -115,7 +115,7 @@ def _entry(threads: int) -> str:
     """Name of the record in the cache folder."""
     compiler = find_compiler()
     flags = compiler.flags(Target.host())
-    key = digest(_text(), host_cpu(), compiler.version, *flags, str(threads))
+    key = digest(_text(), host_cpu(), *compiler.identity, *flags, str(threads))
     return f"machine-{key}.json"
 
 
