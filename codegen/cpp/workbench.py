@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
 from sparsecompile.codegen.cpp.machine import Machine, known_machine, measure_machine
 from sparsecompile.codegen.cpp.native import load_native
 from sparsecompile.codegen.tuning.function import functions_of
@@ -40,8 +42,25 @@ class CppWorkbench(Workbench):
         return torch.device("cpu")
 
     def facts(self) -> Mapping[str, object]:
-        """Instruction set and threads."""
-        return {"target": str(self._target), "threads": self._threads}
+        """Instruction set and threads, and the compiler with its flags.
+
+        Raises:
+            BuildError: there is no compiler.
+            CacheError: the cache folder cannot be used.
+        """
+        compiler = self._compiler
+        version, *words = compiler.identity
+        flags = " ".join((*words, *compiler.flags(self._target)))
+        return {
+            "target": str(self._target),
+            "threads": self._threads,
+            "compiler": version,
+            "flags": flags,
+        }
+
+    @cached_property
+    def _compiler(self) -> Compiler:
+        return find_compiler()
 
     def limits(self, *, measure: bool) -> Limits:
         """Of this machine, as far as they are known or may be measured."""

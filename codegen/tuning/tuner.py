@@ -31,6 +31,7 @@ from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.codegen.tuning.workbench import Workbench
 from sparsecompile.packed import Packed
 from sparsecompile.problem import Contents, DenseUse, Problem, Trial
+from sparsecompile.spec import digest
 from sparsecompile.template import Range
 
 logger = logging.getLogger("sparsecompile")
@@ -266,9 +267,16 @@ class Tuner:
             "density": problem.density,
             "m": rows,
             "torch": torch.__version__,
+            "candidates": self._sources,
             **({"dense": problem.dense_copy.name} if problem.dense_copy is not None else {}),
             **self._workbench.facts(),
         }
+
+    @cached_property
+    def _sources(self) -> str:
+        """Stands for what is generated: that of plug-ins changes with none of our own files."""
+        variants = dict.fromkeys(f.variant for f in self._functions)
+        return digest(*(repr((v.name, v.source)) for v in variants))
 
     def _key(self, rows: int) -> str:
         return tuning_key(self._facts(rows))

@@ -112,6 +112,7 @@ def test_timings_are_of_one_gpu_capability_and_triton(
 ) -> None:
     explain(model, "fast")
     (facts,) = (e["facts"] for e in tuned.record().entries() if e["facts"]["m"] == 4)
+    assert len(facts.pop("candidates")) == 20
     assert facts == {
         "spec": "linear n_m[2:4]/float float16",
         "n": 32,
