@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,3 +68,18 @@ def test_dense_is_measured_as_it_would_run(
         contestants["dense"].run()
     n, k = packed.shape
     assert calls == ["make", *[f"[64, {k}] torch.uint8 None {n}"] * 2]
+
+
+@pytest.mark.parametrize(("rows", "evicted"), [(1, True), (8, True), (9, False)])
+def test_few_rows_find_the_weight_in_memory(
+    rows: int, evicted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone: list[Tensor] = []
+    monkeypatch.setattr(workbench, "load_native", lambda: SimpleNamespace(evict=gone.append))
+    weight, bench = torch.empty(8), CppWorkbench(Target.host())
+    contestant = bench.contestant(lambda: None, weight, rows)
+    contestant.run()
+    assert gone == []
+    contestant.evict()
+    assert [each is weight for each in gone] == [True] * evicted
+    assert bench.is_cold(rows) is evicted

@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,17 @@ for i in range(50):
     writers = [subprocess.Popen((*command, name)) for name in ("one", "two")]
     assert [writer.wait() for writer in writers] == [0, 0]
     assert record.timings("k").keys() == {f"{w} {i}" for w in ("one", "two") for i in range(50)}
+
+
+def test_who_appends_waits_for_who_does_so(record: TuningRecord) -> None:
+    writer = threading.Thread(target=record.add, args=("k", FACTS, {"dense": Timing(1.0, 0.0)}))
+    with Cache().lock(record.path.name):
+        writer.start()
+        writer.join(0.3)
+        assert writer.is_alive()
+        assert record.entries() == []
+    writer.join()
+    assert record.timings("k").keys() == {"dense"}
 
 
 def test_merge_adds_what_is_new(record: TuningRecord, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from sparsecompile.codegen.cpp import machine
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.workbench import CppWorkbench
 from sparsecompile.codegen.tuning import tuner as tuning
+from sparsecompile.codegen.tuning.key import tuning_key
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
 from sparsecompile.codegen.tuning.tuner import Tuner
 from sparsecompile.lowering import ROWS
@@ -170,6 +171,21 @@ def test_a_function_is_never_given_more_rows_than_it_serves(model: nn.Linear, tu
         "m <= 8: sc_linear_decode",
         "any m: sc_linear_batch",
     ]
+
+
+def test_not_even_where_the_record_says_that_it_is_faster(model: nn.Linear, tuned: Tuned) -> None:
+    def decode_wins(name: str, rows: int) -> float:
+        return 1.0 if name.endswith("decode") else 2.0 if name != "dense" else 9.0
+
+    tuned.seconds = decode_wins
+    explain_any(model, "full")
+    (entry,) = (e for e in tuned.record().entries() if e["facts"]["m"] == 8)
+    facts = {**entry["facts"], "m": 12}
+    timings = {name: Timing(**timing) for name, timing in entry["timings"].items()}
+    tuned.record().add(tuning_key(facts), facts, timings)
+    kernel = explain_any(model, "full").kernel
+    assert kernel is not None
+    assert kernel.ranges[0].startswith("m <= 8: sc_linear_decode")
 
 
 def test_layers_of_one_shape_are_measured_once(tuned: Tuned) -> None:
