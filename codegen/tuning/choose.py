@@ -59,7 +59,7 @@ def choose_layout(
 def choose_function(
     functions: Sequence[Function], timed: Mapping[str, Timing], *, dense: bool
 ) -> str | None:
-    """The fastest function; the dense linear unless one is faster by more than the noise.
+    """The fastest function; of those faster than the dense linear by more than the noise, or it.
 
     Args:
         functions: candidates that read the chosen layout.
@@ -72,12 +72,10 @@ def choose_function(
     measured = [f.name for f in functions if f.name in timed]
     if not measured:
         return None
-    best = min(measured, key=lambda name: timed[name].seconds)
     if dense and DENSE in timed:
-        lead = timed[DENSE].seconds - timed[best].seconds
-        if lead <= timed[best].noise:
-            return DENSE
-    return best
+        least = timed[DENSE].seconds
+        measured = [n for n in measured if least - timed[n].seconds > timed[n].noise]
+    return min(measured, key=lambda name: timed[name].seconds, default=DENSE)
 
 
 def last_row(low: int, high: int, wins: Callable[[int], bool], steps: int = 3) -> int:

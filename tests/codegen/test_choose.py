@@ -48,6 +48,12 @@ def test_dense_unless_faster_by_more_than_the_noise(
     assert choose_function((MASKED,), times, dense=True) == choice
 
 
+def test_a_calm_function_is_chosen_where_a_faster_one_is_uncertain() -> None:
+    times = {"dense": Timing(1.0, 0), MASKED.name: Timing(0.8, 0.3), BATCH.name: Timing(0.9, 0.05)}
+    assert choose_function((MASKED, BATCH), times, dense=True) == BATCH.name
+    assert choose_function((MASKED, BATCH), times, dense=False) == MASKED.name
+
+
 def test_dense_is_chosen_only_where_it_may_be() -> None:
     times = timed(masked_decode=5.0, dense=1.0)
     assert choose_function((MASKED,), times, dense=False) == "masked decode"
