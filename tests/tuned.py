@@ -54,6 +54,7 @@ class Tuned:
 
         patch.setattr(Contest, "__init__", lambda *_: None)
         patch.setattr(Contest, "contestants", contestants)
+        patch.setattr(Contest, "build", lambda contest, functions: {})
         patch.setattr(tuner, "measure", self._measure)
         patch.setattr(tuner, "TuningRecord", self.record)
         patch.setattr(workbench, "measure_machine", lambda threads: MACHINE)

@@ -15,6 +15,7 @@ from sparsecompile.codegen.tuning.function import BuiltFunction
 from sparsecompile.codegen.tuning.measure import Contestant
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.codegen.tuning.workbench import Workbench
+from sparsecompile.errors import BuildError
 from sparsecompile.ops import linear
 from sparsecompile.packed import Packed
 from sparsecompile.problem import Problem
@@ -54,6 +55,33 @@ class Contest:
             self._dense = self._copy.make(self._dense)
         self._layouts: dict[str, Tensor] = {}
 
+    def build(self, functions: Sequence[BuiltFunction]) -> dict[str, str]:
+        """Use all threads while nothing is measured yet: for what is measured, and what follows.
+
+        Functions of one variant share a library, which is compiled once. For the first variant
+        compilers run here that would otherwise run after the measurement.
+
+        Args:
+            functions: the best guess first.
+
+        Returns:
+            Those whose source cannot be built, with the reason.
+
+        Raises:
+            BuildError: the compiler is missing, or does not run.
+            CacheError: the cache folder cannot be used.
+        """
+        firsts = {f.variant: f for f in functions}
+        builds: list[tuple[Variant, Callable[[], Kernel]]] = [
+            (variant, partial(self._kernel, first)) for variant, first in firsts.items()
+        ]
+        for variant in list(firsts)[:1]:
+            builds += [(variant, ahead) for ahead in self._ahead(variant)]
+        with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
+            reasons = list(pool.map(lambda each: _why_not(each[1]), builds))
+        failed = {v: why for (v, _), why in zip(builds, reasons, strict=True) if why}
+        return {f.name: failed[f.variant] for f in functions if f.variant in failed}
+
     def contestants(
         self, rows: int, functions: Sequence[BuiltFunction]
     ) -> tuple[dict[str, Contestant], dict[str, str]]:
@@ -78,7 +106,6 @@ class Contest:
             .to(self._spec.dtype)
             .to(self._workbench.device)
         )
-        self._build_all(functions)
         kernels = [self._kernel(f) for f in functions]
         dense, ready = self._dense, self._workbench.contestant
         call = partial(F.linear, x, dense)
@@ -94,19 +121,6 @@ class Contest:
                 failed[function.name] = f"m={rows}: {' '.join(str(error).split()) or repr(error)}"
         return found, failed
 
-    def _build_all(self, functions: Sequence[BuiltFunction]) -> None:
-        """Use all threads while nothing is measured yet: for what is measured, and what follows.
-
-        Functions of one variant share a library, which is compiled once. For the first variant
-        compilers run here that would otherwise run after the measurement.
-        """
-        firsts = {f.variant: f for f in functions}
-        builds: list[Callable[[], Kernel]] = [partial(self._kernel, f) for f in firsts.values()]
-        for variant in list(firsts)[:1]:
-            builds += self._ahead(variant)
-        with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
-            list(pool.map(lambda build: build(), builds))
-
     def _kernel(self, function: BuiltFunction) -> Kernel:
         return self._build(self._spec, (function.variant,), (function.range(None),))
 
@@ -116,6 +130,20 @@ class Contest:
             layout = kernel.prepack(packed).to(self._workbench.device)
             self._layouts[function.layout] = kernel.finish(layout, packed.shape, packed.dtype)
         return self._layouts[function.layout]
+
+
+def _why_not(build: Callable[[], Kernel]) -> str:
+    """What the compiler says of a source; nothing where it is built."""
+    try:
+        build()
+    except BuildError as error:
+        # Without a source it is the compiler that is missing: nothing else can be built either.
+        if error.source is None:
+            raise
+        lines = str(error).splitlines()
+        what = next((line for line in lines[1:] if "error" in line), "")
+        return ": ".join(filter(None, (lines[0], what)))
+    return ""
 
 
 def _call(x: Tensor, layout: Tensor, n: int, key: int) -> Callable[[], object]:

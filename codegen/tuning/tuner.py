@@ -184,7 +184,7 @@ class Tuner:
             if self._lacks(record, key, known, serving):
                 # All of them anew: timings of different moments cannot be compared.
                 racing = [f for f in serving if f.name in known or self._wants(f)]
-                known |= self._measure(rows, racing, known)
+                known = self._measure(rows, racing, known)
         return known
 
     def _lacks(
@@ -203,22 +203,31 @@ class Tuner:
     def _measure(
         self, rows: int, racing: Sequence[BuiltFunction], known: Mapping[str, Timing]
     ) -> dict[str, Timing]:
-        """Timings of what is fit for it; what is not is recorded with the reason."""
+        """What is known, and timings of what is fit; what is not is recorded with the reason."""
         racing = [f for f in racing if f.name not in self._dropped]
         new = [f for f in racing if f.name not in known and f.variant not in self._variants]
         dropped = self._workbench.faults(self.problem, new)
         ranks = {variant: rank for rank, variant in enumerate(self._promising)}
         fit = [f for f in racing if f.name not in dropped]
         fit.sort(key=lambda f: ranks.get(f.variant, len(ranks)))
+        unbuilt = self._contest.build(fit)
+        self._dropped |= unbuilt
+        fit = [f for f in fit if f.name not in unbuilt]
+        for name, why in (dropped | unbuilt).items():
+            logger.info("%s: %s is not measured: %s", self.problem, name, why)
+        known = {name: timing for name, timing in known.items() if name not in unbuilt}
+        if known and not dropped and all(f.name in known for f in fit):
+            return known
         contestants, failed = self._contest.contestants(rows, fit)
+        for name, why in failed.items():
+            logger.info("%s: %s is not measured: %s", self.problem, name, why)
         dropped |= failed
         timed = measure(contestants, DENSE)
-        for name, why in dropped.items():
-            logger.info("%s: %s is not measured: %s", self.problem, name, why)
+        # Without what cannot be built: what mends a compiler need not change its version.
         TuningRecord().add(self._key(rows), self._facts(rows), timed, dropped)
         self._dropped |= dropped
         self.measured_now += len(timed)
-        return timed
+        return known | timed
 
     def _refined(
         self,

@@ -1,0 +1,154 @@
+"""A candidate whose source cannot be built: it is left out and named, the others compete."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from packing import sparse_
+from torch import nn
+from tuned import Tuned, no_builds
+
+import sparsecompile as sc
+from sparsecompile.codegen.cache import Cache
+from sparsecompile.codegen.cpp.generic import GenericLinear
+from sparsecompile.codegen.cpp.lower import CppCodegen
+from sparsecompile.codegen.tuning import tuner as tuning
+from sparsecompile.codegen.tuning.contest import Contest
+from sparsecompile.codegen.tuning.function import BuiltFunction, functions_of
+from sparsecompile.codegen.tuning.record import TuningRecord
+from sparsecompile.codegen.tuning.tuner import Tuner
+from sparsecompile.codegen.tuning.variant import Variant
+from sparsecompile.errors import BuildError
+from sparsecompile.problem import DenseUse, Problem
+from sparsecompile.registry import Registry
+from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.template import Kernel
+
+SHAPE = (32, 64)
+
+
+class Broken(GenericLinear):
+    """A template that generates nonsense."""
+
+    name = "broken"
+    relative_rate = 1.0
+
+
+def variant(registry: Registry, spec: KernelSpec) -> Variant:
+    template, target = Broken(), Target.host()
+    schedule = template.schedules(spec, target)[0]
+    source = template.render(spec, schedule, target, registry)
+    return Variant(template, schedule, replace(source, name="broken", text="nonsense\n"))
+
+
+def problem(spec: KernelSpec) -> Problem:
+    return Problem(spec, SHAPE, (1,), False, DenseUse.ANYWHERE, "fast", 0.5)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_the_others_are_measured(
+    alone: bool,
+    shared_cache: Path,
+    registry: Registry,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record = TuningRecord(Cache(tmp_path))
+    monkeypatch.setattr(tuning, "TuningRecord", lambda: record)
+    spec = KernelSpec(registry.format("n_m[2:4]"), torch.float32)
+    weight = sparse_(nn.Linear(64, 32)).weight.detach()
+    codegen, target = CppCodegen(), Target.host()
+    good = [] if alone else codegen.variants(spec, target, registry)
+    broken = variant(registry, spec)
+    decision = Tuner(
+        problem(spec),
+        [broken, *good],
+        [],
+        lambda: spec.format.pack(weight),
+        codegen.workbench(target, registry),
+        codegen.builder(target, registry),
+        no_builds,
+    ).decide()
+    names = [f.name for f in functions_of([broken])]
+    assert [name for name, _ in decision.dropped] == sorted(names)
+    for _, why in decision.dropped:
+        assert "C++ compiler failed" in why
+        assert "environment variable CXX: " in why
+        assert "error: " in why
+    assert not any("dropped" in entry for entry in record.entries())
+    assert {t.candidate.split()[0] for t in decision.trials}.isdisjoint({"broken"})
+    if alone:
+        assert decision.variants == ()
+        assert decision.reason.startswith("could not be measured (broken")
+    else:
+        assert decision.reason == "measured"
+
+
+def test_a_compiler_that_is_missing_is_no_fault_of_a_candidate(registry: Registry) -> None:
+    spec = KernelSpec(registry.format("n_m[2:4]"), torch.float32)
+    packed = spec.format.pack(sparse_(nn.Linear(64, 32)).weight.detach())
+
+    def build(*_: object) -> Kernel:
+        raise BuildError("no C++ compiler was found")
+
+    codegen = CppCodegen()
+    bench = codegen.workbench(Target.host(), registry)
+    contest = Contest(problem(spec), packed, bench, build, no_builds)
+    with pytest.raises(BuildError, match=r"no C\+\+ compiler was found"):
+        contest.build(functions_of([variant(registry, spec)]))
+
+
+def test_a_variant_that_cannot_be_built_with_an_epilogue_is_left_out(registry: Registry) -> None:
+    spec = KernelSpec(registry.format("n_m[2:4]"), torch.float32)
+    packed = spec.format.pack(sparse_(nn.Linear(64, 32)).weight.detach())
+
+    def ahead(variant: Variant) -> Sequence[Callable[[], Kernel]]:
+        def build() -> Kernel:
+            raise BuildError("it failed", Path("a.cpp"), "In a file\na.cpp:1: error: what\nmore")
+
+        return [build]
+
+    bench = CppCodegen().workbench(Target.host(), registry)
+    contest = Contest(problem(spec), packed, bench, lambda *_: None, ahead)  # type: ignore[arg-type,return-value]
+    functions = functions_of([variant(registry, spec)])
+    why = "it failed: a.cpp:1: error: what"
+    assert contest.build(functions) == {f.name: why for f in functions}
+
+
+def test_it_is_tried_again_at_every_start_and_only_then_measured(
+    tuned: Tuned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = sparse_(nn.Linear(64, 32)).requires_grad_(False)
+    tuned.dense_wins()
+    tried: list[str] = []
+    bad = ["decode"]
+
+    def build(contest: Contest, functions: Sequence[BuiltFunction]) -> dict[str, str]:
+        names = [f.name for f in functions]
+        tried.extend(names)
+        return {name: "nonsense" for name in names if name.split("_")[-1] in bad}
+
+    monkeypatch.setattr(Contest, "build", build)
+
+    def explain() -> sc.report.NodeReport:
+        tried.clear()
+        tuned.measured.clear()
+        (node,) = sc.explain(model, torch.randn(4, 64), tune="fast").nodes
+        return node
+
+    first = explain()
+    assert tried
+    assert sorted(tuned.rows) == [1, 4, 128]
+    assert {why for _, why in first.dropped} == {"nonsense"}
+    again = explain()
+    assert tried
+    assert tuned.measured == []
+    assert again.dropped
+    bad.clear()
+    # What serves few rows only is missing at few rows only.
+    assert explain().dropped == ()
+    assert sorted(tuned.rows) == [1, 4]
