@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
 import json
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 

@@ -18,10 +18,8 @@ from sparsecompile import (
     Compiler,
     Edit,
     Pass,
-    Reject,
     writes_in_place,
 )
-from sparsecompile.bind import WeightView
 from sparsecompile.testing import apply_passes, captured, check_passes, small_models
 
 PASSES = Compiler().passes
@@ -108,48 +106,6 @@ def test_transposed_weight_is_packed_along_its_inputs() -> None:
     edit = rewritten(Conv1D(), torch.randn(5, 16))
     (match,) = edit.packed_nodes()
     assert match["format"] == "n_m[2:4]/float"
-
-
-@pytest.mark.parametrize(
-    "use",
-    [
-        lambda x, w: F.linear(input=x, weight=w),
-        lambda x, w: F.linear(x, bias=None, weight=w),
-        lambda x, w: torch.matmul(input=x, other=w),
-        lambda x, w: x @ torch.transpose(input=w, dim0=0, dim1=1),
-        lambda x, w: F.linear(x, torch.mul(w, other=w)),
-        lambda x, w: F.linear(x, w.mul(other=w)),
-        lambda x, w: F.linear(x, torch.cat(tensors=[w, w])),
-    ],
-)
-def test_weights_that_are_passed_by_name_are_packed(use: Callable[..., Any]) -> None:
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = pruned(nn.Linear(16, 16))
-
-        def forward(self, x: torch.Tensor) -> Any:
-            return use(x, self.inner.weight)
-
-    edit = rewritten(Model(), torch.randn(4, 16))
-    assert len(list(edit.packed_nodes())) == 1
-
-
-def test_a_weight_s_function_with_a_tensor_s_name_that_has_no_place_is_refused() -> None:
-    """`out` has none."""
-    weight = pruned(nn.Linear(16, 16)).weight
-    graph = torch.fx.Graph()
-    x, w, out = map(graph.placeholder, ("x", "w", "out"))
-    graph.output(
-        graph.call_function(F.linear, (x, graph.call_function(torch.t, (w,), {"out": out})))
-    )
-    gm = torch.fx.GraphModule(nn.Module(), graph)
-    for node, value in zip((x, w, out), (torch.randn(4, 16), weight, weight), strict=True):
-        node.meta["example_value"] = value
-    view = WeightView(gm, (torch.randn(4, 16), weight, weight), grad=False)
-    (linear,) = (node for node in graph.nodes if node.target is F.linear)
-    with pytest.raises(Reject, match="the weight is computed in the graph by t"):
-        view.binding(linear.args[1])
 
 
 @pytest.mark.parametrize(
