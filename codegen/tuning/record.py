@@ -16,6 +16,8 @@ from sparsecompile.errors import CacheError
 
 logger = logging.getLogger("sparsecompile")
 FILE = "tuning.jsonl"
+_lines: dict[Path, tuple[tuple[int, ...], Sequence[str]]] = {}
+"""What this process has read of a record, and of which state of the file."""
 
 
 @dataclass(frozen=True)
@@ -147,11 +149,18 @@ class TuningRecord:
         except OSError as error:
             raise CacheError(self.path, f"cannot delete {self.path}: {error.strerror}") from error
 
-    def _text(self) -> list[str]:
+    def _text(self) -> Sequence[str]:
+        """Its lines, read again only where the file has changed: a start looks up many keys."""
+        path = self.path
         try:
-            return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+            status = path.stat()
+            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if path not in _lines or _lines[path][0] != stamp:
+                text = path.read_text(encoding="utf-8", errors="replace")
+                _lines[path] = stamp, tuple(text.splitlines())
+            return _lines[path][1]
         except FileNotFoundError:
-            return []
+            return ()
         except OSError as error:
             raise CacheError(self.path, f"cannot read {self.path}: {error.strerror}") from error
 

@@ -45,6 +45,35 @@ def test_later_lines_add_to_earlier_ones(record: TuningRecord) -> None:
     assert record.path.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_record_is_read_again_only_where_it_has_changed(
+    record: TuningRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Path] = []
+    read_text = Path.read_text
+
+    def counted(path: Path, **keywords: str) -> str:
+        reads.append(path)
+        return read_text(path, **keywords)
+
+    monkeypatch.setattr(Path, "read_text", counted)
+    record.add("k", FACTS, {"dense": Timing(1.0, 0.0)})
+    for key in ("k", "k", "other"):
+        assert bool(TuningRecord().timings(key)) == (key == "k")
+    assert reads == [record.path]
+    # Another process appends, or puts another file of this size in its place.
+    with record.path.open("a") as file:
+        file.write(json.dumps({**GOOD, "key": "other"}) + "\n")
+    assert record.timings("other") == {"dense": Timing(1.0, 0.0)}
+    other = record.path.with_name("copy")
+    other.write_bytes(record.path.read_bytes().replace(b'"other"', b'"third"'))
+    other.replace(record.path)
+    assert record.timings("other") == {}
+    assert record.timings("third") == {"dense": Timing(1.0, 0.0)}
+    assert len(reads) == 3
+    record.clear()
+    assert record.timings("third") == {}
+
+
 def test_what_was_dropped_is_kept_with_the_reason(record: TuningRecord) -> None:
     record.add("k", FACTS, {"dense": Timing(1.0, 0.1)}, {"a": "24 spills"})
     record.add("other", FACTS, {}, {"c": "too"})
