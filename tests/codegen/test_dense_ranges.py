@@ -85,6 +85,15 @@ def test_more_rows_run_on_the_dense_parts(mixed: Mixed, rows: tuple[int, ...]) -
             torch.testing.assert_close(mixed(x, given, ()), F.linear(x, mixed.weight, given))
 
 
+def test_gradients_go_through_the_dense_parts(mixed: Mixed) -> None:
+    """They are written with `out=`, which takes no part in autograd."""
+    parts, bias = mixed.weight.split((1, 40, 7)), torch.randn(N, requires_grad=True)
+    x = torch.randn(9, K, requires_grad=True)
+    got = torch.autograd.grad(mixed(x, bias, (), *parts).square().sum(), (x, bias))
+    want = torch.autograd.grad(F.linear(x, mixed.weight, bias).square().sum(), (x, bias))
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
 def test_more_rows_run_on_a_copy_in_onednns_order(mixed: Mixed) -> None:
     order = onednn_for(torch.float32)
     if order is None:

@@ -51,7 +51,8 @@ Tensor linear_dense(const Tensor& x, const OptionalTensor& bias, const OptionalT
   at::DimVector shape(x.sizes());
   shape.back() = n;
   Tensor y = at::empty(shape, x.options());
-  const Tensor rows_of_x = x.view({-1, x.size(-1)}), rows_of_y = y.view({-1, n});
+  const int64_t m = y.numel() / n;
+  const Tensor rows_of_x = x.view({m, x.size(-1)}), rows_of_y = y.view({m, n});
   int64_t first = 0;
   for (int i = 0; i < 3 && given(parts[i]); ++i) {
     const int64_t rows = parts[i]->size(0);
