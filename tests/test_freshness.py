@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def test_functions_of_one_name_are_told_apart() -> None:
     binding = Leaf(0, "weight", weakref.ref(leaf))
     for factor in (2.0, 3.0):
         apply = Apply(times(factor), (binding,))
-        made = PACK_CACHE.get(apply, (leaf,), "value", lambda: evaluate(apply, (leaf,)))  # noqa: B023
+        made = PACK_CACHE.get(apply, (leaf,), "value", partial(evaluate, apply, (leaf,)))
         assert made.value[0, 0] == factor
 
 
