@@ -124,6 +124,7 @@ class StripsLinear(CppTemplate):
             "group_columns": codes.group or 0,
             "depth": depth,
             "decode_rows": DECODE_ROWS,
+            "integer_rows": _integer_rows(spec, schedule["strip_rows"] == AVX2_ROWS),
         }
 
     def files(self, spec: KernelSpec, schedule: Schedule, codes: Codes | None) -> Sequence[str]:
@@ -132,10 +133,13 @@ class StripsLinear(CppTemplate):
         by_avx2 = schedule["strip_rows"] == AVX2_ROWS
         level = "strips_avx2.h" if by_avx2 else "strips_avx512.h"
         values = "strips_integer.h" if is_integer else "strips_float.h"
-        few: tuple[str, ...] = ("strips_decode.h",)
-        if is_integer and _few_by_integers(spec):
-            few = ("strips_x_words.h" if by_avx2 else "strips_x_integer.h",)
+        integer_rows = _integer_rows(spec, by_avx2)
+        few: tuple[str, ...] = ()
+        if integer_rows > 0:
+            few += ("strips_x_words.h" if by_avx2 else "strips_x_integer.h",)
             few += ("strips_decode_integer.h",)
+        if integer_rows < DECODE_ROWS:
+            few += ("strips_decode.h",)
         tiles = "strips_amx.h" if schedule["uses_amx"] else "strips_no_tiles.h"
         many: tuple[str, ...] = ("strips_chunk.h", "strips_vectors.h", tiles, "strips_batch.h")
         if schedule["repeats_rows"]:
@@ -148,17 +152,24 @@ class StripsLinear(CppTemplate):
         )
 
 
-def _few_by_integers(spec: KernelSpec) -> bool:
-    """Whether few rows of x are multiplied with integers as integers.
-
-    16 bits for a row of x are coarser than float16's own where it is small.
-    """
+def _rounds(spec: KernelSpec) -> bool:
+    """Whether 16 bits a row of x are enough: float16's own are finer where elements are small."""
     return spec.activations == "int8" or spec.dtype == torch.bfloat16
 
 
+def _integer_rows(spec: KernelSpec, by_avx2: bool) -> int:
+    """Up to how many rows of x are multiplied with integers as integers.
+
+    In AVX2 one or two, as twice 16 bits, which lose nothing: more take longer than as floats.
+    """
+    if spec.format.codec.lossless:
+        return 0
+    return DECODE_ROWS if _rounds(spec) else 2 * by_avx2
+
+
 def _by_integers(spec: KernelSpec) -> bool:
-    """Whether values are integers, and x becomes such."""
-    return not spec.format.codec.lossless and _few_by_integers(spec)
+    """Whether values are integers, and many rows of x become such."""
+    return not spec.format.codec.lossless and _rounds(spec)
 
 
 def _pairs(spec: KernelSpec, by_avx2: bool) -> tuple[str, ...]:

@@ -152,9 +152,12 @@ def test_rows_that_take_too_much_room_for_each_thread(m: int, registry: Registry
 
 @pytest.mark.parametrize("m", [2, 20])
 @pytest.mark.parametrize("name", ["dense/int8", "n_m[2:4]/int8"])
-def test_rows_of_tiny_activations_are_not_zero(name: str, m: int, registry: Registry) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_rows_of_tiny_activations_are_not_zero(
+    name: str, m: int, dtype: torch.dtype, registry: Registry
+) -> None:
     """A scale that is subnormal has no inverse."""
-    spec = KernelSpec(registry.format(name), torch.bfloat16)
+    spec = KernelSpec(registry.format(name), dtype)
     template, target = StripsLinear(), Target.host()
     try:
         template.supports(spec, target, registry)
@@ -162,12 +165,36 @@ def test_rows_of_tiny_activations_are_not_zero(name: str, m: int, registry: Regi
         pytest.skip(reject.reason)
     schedule = template.schedules(spec, target)[0]
     kernel = CppCodegen().build(spec, template, schedule, target, registry)
-    weight = torch.randn(40, 96).bfloat16()
+    weight = torch.randn(40, 96).to(dtype)
     weight[:, 1::2] = 0
-    packed, x = spec.format.pack(weight), (torch.randn(m, 96) * 1e-35).bfloat16()
+    packed, x = spec.format.pack(weight), (torch.randn(m, 96) * 1e-35).to(dtype)
     y = linear(x, kernel.prepack(packed)[:HEADER_BYTES], None, (), 40, kernel.key)
     exact = x.double() @ packed.unpack(torch.float32).double().T
     assert (y.double() - exact).abs().max() <= exact.abs().max() * 2**-7
+
+
+@pytest.mark.parametrize("m", [1, 2, 3])
+@pytest.mark.parametrize("name", ["dense/int8", "bitmap/int4", "n_m[2:4]/int4[group=32]"])
+def test_elements_beside_a_large_one_keep_its_31_bits(
+    name: str, m: int, registry: Registry
+) -> None:
+    """The weight has nothing in the large one's column, so that it hides no error."""
+    spec = KernelSpec(registry.format(name), torch.float32)
+    template, target = StripsLinear(), Target.host()
+    try:
+        template.supports(spec, target, registry)
+    except Reject as reject:
+        pytest.skip(reject.reason)
+    weight, x = torch.randn(40, 96), torch.randn(m, 96)
+    weight[:, 1::2] = 0
+    x[:, 1] = 1e6
+    packed = spec.format.pack(weight)
+    dense = packed.unpack(torch.float32).double().T
+    for schedule in template.schedules(spec, target):
+        kernel = CppCodegen().build(spec, template, schedule, target, registry)
+        y = linear(x, kernel.prepack(packed)[:HEADER_BYTES], None, (), 40, kernel.key)
+        allowed = 1e6 * 2**-31 * dense.abs().sum(0) + 1e-6 * (x.double().abs() @ dense.abs())
+        assert ((y.double() - x.double() @ dense).abs() <= allowed).all()
 
 
 # Where AVX2 repeats the loops for few rows, and where it expands W first.

@@ -41,7 +41,6 @@ struct Block {
     const char* value = values;
     for (int64_t i = 0; i < block_rows && count(i); ++i) {
       const int64_t bytes = count(i) * static_cast<int64_t>(sizeof(Element));
-      for (int64_t at = 0; at < bytes; at += 64) prefetch(value + at);
       prefetch(column);
       visit(int64_t{rows[i]}, column, value, count(i));
       column += count(i);

@@ -83,6 +83,13 @@ SC_INLINE Floats<count> load_floats(const bfloat16* from) {
 
 template <int count>
 SC_INLINE Floats<count> load_floats(const float16* from) {
+#if defined(__F16C__)
+  if constexpr (count == 4) {
+    const Vector<int64_t, 2> four = {load<int64_t>(from), 0};
+    return __builtin_ia32_vcvtph2ps((Vector<int16_t, 8>)four);
+  }
+  if constexpr (count == 8) return __builtin_ia32_vcvtph2ps256(load<Vector<int16_t, 8>>(from));
+#endif
   using Bits = Vector<uint32_t, count>;
   const Bits bits = __builtin_convertvector(load<Vector<uint16_t, count>>(from), Bits);
   const Bits magnitude = (bits & 0x7fff) << 13, sign = (bits & 0x8000) << 16;

@@ -130,7 +130,7 @@ struct Workspace {
 SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const Strips w(weight);
   const Workspace space(w, m);
-  const int64_t decode = m <= decode_rows ? decode_workspace(w) : 0;
+  const int64_t decode = m <= decode_rows ? decode_workspace(w, m) : 0;
   const int64_t copies = Share::copies(m, space.to_each_thread(), threads);
   const int64_t batch = copies * space.packed() + threads * space.own();
   return batch > decode ? batch : decode;

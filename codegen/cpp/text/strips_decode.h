@@ -1,4 +1,4 @@
-// Few rows of x: every vector of W is expanded into a register and multiplied at once.
+// Few rows of x as floats: every vector of W is expanded into a register and multiplied at once.
 
 namespace {
 
@@ -9,18 +9,18 @@ using DecodeActivation = std::conditional_t<decode_pairs != 0, Activation, float
 constexpr int together = 4;
 static_assert(vectors % together == 0);
 
-constexpr int planes = 1;  // of x
-
 // The rows of x, and zeros where it has no columns, those of a tile of columns together: one register
 // tells where all of them are.
-struct FewRows {
+struct FloatRows {
+  static constexpr int sums_of_row = 1;
+
   int64_t rows, tiles;
   DecodeActivation* values;  // [tile][row][tile_columns]
 
   static int64_t bytes(int64_t rows, int64_t k) {
     return sizeof(DecodeActivation) * rows * padded_columns(k);
   }
-  FewRows(int64_t rows, int64_t k, void* memory)
+  FloatRows(int64_t rows, int64_t k, void* memory)
       : rows(rows), tiles(ceil_div(k, tile_columns)),
         values(static_cast<DecodeActivation*>(memory)) {}
 
@@ -38,7 +38,7 @@ struct FewRows {
 
 // `strips` strips at once: several streams keep more reads of memory in flight than one.
 template <int rows, int strips>
-SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const FewRows& few,
+SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const FloatRows& few,
                             float* out) {
   // Products that wait for one another: enough of them to hide an instruction's latency.
   constexpr int chains = rows * strips >= 4 ? 1 : 4 / (rows * strips);

@@ -1,6 +1,6 @@
 // Few rows of x and integer values, multiplied as integers.
 //
-// x becomes integers of `planes` bytes, scaled row by row. What they and the codes of W are above the
+// x becomes integers of one plane or two, scaled row by row. What they and the codes of W are above the
 // numbers that they stand for is taken off at the end of each group of columns (`Excess`).
 
 #include <numeric>
@@ -44,7 +44,7 @@ struct IntegerSums {
       for (int p = planes - 1; p >= 0; --p) {
         const auto sums = (Ints<strip_rows>)partial[s][i][p] - (Ints<strip_rows>)excess[s].of(i, p);
         const auto part = __builtin_convertvector(sums, Floats<strip_rows>);
-        sum = fused_multiply_add(sum, broadcast(256.0f), (Singles)part);
+        sum = fused_multiply_add((Singles)part, broadcast(plane_units[p]), sum);
       }
       total[s][i] = (Floats<strip_rows>)fused_multiply_add(sum, (Singles)load_scales(scales),
                                                            (Singles)total[s][i]);
@@ -54,7 +54,7 @@ struct IntegerSums {
 };
 
 template <int rows, int strips>
-SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const FewRows& x,
+SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const IntegerRows& x,
                             float* out) {
   IntegerSums<rows, strips> sums;
   Reader readers[strips];

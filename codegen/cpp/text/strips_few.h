@@ -2,6 +2,12 @@
 
 namespace {
 
+// Up to `integer_rows` rows of x are multiplied as integers; one of these two may not be defined.
+struct IntegerRows;
+struct FloatRows;
+template <int rows>
+using FewRows = std::conditional_t<rows <= integer_rows, IntegerRows, FloatRows>;
+
 // y of a strip for rows [m0, m0 + lanes) of x, of sums [lanes][strip_rows].
 SC_SHARED void finish_strip(const SCLinearArguments& a, const Strips& w, int64_t strip, int64_t m0,
                             int64_t lanes, const float* sums) {
@@ -11,8 +17,8 @@ SC_SHARED void finish_strip(const SCLinearArguments& a, const Strips& w, int64_t
 }
 
 template <int rows, int strips>
-inline void decode_groups(const SCLinearArguments& a, const Strips& w, const FewRows& x, Range part,
-                          int64_t m0, int64_t lanes) {
+inline void decode_groups(const SCLinearArguments& a, const Strips& w, const FewRows<rows>& x,
+                          Range part, int64_t m0, int64_t lanes) {
   int64_t strip = part.begin;
   for (; strip + strips <= part.end; strip += strips) {
     float sums[strips * rows * strip_rows];
@@ -24,29 +30,39 @@ inline void decode_groups(const SCLinearArguments& a, const Strips& w, const Few
 }
 
 template <int rows>
-inline void decode_strips(const SCLinearArguments& a, const Strips& w, const FewRows& x,
+inline void decode_strips(const SCLinearArguments& a, const Strips& w, const FewRows<rows>& x,
                           Range part) {
-  constexpr int most = sums_in_registers / (rows * planes);
+  constexpr int most = sums_in_registers / (rows * FewRows<rows>::sums_of_row);
   constexpr int strips = most < 1 ? 1 : most < decode_streams ? most : decode_streams;
   decode_groups<rows, strips>(a, w, x, part, 0, a.m);
 }
 
-inline int64_t decode_workspace(const Strips& w) { return FewRows::bytes(decode_rows, w.k); }
+// Call run(rows) with the number of them that there is code for.
+template <class Run>
+SC_INLINE void with_rows(int64_t m, Run&& run) {
+  if (m <= 1) return run(lane<1>());
+  if (m <= 2) return run(lane<2>());
+  if (m <= 4) return run(lane<4>());
+  run(lane<8>());
+}
+
+inline int64_t decode_workspace(const Strips& w, int64_t m) {
+  int64_t bytes = 0;
+  with_rows(m, [&](auto rows) { bytes = FewRows<rows>::bytes(rows, w.k); });
+  return bytes;
+}
 
 }  // namespace
 
 SC_EXPORT void sc_linear_decode(const SCLinearArguments* arguments) {
   const SCLinearArguments& a = *arguments;
   const Strips w(a.weight);
-  const int64_t rows = a.m <= 2 ? a.m : a.m <= 4 ? 4 : 8;
-  FewRows x(rows, w.k, a.workspace);
-  for (int64_t i = 0; i < rows; ++i)
-    x.fill(i, i < a.m ? static_cast<const Element*>(a.x) + i * w.k : nullptr, w.k);
-  parallel(useful_threads(a, header_of(a.weight).slots * rows), [&](int64_t thread, int64_t of) {
-    const Range part = share(w.strips, thread, of);
-    if (rows == 1) decode_strips<1>(a, w, x, part);
-    if (rows == 2) decode_strips<2>(a, w, x, part);
-    if (rows == 4) decode_strips<4>(a, w, x, part);
-    if (rows == 8) decode_strips<8>(a, w, x, part);
+  with_rows(a.m, [&](auto rows) {
+    FewRows<rows> x(rows, w.k, a.workspace);
+    for (int64_t i = 0; i < rows; ++i)
+      x.fill(i, i < a.m ? static_cast<const Element*>(a.x) + i * w.k : nullptr, w.k);
+    parallel(useful_threads(a, header_of(a.weight).slots * rows), [&](int64_t thread, int64_t of) {
+      decode_strips<rows>(a, w, x, share(w.strips, thread, of));
+    });
   });
 }

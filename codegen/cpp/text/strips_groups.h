@@ -7,15 +7,15 @@ struct Groups {
   int64_t rows, group_bytes, k;
 
   Groups(const Strips& w, int64_t m)
-      : group_bytes(ceil_div(FewRows::bytes(rows_together, w.k), 64) * 64), k(w.k) {
+      : group_bytes(ceil_div(IntegerRows::bytes(rows_together, w.k), 64) * 64), k(w.k) {
     const int64_t fitting = panel_bytes / 2 / group_bytes, all = ceil_div(m, rows_together);
     rows = (fitting < 1 ? 1 : fitting < all ? fitting : all) * rows_together;
   }
   int64_t bytes() const { return rows / rows_together * group_bytes; }
 
   // The group of a row, in memory of so many bytes.
-  SC_INLINE FewRows group(char* memory, int64_t row) const {
-    return FewRows(rows_together, k, memory + row / rows_together * group_bytes);
+  SC_INLINE IntegerRows group(char* memory, int64_t row) const {
+    return IntegerRows(rows_together, k, memory + row / rows_together * group_bytes);
   }
   // A thread's share of the rows of x from m0 on, `there` of them; what a group has not is zero.
   void fill(const SCLinearArguments& a, int64_t m0, int64_t there, int64_t thread, int64_t threads,

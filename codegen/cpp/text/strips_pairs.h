@@ -6,7 +6,7 @@ namespace {
 // Scales of rows of x, from m0 on.
 inline void scale_rows(const SCLinearArguments& a, int64_t k, int64_t m0, Range rows, float* scales) {
   const Element* x = static_cast<const Element*>(a.x) + m0 * k;
-  for (int64_t i = rows.begin; i < rows.end; ++i) scales[i] = row_scale(x + i * k, k);
+  for (int64_t i = rows.begin; i < rows.end; ++i) scales[i] = batch_scale(x + i * k, k);
 }
 
 // Tiles of the panel's x x 32 columns each, turned.
@@ -126,7 +126,7 @@ struct Block {
 SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const Strips w(weight);
   const Workspace space(w, m);
-  const int64_t decode = m <= decode_rows ? decode_workspace(w) : 0;
+  const int64_t decode = m <= decode_rows ? decode_workspace(w, m) : 0;
   const int64_t copies = Share::copies(m, space.packed(), threads);
   const int64_t batch = copies * space.packed() + threads * space.own();
   return batch > decode ? batch : decode;

@@ -4,7 +4,7 @@ namespace {
 
 // x is multiplied as it is.
 constexpr bool scales_x = false;
-inline float row_scale(const Element*, int64_t) { return 1.0f; }
+inline float batch_scale(const Element*, int64_t) { return 1.0f; }
 constexpr int64_t tiles_at_once = step_tiles;
 
 // Sixteen rows of x from `row` and 32 columns from `c0`, turned: [16 pairs][width].

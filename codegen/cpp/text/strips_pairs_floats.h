@@ -8,7 +8,7 @@ constexpr int64_t columns_of_word = 1;
 constexpr int64_t tile_choices_bytes = 0;
 // x is multiplied as it is.
 constexpr bool scales_x = false;
-inline float row_scale(const Element*, int64_t) { return 1.0f; }
+inline float batch_scale(const Element*, int64_t) { return 1.0f; }
 constexpr int64_t tiles_at_once = step_tiles;
 
 // Rows of x from `row` and 32 columns from `c0`, turned: [32 columns][width].

@@ -3,7 +3,9 @@
 
 namespace {
 
+static_assert(planes == 1);
 constexpr bool scales_x = true;
+inline float batch_scale(const Element* x, int64_t k) { return row_scale(x, k); }
 // No more than share a scale: behind them sums become floats.
 constexpr int64_t tiles_at_once =
     group_columns > 0 ? std::gcd(step_tiles, group_columns / tile_columns) : step_tiles;

@@ -3,7 +3,7 @@
 
 SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const Strips w(weight);
-  const int64_t decode = m <= decode_rows ? decode_workspace(w) : 0;
+  const int64_t decode = m <= decode_rows ? decode_workspace(w, m) : 0;
   const int64_t bytes = Groups(w, m).bytes(), batch = bytes * Share::copies(m, bytes, threads);
   return batch > decode ? batch : decode;
 }

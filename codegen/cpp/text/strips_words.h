@@ -3,7 +3,7 @@
 
 namespace {
 
-static_assert(strips_together == 2);
+static_assert(strips_together == 2 && planes == 1);
 
 // Tiles of columns that are expanded together.
 constexpr int64_t part_tiles = 16;
@@ -36,7 +36,7 @@ struct Part {
 
 // sums [strip][row][strip_rows] (+)= parts of strips, in the same places, times some rows of x.
 template <int rows, int strips>
-SC_SHARED void multiply_parts(const Part* parts, const FewRows& x, bool begins, float* out) {
+SC_SHARED void multiply_parts(const Part* parts, const IntegerRows& x, bool begins, float* out) {
   IntegerSums<rows, strips> sums;
   for (int64_t t = 0; t < parts[0].tiles; ++t) {
     const int64_t place = parts[0].places[t];
@@ -129,7 +129,7 @@ struct Panel {
 
 SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const Strips w(weight);
-  const int64_t decode = m <= decode_rows ? decode_workspace(w) : 0;
+  const int64_t decode = m <= decode_rows ? decode_workspace(w, m) : 0;
   const Groups groups(w, m);
   const int64_t x_bytes = groups.bytes() * Share::copies(m, groups.bytes(), threads);
   const int64_t batch = x_bytes + threads * sums_bytes(groups);

@@ -9,6 +9,7 @@ namespace {
 
 // Two bytes round x to 16 bits of a row's largest element. Other x is rounded to one, or not so at all.
 constexpr int planes = rounds_activations ? 1 : 2;
+constexpr float plane_units[] = {1.0f, 256.0f};  // in scales of a row
 // No more columns are summed in 32 bits.
 constexpr int64_t columns_in_sum = 1 << 15;
 constexpr int32_t middle = paired ? 1 << (8 * planes - 1) : 0;
@@ -25,7 +26,9 @@ SC_INLINE Operands operand_of(const Reader& reader, __m512i codes) {
 }
 
 // The rows of x, those of a tile of columns together: one register tells where all of them are.
-struct FewRows {
+struct IntegerRows {
+  static constexpr int sums_of_row = planes;
+
   int64_t rows, tiles;
   Plane* values;   // [tile][plane][row][tile_columns]
   int32_t* sums;   // [tile][plane][row], of the tile's columns, where that is what is too much
@@ -35,7 +38,7 @@ struct FewRows {
     const int64_t lines = rows * planes * ceil_div(k, tile_columns);
     return lines * (tile_columns + sizeof(int32_t)) + rows * sizeof(float);
   }
-  FewRows(int64_t rows, int64_t k, void* memory)
+  IntegerRows(int64_t rows, int64_t k, void* memory)
       : rows(rows), tiles(ceil_div(k, tile_columns)), values(static_cast<Plane*>(memory)) {
     sums = reinterpret_cast<int32_t*>(values + planes * rows * tiles * tile_columns);
     scales = reinterpret_cast<float*>(sums + planes * rows * tiles);
@@ -99,7 +102,7 @@ struct Excess {
   int32_t of_x[rows][planes] = {};            // sums of x, `cut` times
   __m512i of_w = _mm512_setzero_si512();      // sums of W, `middle` times
 
-  SC_INLINE void add_tile(const FewRows& x, int64_t tile) {
+  SC_INLINE void add_tile(const IntegerRows& x, int64_t tile) {
 #pragma GCC unroll 8
     for (int i = 0; !paired && i < rows; ++i)
 #pragma GCC unroll 2

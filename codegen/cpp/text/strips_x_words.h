@@ -1,13 +1,16 @@
 // Few rows of x as integers of 16 bits, whose products with those of W are summed two an instruction.
 //
 // x = scale * integer, where the largest element of a row is 32767; where x is rounded to 8 bits, these
-// are the integers.
+// are the integers. What is missing to floats of more bits is a second plane, of 1/32768 of the scale:
+// 2^-31 of the largest element, which is less than one rounding of the sum.
 // Codes of W are `cut` above their values. That is taken off W where tiles are paired, since of every
 // row of W other columns of x are chosen, and elsewhere off the sums of each group of columns.
 
 namespace {
 
-constexpr int planes = 1;
+constexpr int planes = rounds_activations || std::is_same_v<Element, bfloat16> ? 1 : 2;
+constexpr float lower_steps = 32768;  // to one of the upper plane
+constexpr float plane_units[] = {planes == 2 ? 1 / lower_steps : 1.0f, 1.0f};  // in scales of a row
 constexpr float largest_integer = 32767;
 constexpr float least_scale = 0x1p-126f;  // the inverse of a smaller one is infinite
 // Sums of so many columns fit into 32 bits: products with codes of a byte.
@@ -47,20 +50,22 @@ inline float row_scale(const Element* x, int64_t k) {
 
 // The rows of x, those of a tile of columns together: one register tells where all of them are. Of
 // four columns the second and third change places, as `operand_of` has them, unless tiles are paired.
-struct FewRows {
+struct IntegerRows {
+  static constexpr int sums_of_row = planes;
+
   int64_t rows, tiles;
-  int16_t* values;  // [tile][row][tile_columns]
-  int32_t* sums;    // [tile][row], of the tile's columns
+  int16_t* values;  // [tile][row][plane][tile_columns], the lower plane first
+  int32_t* sums;    // [tile][row][plane], of the tile's columns
   float* scales;    // [row]
 
   static int64_t bytes(int64_t rows, int64_t k) {
-    const int64_t lines = rows * ceil_div(k, tile_columns);
+    const int64_t lines = rows * planes * ceil_div(k, tile_columns);
     return lines * (tile_columns * sizeof(int16_t) + sizeof(int32_t)) + rows * sizeof(float);
   }
-  FewRows(int64_t rows, int64_t k, void* memory)
+  IntegerRows(int64_t rows, int64_t k, void* memory)
       : rows(rows), tiles(ceil_div(k, tile_columns)), values(static_cast<int16_t*>(memory)) {
-    sums = reinterpret_cast<int32_t*>(values + rows * tiles * tile_columns);
-    scales = reinterpret_cast<float*>(sums + rows * tiles);
+    sums = reinterpret_cast<int32_t*>(values + rows * planes * tiles * tile_columns);
+    scales = reinterpret_cast<float*>(sums + rows * planes * tiles);
   }
 
   // One row; beyond `k`, and where there is no row, zeros.
@@ -74,9 +79,10 @@ struct FewRows {
 
   // sum += the columns of a tile's vector `v` times those of one row of x.
   template <int all_rows>
-  SC_INLINE Register add_products(Register sum, const Operands& w, int, int row, int64_t tile,
+  SC_INLINE Register add_products(Register sum, const Operands& w, int p, int row, int64_t tile,
                                   int v) const {
-    const int16_t* x = values + (tile * all_rows + row) * tile_columns + first_activation(v);
+    const int64_t line = (tile * all_rows + row) * planes + p;
+    const int16_t* x = values + line * tile_columns + first_activation(v);
     if constexpr (paired) {
       const Register four = _mm256_set1_epi64x(load<int64_t>(x));
       return add_products_of_pairs(sum, w.words, _mm256_shuffle_epi8(four, w.others));
@@ -88,32 +94,45 @@ struct FewRows {
 
  private:
   SC_INLINE void fill_tile(int64_t row, int64_t tile, const Element* x) {
-    const int64_t line = tile * rows + row;
-    int32_t total = 0;
+    const int64_t line = (tile * rows + row) * planes;
+    int32_t totals[planes] = {};
     for (int64_t c = 0; c < tile_columns; c += strip_rows) {
-      const auto integers = (Ints<strip_rows>)round_activations(x + c, scales[row]);
-      int16_t words[strip_rows];
-      store(words, __builtin_convertvector(integers, Vector<int16_t, strip_rows>));
-      for (const int16_t word : words) total += word;
-      for (int i = 0; !paired && i < strip_rows; i += 4) std::swap(words[i + 1], words[i + 2]);
-      store(values + line * tile_columns + c, load<__m128i>(words));
+      Register integers[planes];
+      integers[planes - 1] = round_activations(x + c, scales[row]);
+      if constexpr (planes == 2) integers[0] = rest_of(x + c, scales[row], integers[1]);
+#pragma GCC unroll 2
+      for (int p = 0; p < planes; ++p) {
+        int16_t words[strip_rows];
+        store(words, __builtin_convertvector((Ints<strip_rows>)integers[p], Vector<int16_t, strip_rows>));
+        for (const int16_t word : words) totals[p] += word;
+        for (int i = 0; !paired && i < strip_rows; i += 4) std::swap(words[i + 1], words[i + 2]);
+        store(values + (line + p) * tile_columns + c, load<__m128i>(words));
+      }
     }
-    sums[line] = total;
+    for (int p = 0; p < planes; ++p) sums[line + p] = totals[p];
+  }
+  // What integers of x are short of, as integers of the lower plane.
+  static SC_INLINE Register rest_of(const Element* x, float scale, Register integers) {
+    const Singles near = _mm256_cvtepi32_ps(integers);
+    const Singles rest = fused_multiply_subtract(near, broadcast(scale), load_floats<strip_rows>(x));
+    return round_to_integers(rest * broadcast(1.0f / scale) * broadcast(lower_steps));
   }
 };
 
 // What the sums of a strip have too much: sums of x, `cut` times.
 template <int rows>
 struct Excess {
-  int32_t of_x[rows] = {};
+  int32_t of_x[rows][planes] = {};
 
-  SC_INLINE void add_tile(const FewRows& x, int64_t tile) {
+  SC_INLINE void add_tile(const IntegerRows& x, int64_t tile) {
 #pragma GCC unroll 8
-    for (int i = 0; !paired && i < rows; ++i) of_x[i] += x.sums[tile * rows + i];
+    for (int i = 0; !paired && i < rows; ++i)
+#pragma GCC unroll 2
+      for (int p = 0; p < planes; ++p) of_x[i][p] += x.sums[(tile * rows + i) * planes + p];
   }
   SC_INLINE void add_vector(const Operands&) {}
-  SC_INLINE Register of(int i, int) const {
-    return _mm256_set1_epi32(of_x[i] * static_cast<int32_t>(cut));
+  SC_INLINE Register of(int i, int p) const {
+    return _mm256_set1_epi32(of_x[i][p] * static_cast<int32_t>(cut));
   }
 };
 

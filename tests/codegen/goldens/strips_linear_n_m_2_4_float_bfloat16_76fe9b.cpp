@@ -33,6 +33,7 @@ constexpr int64_t has_scales = 0;
 constexpr int64_t group_columns = 0;
 constexpr int64_t depth = 2;
 constexpr int64_t decode_rows = 8;
+constexpr int64_t integer_rows = 0;
 
 // The weight, as the pointers in its layout.
 struct Weight {
