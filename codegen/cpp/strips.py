@@ -160,7 +160,7 @@ def _rounds(spec: KernelSpec) -> bool:
 def _integer_rows(spec: KernelSpec, by_avx2: bool) -> int:
     """Up to how many rows of x are multiplied with integers as integers.
 
-    In AVX2 one or two, as twice 16 bits, which lose nothing: more take longer than as floats.
+    In AVX2 one or two of more bits than 16, as two planes: more rows take longer than as floats.
     """
     if spec.format.codec.lossless:
         return 0

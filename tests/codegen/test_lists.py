@@ -67,6 +67,21 @@ def test_the_cost_is_what_the_layout_takes(dtype: torch.dtype, registry: Registr
     assert kernel.prepack(packed).numel() == HEADER_BYTES + offsets + cost.moved(0) + 64
 
 
+@pytest.mark.parametrize("m", [1, 3, 20])
+@pytest.mark.usefixtures("shared_cache")
+def test_infinities_meet_nothing_but_what_is_kept(m: int, registry: Registry) -> None:
+    """The last vector of a list ends in the next one, whose row keeps what this one does not."""
+    kernel = build("bitmap", torch.float32, registry)
+    weight = torch.randn(130, 300)
+    weight[::2, 2], weight[1::2, 3], weight[:, 100:] = 0, 0, 0
+    packed = kernel.spec.format.pack(weight)
+    x = torch.randn(m, 300)
+    x[:, 2] = torch.inf
+    y = linear(x, kernel.prepack(packed)[:HEADER_BYTES], None, (), 130, kernel.key)
+    assert y[:, ::2].isfinite().all()
+    assert y[:, 1::2].isinf().all()
+
+
 @pytest.mark.usefixtures("shared_cache")
 def test_rows_of_every_length(registry: Registry) -> None:
     """From nothing to all of a block of columns: counts are what blocks are sorted by."""

@@ -65,9 +65,10 @@ inline void dot_blocks(const Lists& w, int64_t row_block, const float* x, float*
         prefetch(values + i * sizeof(Element));
         total += value_at(i) * part.at(columns + i);
       }
-      // Behind the list stands the next one: bytes that may be read, but not multiplied.
+      // Behind the list stands the next one: bytes that may be read, but whose products do not count.
       const Ints<width> rest = Ints<width>{} + static_cast<int32_t>(count - whole);
-      total += (iota<int32_t, width>() < rest ? value_at(whole) : Values{}) * part.at(columns + whole);
+      const Values products = value_at(whole) * part.at(columns + whole);
+      total += iota<int32_t, width>() < rest ? products : Values{};
       store(sums + row * width, total);
     });
   }
