@@ -64,7 +64,8 @@ class ListsLinear(CppTemplate):
     def files(self, spec: KernelSpec, schedule: Schedule, codes: Codes | None) -> Sequence[str]:
         """The layout, and loops over it."""
         layout = ("lists.h", "lists_prepack.h")
-        return ("finish.h", "transpose.h", *layout, "lists_batch.h", "lists_decode.h")
+        loops = ("lists_multiply.h", "lists_batch.h", "lists_decode.h")
+        return ("finish.h", "transpose.h", *layout, *loops)
 
 
 COMPONENTS = (ListsLinear(),)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 DECODE_ROWS = 8
 TILE_COLUMNS = 32
 AVX2_ROWS, AVX512_ROWS = 8, 16
+LISTING = 32
+"""Operations that a core could do in the time in which a place of a list is made."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,11 @@ class StripsLinear(CppTemplate):
         values of every four columns. Below `region_work` multiply-adds no other thread is woken.
         `batch_columns` columns of W are expanded at once, beside `panel_bytes` of x; those of
         paired tiles are multiplied as they are, `step_tiles` of `block_strips` strips times
-        `block_rows` rows of x, `x_vectors` vectors of them at once. `repeats_rows` multiplies rows
-        of x in integers, some at a time as if there were no more; in AVX2 a part of W is expanded
-        to words once for all of them. `group_strips` strips share a
-        tile of x while it is near; where tiles are skipped, only those that skip the same ones.
+        `block_rows` rows of x, `x_vectors` vectors of them at once. So are `lists` that are made of
+        masked tiles while they are near, an entry for `columns_of_word` columns. `repeats_rows`
+        multiplies rows of x in integers, some at a time as if there were no more; in AVX2 a part of
+        W is expanded to words once for all of them. `group_strips` strips share a tile of x while
+        it is near; where tiles are skipped, only those that skip the same ones.
         """
         return tuple(_schedule(spec, target, kind) for kind in _kinds(spec, target))
 
@@ -97,7 +100,11 @@ class StripsLinear(CppTemplate):
         by_avx2 = schedule["strip_rows"] == AVX2_ROWS
         if schedule["repeats_rows"] or (schedule["paired"] and by_avx2 and _by_integers(spec)):
             kind = "int8"
-        return Cost(stream + m * (n + k) * size, 2 * m * multiplied, kind)
+        operations = 2 * m * multiplied
+        if schedule["lists"]:
+            entries = min(weight.values, places // schedule["columns_of_word"])
+            operations = 2 * m * entries * schedule["columns_of_word"] + LISTING * places
+        return Cost(stream + m * (n + k) * size, operations, kind)
 
     def layout(self, schedule: Schedule) -> str:
         """What tiles store and their size make a layout."""
@@ -145,7 +152,11 @@ class StripsLinear(CppTemplate):
         if schedule["repeats_rows"]:
             many = ("strips_groups.h", "strips_words.h" if by_avx2 else "strips_rows.h")
         elif schedule["paired"]:
-            many = ("transpose.h", "strips_pairs_x.h", *_pairs(spec, by_avx2), "strips_pairs.h")
+            many = ("transpose.h", "strips_x_tiles.h", *_pairs(spec, schedule), "strips_kept.h")
+        elif schedule["lists"]:
+            x = "strips_x_floats.h" if schedule["columns_of_word"] == 1 else "strips_x_pairs.h"
+            many = ("transpose.h", "strips_x_tiles.h", "strips_x_as_it_is.h", x)
+            many += ("lists_multiply.h", "strips_lists.h", "strips_kept.h")
         return (
             *("strips.h", level, "strips_values.h", "strips_ahead.h", values, "strips_prepack.h"),
             *("finish.h", *few, "strips_few.h", *many),
@@ -172,13 +183,13 @@ def _by_integers(spec: KernelSpec) -> bool:
     return not spec.format.codec.lossless and _rounds(spec)
 
 
-def _pairs(spec: KernelSpec, by_avx2: bool) -> tuple[str, ...]:
+def _pairs(spec: KernelSpec, schedule: Schedule) -> tuple[str, ...]:
     """As what paired tiles are multiplied with many rows of x."""
-    if not by_avx2 and spec.dtype == torch.bfloat16:
-        return ("strips_pairs_choices.h", "strips_pairs_bfloat16.h")
+    if schedule["columns_of_word"] == 1:
+        return ("strips_x_as_it_is.h", "strips_x_floats.h", "strips_pairs_floats.h")
     if _by_integers(spec):
         return ("strips_pairs_choices.h", "strips_pairs_words.h")
-    return ("strips_pairs_floats.h",)
+    return ("strips_pairs_choices.h", "strips_x_pairs.h", "strips_pairs_bfloat16.h")
 
 
 def _kinds(spec: KernelSpec, target: Target) -> list[dict[str, int]]:
@@ -187,10 +198,13 @@ def _kinds(spec: KernelSpec, target: Target) -> list[dict[str, int]]:
     if target.isa == "avx512" and not spec.format.codec.lossless:
         # In 512 bits integers are written with VNNI and VBMI2.
         rows = AVX2_ROWS
-    whole = {"strip_rows": rows, "masked": 0, "paired": 0, "skips": 0, "tile_columns": TILE_COLUMNS}
+    whole = {"strip_rows": rows, "masked": 0, "lists": 0, "paired": 0, "skips": 0}
+    whole["tile_columns"] = TILE_COLUMNS
     if spec.format.structure.index_bits() == 0:
         return [whole]
     kinds = [{**whole, "masked": 1}, {**whole, "skips": 1}]
+    if spec.format.codec.lossless and not _fits_tiles(spec, target):
+        kinds.append({**whole, "masked": 1, "lists": 1})
     kinds.append({**whole, "skips": 1, "tile_columns": TILE_COLUMNS // 2})
     # In AVX-512 pairs of bfloat16 are permuted as such; tile registers multiply what is not kept of
     # them in less time than vectors what is.
@@ -217,7 +231,11 @@ def _avx2_choices(spec: KernelSpec, kind: Mapping[str, int]) -> dict[str, int]:
         "uses_amx": 0,
     }
     if kind["paired"]:
-        return choices | {"block_strips": 32, "block_rows": 128, "step_tiles": 2, "x_vectors": 8}
+        choices |= {"block_strips": 32, "block_rows": 128, "step_tiles": 2, "x_vectors": 8}
+        return choices | {"columns_of_word": 1 + _by_integers(spec)}
+    if kind["lists"]:
+        choices |= {"block_strips": 16, "block_rows": 512, "step_tiles": 4, "x_vectors": 4}
+        return choices | {"columns_of_word": 1}
     choices["batch_columns"] = 128 if spec.dtype == torch.float32 else 256
     # Blocks are 16 rows high, or a multiple: then two strips have the same tiles.
     choices["group_strips"] = 2 if kind["skips"] else 3
@@ -232,13 +250,16 @@ def _avx512_choices(spec: KernelSpec, target: Target, kind: Mapping[str, int]) -
         "decode_pairs": int(target.isa != "amx"),
         # Masks would have to be expanded for all of these rows again.
         "repeats_rows": int(rounds and vnni and (is_grouped or not kind["masked"])),
-        "uses_amx": int(target.isa == "amx" and _fits_tiles(spec, kind["skips"])),
+        "uses_amx": int(_fits_tiles(spec, target, kind["skips"])),
     }
+    by_pairs = spec.dtype == torch.bfloat16 and target.isa != "avx512"
     if kind["paired"]:
-        choices |= {"block_strips": 32, "block_rows": 256}
-        if spec.dtype == torch.bfloat16:
-            return choices | {"step_tiles": 3, "x_vectors": 2}
-        return choices | {"step_tiles": 2, "x_vectors": 4}
+        steps = {"step_tiles": 3, "x_vectors": 2} if by_pairs else {"step_tiles": 2, "x_vectors": 4}
+        choices |= {"block_strips": 32, "block_rows": 256, **steps}
+        return choices | {"columns_of_word": 1 + by_pairs}
+    if kind["lists"]:
+        choices |= {"block_strips": 8, "block_rows": 512, "step_tiles": 4 * (1 + by_pairs)}
+        return choices | {"x_vectors": 4, "columns_of_word": 1 + by_pairs}
     # Columns that are summed in one chain: in float32 their rounding shows.
     choices["batch_columns"] = 512 if spec.dtype == torch.bfloat16 else 32
     choices["group_strips"] = 1
@@ -251,8 +272,10 @@ def _avx512_choices(spec: KernelSpec, target: Target, kind: Mapping[str, int]) -
     return choices
 
 
-def _fits_tiles(spec: KernelSpec, skips: int) -> bool:
-    """Whether pairs of bfloat16 or integers are multiplied, as `strips_values.h` decides it."""
+def _fits_tiles(spec: KernelSpec, target: Target, skips: int = 0) -> bool:
+    """Whether tile registers multiply what `strips_values.h` makes: pairs, or integers."""
+    if target.isa != "amx":
+        return False
     is_grouped = getattr(spec.format.codec, "group", None) is not None
     integers = spec.activations == "int8" and not is_grouped and not skips
     return integers or spec.dtype == torch.bfloat16

@@ -28,7 +28,7 @@ FORMATS = (
     *("n_m[2:4]", "bitmap", "block[16x16]", "dense/int8", "dense/int4[group=32]"),
     *("n_m[2:4]/int8", "n_m[2:4]/int4[group=64]", "bitmap/int8", "bitmap/int4[group=32]"),
 )
-SHAPES = ((37, 101), (80, 192))
+SHAPES = ((37, 101), (80, 288))
 
 pytestmark = pytest.mark.skipif(
     Target.host().arch != "x86_64" or not isa_at_least(Target.host().isa, "avx2"),
@@ -51,7 +51,7 @@ def cases() -> list[Any]:
         codes = fragment_of(registry, spec.format.codec).codes(spec.format.codec, spec)
         for schedule in template.schedules(spec, at_level(isa)):
             loops = template.files(spec, schedule, codes)
-            stored = (schedule[kind] for kind in ("masked", "paired", "skips"))
+            stored = (schedule[kind] for kind in ("masked", "lists", "paired", "skips"))
             case = KernelCase(template, schedule, spec)
             # The first of a level is what a quick run has of it.
             marks = (pytest.mark.slow,) if any(isa in key for key in chosen) else ()

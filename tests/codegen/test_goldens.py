@@ -28,14 +28,14 @@ SHARED = {
         *("strips_decode.h", "strips_few.h"),
     ),
 }
-PAIRS = ("transpose.h", "strips_pairs_x.h", "strips_pairs.h")
+PAIRS = ("transpose.h", "strips_x_tiles.h", "strips_kept.h")
 STRIPS = (
     (
         "amx",
         ("strips_avx512.h", "strips_chunk.h", "strips_vectors.h", "strips_amx.h", "strips_batch.h"),
     ),
-    ("avx512_bf16", ("strips_avx512.h", *PAIRS, "strips_pairs_bfloat16.h")),
-    ("avx2", ("strips_avx2.h", *PAIRS, "strips_pairs_floats.h")),
+    ("avx512_bf16", ("strips_avx512.h", *PAIRS, "strips_x_pairs.h", "strips_pairs_bfloat16.h")),
+    ("avx2", ("strips_avx2.h", *PAIRS, "strips_x_floats.h", "strips_pairs_floats.h")),
 )
 CASES = (
     ("dense", torch.float32, ()),

@@ -192,4 +192,26 @@ SC_INLINE Singles activations_of(const KeptColumns& kept, const float* x, int c)
   return _mm256_permutevar_ps(four, c ? _mm256_srli_epi32(kept.places, 2) : kept.places);
 }
 
+// For every mask of what is missing of eight: the places of the others.
+struct Compressions {
+  alignas(64) uint8_t of[256][8] = {};
+  constexpr Compressions() {
+    for (int missing = 0; missing < 256; ++missing)
+      for (int place = 0, kept = 0; place < 8; ++place)
+        if (!(missing >> place & 1)) of[missing][kept++] = static_cast<uint8_t>(place);
+  }
+};
+constexpr Compressions compressions;
+
+// The words that are not zero, close together, and their places, counted from `first`; how many they are.
+SC_INLINE int compress(Register words, int first, void* kept, uint8_t* places) {
+  const Register zeros = _mm256_cmpeq_epi32(words, _mm256_setzero_si256());
+  const auto missing = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(zeros)));
+  const auto found = load<uint64_t>(compressions.of[missing]);
+  const Register from = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<int64_t>(found)));
+  store(kept, _mm256_permutevar8x32_epi32(words, from));
+  store(places, found + 0x0101010101010101u * static_cast<uint64_t>(first));
+  return 8 - __builtin_popcount(missing);
+}
+
 }  // namespace

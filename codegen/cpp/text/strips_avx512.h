@@ -176,4 +176,13 @@ SC_INLINE Singles activations_of(const KeptColumns& kept, const float* x, int c)
   return _mm512_permutevar_ps(_mm512_broadcast_f32x4(load<__m128>(x)), kept.pairs);
 }
 
+// The words that are not zero, close together, and their places, counted from `first`; how many they are.
+SC_INLINE int compress(Register words, int first, void* kept, uint8_t* places) {
+  const __mmask16 mask = _mm512_test_epi32_mask(words, words);
+  const __m512i all = _mm512_add_epi32((__m512i)iota<int32_t, 16>(), _mm512_set1_epi32(first));
+  store(kept, _mm512_maskz_compress_epi32(mask, words));
+  store(places, _mm512_cvtepi32_epi8(_mm512_maskz_compress_epi32(mask, all)));
+  return __builtin_popcount(mask);
+}
+
 }  // namespace

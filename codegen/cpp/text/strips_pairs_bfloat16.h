@@ -2,40 +2,22 @@
 
 namespace {
 
-// x is multiplied as it is.
-constexpr bool scales_x = false;
-inline float batch_scale(const Element*, int64_t) { return 1.0f; }
-constexpr int64_t tiles_at_once = step_tiles;
-
-// Sixteen rows of x from `row` and 32 columns from `c0`, turned: [16 pairs][width].
-SC_INLINE void pack_square(const SCLinearArguments& a, int64_t k, int64_t row, int64_t rows,
-                           int64_t c0, int64_t width, const float*, Word* out) {
-  const bfloat16* x = static_cast<const bfloat16*>(a.x) + row * k + c0;
-  Values square[lanes];
-  if (rows >= lanes && c0 + tile_columns <= k) {
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < lanes; ++i) square[i] = load<Values>(x + i * k);
-  } else {
-    for (int64_t i = 0; i < lanes; ++i)
-      square[i] = load<Values>(TileOfRow(x + i * k, i < rows ? k - c0 : 0).data());
-  }
-  turn(square);
-#pragma GCC unroll 16
-  for (int64_t i = 0; i < lanes; ++i) store(out + i * width, square[i]);
-}
+constexpr int64_t tiles_at_once = step_tiles, kept_at_once = tiles_at_once;
 
 // A tile of W as it is multiplied, and as streams of bfloat16 have it: the kinds of a lane's pairs,
 // four bits each, the first lowest, and the pairs.
-struct PairTile {
+struct Kept {
   uint32_t kinds[strip_rows];
   uint32_t values[tile_groups][strip_rows];
 };
-constexpr bool stream_is_pairs = value_bits == 16;
-static_assert(!stream_is_pairs || sizeof(PairTile) == tile_bytes);
+constexpr bool shares_rows = true;
+constexpr bool stream_is_kept = value_bits == 16;
+static_assert(!stream_is_kept || sizeof(Kept) == tile_bytes);
 
 // The next tile of a reader, from integers of which a vector has two groups.
-SC_INLINE void expand_pairs(Reader& reader, PairTile& out) {
-  if constexpr (!stream_is_pairs) {
+SC_INLINE void expand_kept(Reader& reader, Kept* tiles, int64_t tile) {
+  Kept& out = tiles[tile];
+  if constexpr (!stream_is_kept) {
     const __m512i lower = _mm512_set1_epi32(0xf);
     __m512i kinds = _mm512_setzero_si512();
 #pragma GCC unroll 8
@@ -55,7 +37,7 @@ SC_INLINE void expand_pairs(Reader& reader, PairTile& out) {
 
 // sums [16][width] of a strip (+)= the pairs of its tiles times those of x that they name.
 template <int vectors_of_x>
-SC_INLINE void multiply_strip(const PairTile* tiles, int64_t count, const char* kinds, bool begins,
+SC_INLINE void multiply_strip(const Kept* tiles, int64_t count, const char* kinds, bool begins,
                               float* sums) {
   constexpr int rows = vectors_of_x == 4 ? 4 : 8, width = vectors_of_x * lanes;
   constexpr uint64_t place_bits = 7 * kind_bytes;
@@ -68,7 +50,7 @@ SC_INLINE void multiply_strip(const PairTile* tiles, int64_t count, const char* 
       for (int v = 0; v < vectors_of_x; ++v) total[r][v] = _mm512_setzero_ps();
     const char* group = kinds;
     for (int64_t t = 0; t < count; ++t) {
-      const PairTile& tile = tiles[t];
+      const Kept& tile = tiles[t];
       uint64_t two_kinds[rows / 2];  // of two rows
 #pragma GCC unroll 4
       for (int r = 0; r < rows; r += 2) two_kinds[r / 2] = load<uint64_t>(tile.kinds + first + r);

@@ -5,8 +5,6 @@
 
 namespace {
 
-using Word = uint32_t;  // of x
-constexpr int64_t columns_of_word = 2;
 constexpr int64_t kind_bytes = widest * lanes * sizeof(Word);
 constexpr int64_t group_bytes = pair_kinds * kind_bytes;
 constexpr int64_t tile_choices_bytes = tile_groups * group_bytes;

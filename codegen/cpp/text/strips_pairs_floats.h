@@ -1,54 +1,22 @@
 // Paired tiles times floats: each kept value times the activation of its column, of many rows.
-//   x        [tile of rows][columns][rows of the tile] floats
 
 namespace {
 
-using Word = float;  // of x
-constexpr int64_t columns_of_word = 1;
-constexpr int64_t tile_choices_bytes = 0;
-// x is multiplied as it is.
-constexpr bool scales_x = false;
-inline float batch_scale(const Element*, int64_t) { return 1.0f; }
-constexpr int64_t tiles_at_once = step_tiles;
-
-// Rows of x from `row` and 32 columns from `c0`, turned: [32 columns][width].
-SC_INLINE void pack_square(const SCLinearArguments& a, int64_t k, int64_t row, int64_t rows,
-                           int64_t c0, int64_t width, const float*, Word* out) {
-  const Element* x = static_cast<const Element*>(a.x) + row * k + c0;
-  for (int64_t c = 0; c < tile_columns; c += lanes) {
-    Values square[lanes];
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < lanes; ++i) {
-      if (i < rows && c0 + c + lanes <= k) {
-        square[i] = load_floats<lanes>(x + i * k + c);
-      } else {
-        const int64_t left = i < rows ? k - c0 - c : 0;
-        square[i] = left > 0 ? load_values(x + i * k, c, left) : Values{};
-      }
-    }
-    turn(square);
-#pragma GCC unroll 16
-    for (int64_t i = 0; i < lanes; ++i) store(out + (c + i) * width, square[i]);
-  }
-}
-
-// Every column is at hand as it is.
-template <int vectors_of_x>
-SC_INLINE const char* lay_out_choices(const Word* x, int64_t, char*) {
-  return reinterpret_cast<const char*>(x);
-}
+constexpr int64_t tiles_at_once = step_tiles, kept_at_once = tiles_at_once;
 
 // A tile of W as it is multiplied, and as streams of float32 have it: the kinds of a lane's pairs, four
 // bits each, the first lowest, and the values of the pairs.
-struct PairTile {
+struct Kept {
   uint32_t kinds[strip_rows];
   float values[stored_columns][strip_rows];
 };
-constexpr bool stream_is_pairs = !has_scales && value_bits == 32;
-static_assert(!stream_is_pairs || sizeof(PairTile) == tile_bytes);
+constexpr bool shares_rows = true;
+constexpr bool stream_is_kept = !has_scales && value_bits == 32;
+static_assert(!stream_is_kept || sizeof(Kept) == tile_bytes);
 
 // The next tile of a reader.
-SC_INLINE void expand_pairs(Reader& reader, PairTile& out) {
+SC_INLINE void expand_kept(Reader& reader, Kept* tiles, int64_t tile) {
+  Kept& out = tiles[tile];
   std::memcpy(out.kinds, reader.head, head_bytes);
 #pragma GCC unroll 16
   for (int v = 0; v < vectors; ++v) store_expanded(reader, reader.next(v), out.values[v * depth]);
@@ -77,7 +45,7 @@ struct PlacesOfPairs {
 
 // sums [strip_rows][width] of a strip (+)= the values of its tiles times the activations of their columns.
 template <int vectors_of_x>
-SC_SHARED void multiply_strip(const PairTile* tiles, int64_t count, const char* x, bool begins,
+SC_SHARED void multiply_strip(const Kept* tiles, int64_t count, const char* x, bool begins,
                               float* sums) {
   // Eight sums in flight: the first and the second of each pair by themselves where there are fewer.
   constexpr int rows = vectors_of_x < 4 ? 4 / vectors_of_x : 1, width = vectors_of_x * lanes;

@@ -9,6 +9,7 @@ inline float batch_scale(const Element* x, int64_t k) { return row_scale(x, k); 
 // No more than share a scale: behind them sums become floats.
 constexpr int64_t tiles_at_once =
     group_columns > 0 ? std::gcd(step_tiles, group_columns / tile_columns) : step_tiles;
+constexpr int64_t kept_at_once = tiles_at_once;
 static_assert(tiles_at_once * tile_columns <= columns_in_sum, "until then they fit into 32 bits");
 
 // Rows of x from `row` and 32 columns from `c0`, rounded and turned: [16 pairs][width].
@@ -38,15 +39,17 @@ SC_INLINE void pack_square(const SCLinearArguments& a, int64_t k, int64_t row, i
 
 // A tile of W as it is multiplied: the kinds of a lane's pairs, four bits each, the first lowest, the
 // pairs as words, and, where its group of columns has some, scales.
-struct PairTile {
+struct Kept {
   uint32_t kinds[strip_rows];
   uint32_t values[tile_groups][strip_rows];
   float scales[strip_rows];
 };
-constexpr bool stream_is_pairs = false;
+constexpr bool shares_rows = true;
+constexpr bool stream_is_kept = false;
 
 // The next tile of a reader.
-SC_INLINE void expand_pairs(Reader& reader, PairTile& out) {
+SC_INLINE void expand_kept(Reader& reader, Kept* tiles, int64_t tile) {
+  Kept& out = tiles[tile];
   static_assert(vectors == tile_groups);
   std::memcpy(out.kinds, reader.head, head_bytes);
 #pragma GCC unroll 8
@@ -57,7 +60,7 @@ SC_INLINE void expand_pairs(Reader& reader, PairTile& out) {
 
 // sums [strip_rows][width] of a strip (+)= the pairs of its tiles times those of x that they name.
 template <int vectors_of_x>
-SC_SHARED void multiply_strip(const PairTile* tiles, int64_t count, const char* choices, bool begins,
+SC_SHARED void multiply_strip(const Kept* tiles, int64_t count, const char* choices, bool begins,
                               float* sums) {
   constexpr int rows = 8 / vectors_of_x, width = vectors_of_x * lanes;  // eight sums
   alignas(32) uint32_t places[tiles_at_once][tile_groups][strip_rows];

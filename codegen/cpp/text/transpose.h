@@ -2,33 +2,50 @@
 
 namespace {
 
+// Of every four lanes of two vectors two of each: `first` and the next one, in turns or one after the other.
+template <int first, bool in_turns, int... lanes>
+SC_INLINE Values two_of_four(Values a, Values b, std::integer_sequence<int, lanes...>) {
+  return __builtin_shufflevector(
+      a, b,
+      (lanes / 4 * 4 + first + (in_turns ? lanes % 4 / 2 : lanes % 2) +
+       (in_turns ? lanes % 2 : lanes % 4 / 2) * native_floats)...);
+}
+
+// Of two vectors the blocks of `step` lanes from `first` on, every second one, in turns.
+template <int step, int first, int... lanes>
+SC_INLINE Values blocks_of(Values a, Values b, std::integer_sequence<int, lanes...>) {
+  return __builtin_shufflevector(
+      a, b,
+      (lanes / (2 * step) * 2 * step + first + lanes % step + lanes / step % 2 * native_floats)...);
+}
+
 // A square of vectors, turned: rows[i][j] becomes rows[j][i].
 SC_INLINE void turn(Values (&rows)[native_floats]) {
-  constexpr int size = native_floats;
-#if defined(__GNUC__) && !defined(__clang__)
-  const Ints<size> lanes = iota<int32_t, size>();
-  // Blocks of `step` x `step` change places with those across the diagonal.
+  constexpr auto lanes = std::make_integer_sequence<int, native_floats>{};
+  // Squares of 4 x 4, in registers of 128 bits: such shuffles are the fastest.
 #pragma GCC unroll 4
-  for (int step = 1; step < size; step *= 2) {
-    const Ints<size> odd = (lanes & step) != 0;
-    const Ints<size> upper = odd ? size + (lanes ^ step) : lanes;
-    const Ints<size> lower = odd ? size + lanes : lanes ^ step;
+  for (int i = 0; i < native_floats; i += 4) {
+    const Values low[] = {two_of_four<0, true>(rows[i], rows[i + 1], lanes),
+                          two_of_four<0, true>(rows[i + 2], rows[i + 3], lanes)};
+    const Values high[] = {two_of_four<2, true>(rows[i], rows[i + 1], lanes),
+                           two_of_four<2, true>(rows[i + 2], rows[i + 3], lanes)};
+    rows[i] = two_of_four<0, false>(low[0], low[1], lanes);
+    rows[i + 1] = two_of_four<2, false>(low[0], low[1], lanes);
+    rows[i + 2] = two_of_four<0, false>(high[0], high[1], lanes);
+    rows[i + 3] = two_of_four<2, false>(high[0], high[1], lanes);
+  }
+  // These change places with those across the diagonal, then larger ones.
+  const auto exchange = [&](auto step) SC_INLINED {
 #pragma GCC unroll 16
-    for (int i = 0; i < size; ++i) {
+    for (int i = 0; i < native_floats; ++i) {
       if (i & step) continue;
       const Values a = rows[i], b = rows[i | step];
-      rows[i] = __builtin_shuffle(a, b, upper);
-      rows[i | step] = __builtin_shuffle(a, b, lower);
+      rows[i] = blocks_of<step, 0>(a, b, lanes);
+      rows[i | step] = blocks_of<step, step>(a, b, lanes);
     }
-  }
-#else
-  for (int i = 0; i < size; ++i)
-    for (int j = 0; j < i; ++j) {
-      const float value = rows[i][j];
-      rows[i][j] = rows[j][i];
-      rows[j][i] = value;
-    }
-#endif
+  };
+  if constexpr (native_floats > 4) exchange(lane<4>());
+  if constexpr (native_floats > 8) exchange(lane<8>());
 }
 
 // Columns of x, `lanes` rows of it from m0, as [columns][width] floats; what x has not is zero.

@@ -86,6 +86,22 @@ inline __m512i expand(__m512i other, uint64_t mask, __m512i a) {
   int next = 0;
   return integers<Lane>([&](int i) { return mask >> i & 1 ? x[next++] : rest[i]; });
 }
+// The lanes of `a` that are of the mask, one after the other, and zeros.
+inline __m512i compress(uint16_t mask, __m512i a) {
+  const Lanes<uint32_t> x(a);
+  int next = 0;
+  return integers<uint32_t>([&](int) {
+    while (next < 16 && !(mask >> next & 1)) ++next;
+    return next < 16 ? x[next++] : 0u;
+  });
+}
+// Which lanes of two vectors have a bit in common.
+inline uint16_t test(__m512i a, __m512i b) {
+  const Lanes<uint32_t> x(a), y(b);
+  int mask = 0;
+  for (int i = 0; i < 16; ++i) mask |= ((x[i] & y[i]) != 0) << i;
+  return static_cast<uint16_t>(mask);
+}
 // Lanes of one width as lanes of another.
 template <class To, class From, class Result, class Register>
 inline Result convert(Register a) {
@@ -269,6 +285,8 @@ inline void multiply_signed_by_unsigned_tiles(int sums, int x, int w) {
 #define _mm512_permutexvar_ps(index, a) ((__m512)emulated::look_up<uint32_t>(index, (__m512i)(a)))
 #define _mm512_maskz_expand_epi16(mask, a) emulated::expand<uint16_t>(__m512i{}, mask, a)
 #define _mm512_maskz_expand_epi32(mask, a) emulated::expand<uint32_t>(__m512i{}, mask, a)
+#define _mm512_maskz_compress_epi32 emulated::compress
+#define _mm512_test_epi32_mask emulated::test
 #define _mm512_mask_expand_epi8 emulated::expand<uint8_t>
 #define _mm512_mask_blend_epi16 emulated::blend_words
 #define _mm512_shuffle_epi32 emulated::shuffle_quarters

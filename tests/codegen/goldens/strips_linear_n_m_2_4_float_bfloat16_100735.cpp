@@ -1,5 +1,5 @@
 // linear n_m[2:4]/float bfloat16
-// template: strips; schedule: block_rows=128 block_strips=32 decode_pairs=0 decode_streams=4 masked=0 paired=1 panel_bytes=1048576 region_work=65536 repeats_rows=0 skips=0 step_tiles=2 strip_rows=8 tile_columns=32 uses_amx=0 x_vectors=8; target: cpu x86_64 avx2
+// template: strips; schedule: block_rows=128 block_strips=32 columns_of_word=1 decode_pairs=0 decode_streams=4 lists=0 masked=0 paired=1 panel_bytes=1048576 region_work=65536 repeats_rows=0 skips=0 step_tiles=2 strip_rows=8 tile_columns=32 uses_amx=0 x_vectors=8; target: cpu x86_64 avx2
 // y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 
 // ... arguments.h ...
@@ -16,8 +16,10 @@ constexpr int operand_count = 0;
 // Schedule.
 constexpr int64_t block_rows = 128;
 constexpr int64_t block_strips = 32;
+constexpr int64_t columns_of_word = 1;
 constexpr int64_t decode_pairs = 0;
 constexpr int64_t decode_streams = 4;
+constexpr int64_t lists = 0;
 constexpr int64_t masked = 0;
 constexpr int64_t paired = 1;
 constexpr int64_t panel_bytes = 1048576;
@@ -101,8 +103,22 @@ SC_INLINE Values epilogue(Values value, [[maybe_unused]] Values operand0,
 
 // ... transpose.h ...
 
-// ... strips_pairs_x.h ...
+// ... strips_x_tiles.h ...
+
+// What is kept of W finds every column of x as it is.
+
+namespace {
+
+constexpr int64_t tile_choices_bytes = 0;
+template <int vectors_of_x>
+SC_INLINE const char* lay_out_choices(const Word* x, int64_t, char*) {
+  return reinterpret_cast<const char*>(x);
+}
+
+}  // namespace
+
+// ... strips_x_floats.h ...
 
 // ... strips_pairs_floats.h ...
 
-// ... strips_pairs.h ...
+// ... strips_kept.h ...

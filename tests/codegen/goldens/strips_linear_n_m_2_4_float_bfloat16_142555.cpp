@@ -1,5 +1,5 @@
 // linear n_m[2:4]/float bfloat16
-// template: strips; schedule: block_rows=256 block_strips=32 decode_pairs=1 decode_streams=4 masked=0 paired=1 panel_bytes=1048576 region_work=65536 repeats_rows=0 skips=0 step_tiles=3 strip_rows=16 tile_columns=32 uses_amx=0 x_vectors=2; target: cpu x86_64 avx512_bf16
+// template: strips; schedule: block_rows=256 block_strips=32 columns_of_word=2 decode_pairs=1 decode_streams=4 lists=0 masked=0 paired=1 panel_bytes=1048576 region_work=65536 repeats_rows=0 skips=0 step_tiles=3 strip_rows=16 tile_columns=32 uses_amx=0 x_vectors=2; target: cpu x86_64 avx512_bf16
 // y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 
 // ... arguments.h ...
@@ -16,8 +16,10 @@ constexpr int operand_count = 0;
 // Schedule.
 constexpr int64_t block_rows = 256;
 constexpr int64_t block_strips = 32;
+constexpr int64_t columns_of_word = 2;
 constexpr int64_t decode_pairs = 1;
 constexpr int64_t decode_streams = 4;
+constexpr int64_t lists = 0;
 constexpr int64_t masked = 0;
 constexpr int64_t paired = 1;
 constexpr int64_t panel_bytes = 1048576;
@@ -101,7 +103,7 @@ SC_INLINE Values epilogue(Values value, [[maybe_unused]] Values operand0,
 
 // ... transpose.h ...
 
-// ... strips_pairs_x.h ...
+// ... strips_x_tiles.h ...
 
 // Of four activations six pairs can be made. For some columns all of them are laid side by side once; a
 // row of W takes one product for every four columns, with those that the kind of its kept pair names.
@@ -110,8 +112,6 @@ SC_INLINE Values epilogue(Values value, [[maybe_unused]] Values operand0,
 
 namespace {
 
-using Word = uint32_t;  // of x
-constexpr int64_t columns_of_word = 2;
 constexpr int64_t kind_bytes = widest * lanes * sizeof(Word);
 constexpr int64_t group_bytes = pair_kinds * kind_bytes;
 constexpr int64_t tile_choices_bytes = tile_groups * group_bytes;
@@ -140,6 +140,8 @@ SC_SHARED const char* lay_out_choices(const Word* x, int64_t groups, char* memor
 
 }  // namespace
 
+// ... strips_x_pairs.h ...
+
 // ... strips_pairs_bfloat16.h ...
 
-// ... strips_pairs.h ...
+// ... strips_kept.h ...

@@ -1,4 +1,4 @@
-// Many rows of x times paired tiles of W: what is kept is multiplied, and nothing else.
+// Many rows of x times what tiles of W keep, and nothing else.
 //   sums     [tile of rows][row of W][rows of the tile]
 
 namespace {
@@ -27,17 +27,19 @@ constexpr int64_t choices_bytes = tiles_at_once * tile_choices_bytes;
 
 // Where everything is in the workspace: x and its scales, then what each thread has for itself.
 struct Workspace {
-  int64_t rows, strips, x_bytes, scales_bytes, pairs_bytes, sums_bytes;
+  int64_t rows, strips, x_bytes, scales_bytes, kept_bytes, sums_bytes;
 
   Workspace(const Strips& w, int64_t m)
       : rows(m < block_rows ? m : block_rows),
         strips(w.strips < block_strips ? w.strips : block_strips),
         x_bytes(sizeof(Word) * padded_rows(rows) * padded_columns(w.k) / columns_of_word),
         scales_bytes(scales_x ? sizeof(float) * rows : 0),
-        pairs_bytes(stream_is_pairs ? 0 : sizeof(PairTile) * tiles_at_once * strips),
+        kept_bytes(stream_is_kept ? 0 : sizeof(Kept) * kept_at_once * strips),
         sums_bytes(sizeof(float) * strips * strip_rows * padded_rows(rows)) {}
   int64_t packed() const { return x_bytes + scales_bytes; }
-  int64_t own() const { return choices_bytes + pairs_bytes + sums_bytes; }
+  // The same, where threads may share out rows of x.
+  int64_t to_each_thread() const { return shares_rows ? packed() : Share::too_many; }
+  int64_t own() const { return choices_bytes + kept_bytes + sums_bytes; }
 };
 
 // Strips whose sums are kept at once, times all rows of x of a panel.
@@ -49,7 +51,7 @@ struct Block {
   const float* x_scales;  // of its rows, where it is rounded
   int64_t m0, rows;
   char* choices;
-  PairTile* expanded;  // [strip][tiles_at_once], where streams have other values
+  Kept* expanded;  // [strip][kept_at_once], where streams have something else
   float* sums;
 
   // Strips from `end` on are another thread's.
@@ -63,9 +65,9 @@ struct Block {
     int64_t t = 0;
     do {  // once where there are no columns: then sums are zero
       const int64_t tiles = t + tiles_at_once < w.tiles ? tiles_at_once : w.tiles - t;
-      const PairTile* pairs[block_strips];
-      for (int64_t s = 0; s < count; ++s) pairs[s] = read_tiles(readers[s], s, t, tiles);
-      multiply_step(t, tiles, count, pairs, readers);
+      const Kept* kept[block_strips];
+      for (int64_t s = 0; s < count; ++s) kept[s] = read_tiles(readers[s], s, t, tiles);
+      multiply_step(t, tiles, count, kept, readers);
       t += tiles_at_once;
     } while (t < w.tiles);
     finish();
@@ -73,22 +75,22 @@ struct Block {
 
  private:
   // The tiles of a strip, and the reader behind them.
-  SC_INLINE const PairTile* read_tiles(Reader& from, int64_t s, int64_t t, int64_t tiles) const {
-    if constexpr (stream_is_pairs) {
+  SC_INLINE const Kept* read_tiles(Reader& from, int64_t s, int64_t t, int64_t tiles) const {
+    if constexpr (stream_is_kept) {
       const char* at = from.at;
       from.at += tiles * tile_bytes;
-      return reinterpret_cast<const PairTile*>(at);
+      return reinterpret_cast<const Kept*>(at);
     }
     Reader reader = from;  // a copy: for all a compiler knows, what is stored may change the reader
-    PairTile* to = expanded + s * tiles_at_once;
+    Kept* to = expanded + s * kept_at_once;
     for (int64_t i = 0; i < tiles; ++i) {
       reader.open_tile(w, strips.begin + s, t + i);
-      expand_pairs(reader, to[i]);
+      expand_kept(reader, to, i);
     }
     from = reader;
     return to;
   }
-  void multiply_step(int64_t t, int64_t tiles, int64_t count, const PairTile* const* pairs,
+  void multiply_step(int64_t t, int64_t tiles, int64_t count, const Kept* const* kept,
                      const Reader* readers) const {
     for_each_tile(rows, [&](int64_t first, int64_t width) {
       const int64_t at = first * padded_columns(w.k) + t * tile_columns * width;
@@ -100,7 +102,7 @@ struct Block {
           // Memory has the time of this step for the next one's tiles.
           for (int64_t i = 0; first == 0 && i < tiles_at_once * tile_bytes; i += 64)
             __builtin_prefetch(readers[s].at + i);
-          multiply_strip<vectors_of_x>(pairs[s], tiles, from, t == 0, to);
+          multiply_strip<vectors_of_x>(kept[s], tiles, from, t == 0, to);
         }
       });
     });
@@ -127,7 +129,7 @@ SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const Strips w(weight);
   const Workspace space(w, m);
   const int64_t decode = m <= decode_rows ? decode_workspace(w, m) : 0;
-  const int64_t copies = Share::copies(m, space.packed(), threads);
+  const int64_t copies = Share::copies(m, space.to_each_thread(), threads);
   const int64_t batch = copies * space.packed() + threads * space.own();
   return batch > decode ? batch : decode;
 }
@@ -137,14 +139,14 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
   const Strips w(a.weight);
   const Workspace space(w, a.m);
   parallel(useful_threads(a, header_of(a.weight).slots * a.m), [&](int64_t thread, int64_t of) {
-    const Share part(w, a.m, space.packed(), thread, of);
+    const Share part(w, a.m, space.to_each_thread(), thread, of);
     const int64_t packers = part.packers(of), copy = part.by_rows ? thread : 0;
     char* memory = static_cast<char*>(a.workspace);
     Word* x = reinterpret_cast<Word*>(memory + copy * space.packed());
     float* x_scales = reinterpret_cast<float*>(memory + copy * space.packed() + space.x_bytes);
     char* choices = memory + of / packers * space.packed() + thread * space.own();
-    PairTile* expanded = reinterpret_cast<PairTile*>(choices + choices_bytes);
-    float* sums = reinterpret_cast<float*>(choices + choices_bytes + space.pairs_bytes);
+    Kept* expanded = reinterpret_cast<Kept*>(choices + choices_bytes);
+    float* sums = reinterpret_cast<float*>(choices + choices_bytes + space.kept_bytes);
     const int64_t strips = part.strips.end - part.strips.begin;
     const int64_t blocks = ceil_div(strips, block_strips);
     for (int64_t m0 = part.rows.begin; m0 < part.rows.end; m0 += space.rows) {

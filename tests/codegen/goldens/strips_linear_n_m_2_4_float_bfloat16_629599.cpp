@@ -1,5 +1,5 @@
 // linear n_m[2:4]/float bfloat16
-// template: strips; schedule: batch_columns=512 decode_pairs=0 decode_streams=4 group_strips=4 masked=1 paired=0 panel_bytes=1048576 region_work=65536 repeats_rows=0 skips=0 strip_rows=16 tile_columns=32 uses_amx=1; target: cpu x86_64 amx
+// template: strips; schedule: batch_columns=512 decode_pairs=0 decode_streams=4 group_strips=4 lists=0 masked=1 paired=0 panel_bytes=1048576 region_work=65536 repeats_rows=0 skips=0 strip_rows=16 tile_columns=32 uses_amx=1; target: cpu x86_64 amx
 // y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 
 // ... arguments.h ...
@@ -18,6 +18,7 @@ constexpr int64_t batch_columns = 512;
 constexpr int64_t decode_pairs = 0;
 constexpr int64_t decode_streams = 4;
 constexpr int64_t group_strips = 4;
+constexpr int64_t lists = 0;
 constexpr int64_t masked = 1;
 constexpr int64_t paired = 0;
 constexpr int64_t panel_bytes = 1048576;

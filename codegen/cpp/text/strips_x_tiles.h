@@ -1,7 +1,8 @@
-// Many rows of x for paired tiles of W: a row of x in each lane.
+// Many rows of x for what tiles of W keep: a row of x in each lane.
 
 namespace {
 
+using Word = std::conditional_t<columns_of_word == 1, float, uint32_t>;  // of x
 constexpr int64_t tile_groups = tile_columns / group_columns_of_pair;
 constexpr int64_t lanes = native_floats;
 constexpr int widest = x_vectors;
