@@ -50,6 +50,15 @@ chosen: measured; this machine reads 27.1 GB/s
     )
 
 
+def test_a_kernel_that_reads_faster_than_the_machine_says_why() -> None:
+    text = render(replace(report([measured("up.weight")]), read_bandwidth=18e9))
+    assert (
+        "chosen: measured; this machine reads 18 GB/s or more: it was busy when that was measured, "
+        "`sparsecompile machine --again` n_m"
+    ) in " ".join(text.split())
+    assert "22 GB/s (122%)" in text
+
+
 def test_choices_of_what_stays_dense_come_before_it() -> None:
     text = render(report([measured("up.weight", "dense is faster: ...", "from the record")]))
     assert "GB/s" not in text
