@@ -217,15 +217,15 @@ def _kinds(spec: KernelSpec, target: Target) -> list[dict[str, int]]:
 
 
 def _schedule(spec: KernelSpec, target: Target, kind: Mapping[str, int]) -> Schedule:
-    common = {**kind, "decode_streams": 4, "panel_bytes": 1 << 20, "region_work": 1 << 16}
-    if kind["strip_rows"] == AVX2_ROWS:
-        return Schedule.of({**common, **_avx2_choices(spec, kind)})
-    return Schedule.of({**common, **_avx512_choices(spec, target, kind)})
+    by_avx2 = kind["strip_rows"] == AVX2_ROWS
+    choices = _avx2_choices(spec, kind) if by_avx2 else _avx512_choices(spec, target, kind)
+    return Schedule.of({"panel_bytes": 1 << 20, "region_work": 1 << 16, **kind, **choices})
 
 
 def _avx2_choices(spec: KernelSpec, kind: Mapping[str, int]) -> dict[str, int]:
     """First-level caches hold a chunk of some strips beside a tile of x; 8 sums fit registers."""
     choices = {
+        "decode_streams": 2 if spec.format.codec.lossless else 1,
         "decode_pairs": 0,
         "repeats_rows": int(_by_integers(spec) and not kind["paired"]),
         "uses_amx": 0,
@@ -246,6 +246,7 @@ def _avx512_choices(spec: KernelSpec, target: Target, kind: Mapping[str, int]) -
     is_grouped = bool(getattr(spec.format.codec, "group", None))
     rounds, vnni = spec.activations == "int8", target.isa == "avx512_bf16"
     choices = {
+        "decode_streams": 4,
         # CPUs with AMX multiply two floats in less time than a vector of pairs of bfloat16.
         "decode_pairs": int(target.isa != "amx"),
         # Masks would have to be expanded for all of these rows again.
@@ -284,7 +285,7 @@ def _fits_tiles(spec: KernelSpec, target: Target, skips: int = 0) -> bool:
 def _alternatives(chosen: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     """Other values of a schedule's choices that a full search tries."""
     found: dict[str, tuple[int, ...]] = {
-        "decode_streams": (1, 2),
+        "decode_streams": tuple({1, 2, 4} - {chosen["decode_streams"]}),
         "panel_bytes": (chosen["panel_bytes"] // 2,),
     }
     if "step_tiles" in chosen:

@@ -1,5 +1,5 @@
 // linear n_m[2:4]/float bfloat16
-// template: strips; schedule: block_rows=128 block_strips=32 columns_of_word=1 decode_pairs=0 decode_streams=4 lists=0 masked=0 paired=1 panel_bytes=1048576 region_work=65536 repeats_rows=0 skips=0 step_tiles=2 strip_rows=8 tile_columns=32 uses_amx=0 x_vectors=8; target: cpu x86_64 avx2
+// template: strips; schedule: block_rows=128 block_strips=32 columns_of_word=1 decode_pairs=0 decode_streams=2 lists=0 masked=0 paired=1 panel_bytes=1048576 region_work=65536 repeats_rows=0 skips=0 step_tiles=2 strip_rows=8 tile_columns=32 uses_amx=0 x_vectors=8; target: cpu x86_64 avx2
 // y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
 
 // ... arguments.h ...
@@ -18,7 +18,7 @@ constexpr int64_t block_rows = 128;
 constexpr int64_t block_strips = 32;
 constexpr int64_t columns_of_word = 1;
 constexpr int64_t decode_pairs = 0;
-constexpr int64_t decode_streams = 4;
+constexpr int64_t decode_streams = 2;
 constexpr int64_t lists = 0;
 constexpr int64_t masked = 0;
 constexpr int64_t paired = 1;
