@@ -27,6 +27,8 @@ logger = logging.getLogger("sparsecompile")
 
 OPTIONS = ("formats", "passes", "prune", "quantize", "strict")
 """Those of `Options` that say what becomes of weights."""
+REASONS = 3
+"""How many a warning has; the log has all of them."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -39,7 +41,8 @@ def compress(model: M, **options: Any) -> M:
     else holds it. The model still runs as it is, and `torch.compile(model, backend="sparse")` takes
     the packed weights as they are. Passes choose the format as they do for a compiled model for
     which nothing is measured; weights that no format makes smaller stay as they are, and the log
-    says why. Without `prune` and `quantize` every value stays what it is.
+    says why, with a warning where all of them do. Without `prune` and `quantize` every value stays
+    what it is.
 
     Args:
         model: a module on the CPU.
@@ -64,13 +67,23 @@ def compress(model: M, **options: Any) -> M:
     linears = (m for m in model.modules() if isinstance(m, nn.Linear))
     weights = {id(m._parameters.get("weight")) for m in linears}
     named = [(n, p) for n, p in model.named_parameters() if id(p) in weights]
+    left: dict[str, str] = {} if named else {"the model has no nn.Linear": ""}
     while named:
         # Nothing else may hold a weight, or it would not be freed before the next is packed.
         name, weight = named.pop(0)
         if type(weight) is nn.Parameter:
             with torch.no_grad():
-                _swap(model, weight, _compressed(name, weight, compiler))
+                new, reason = _compressed(name, weight, compiler)
+                _swap(model, weight, new)
+            if reason:
+                logger.info("%s: dense: %s", name, reason)
+                left.setdefault(reason, name)
+            del new
         del weight
+    if not any(isinstance(parameter, PackedTensor) for parameter in model.parameters()):
+        reasons = [f"{name}: {reason}" if name else reason for reason, name in left.items()]
+        more = [f"{len(reasons) - REASONS} more reasons"] if len(reasons) > REASONS else []
+        logger.warning("compress packed no weight: %s", "; ".join((*reasons[:REASONS], *more)))
     return model
 
 
@@ -86,8 +99,8 @@ def _swap(model: nn.Module, old: nn.Parameter, new: Tensor) -> None:
                 module._parameters[name] = parameter
 
 
-def _compressed(name: str, weight: nn.Parameter, compiler: Compiler) -> Tensor:
-    """What the compiler's passes make of a linear's weight, packed if they pack it.
+def _compressed(name: str, weight: nn.Parameter, compiler: Compiler) -> tuple[Tensor, str]:
+    """What the compiler's passes make of a linear's weight; if it is not packed, why.
 
     Raises:
         OptionError: they round activations.
@@ -107,22 +120,21 @@ def _compressed(name: str, weight: nn.Parameter, compiler: Compiler) -> Tensor:
             )
         binding, format = edit.binding(match["weight"]), format_of(match["format"])
         logger.info("%s: %s", name, format)
-        return PackedTensor(Stored(pack_binding(binding, live(binding), format)))
+        return PackedTensor(Stored(pack_binding(binding, live(binding), format))), ""
     considered = list(edit.considered.values())
     survey = considered[-1].survey if considered else None
-    packing = ("fold_quantized", "pack_linear")
+    packing = ("prune", "quantize", "fold_quantized", "pack_linear")
     reasons = [r.reason for r in edit.rewrites if r.reason and r.pass_name in packing]
     reason = "; ".join(dict.fromkeys(reasons)) or "no pass packed it"
     options = compiler.options
     if options.strict and ((survey and survey.zeros) or options.prune or options.quantize):
         raise RejectedError(name, reason)
-    logger.info("%s: dense: %s", name, reason)
     linear = Call(LINEAR, ("x", "weight", "bias")).match(result)
     if linear is not None and edit.weights.is_function(linear["weight"]):
         binding = edit.binding(linear["weight"])
         if lossy(binding):
-            return evaluate(binding, live(binding))
-    return weight
+            return evaluate(binding, live(binding)), reason
+    return weight, reason
 
 
 def _edit(name: str, weight: nn.Parameter, compiler: Compiler) -> Edit:
