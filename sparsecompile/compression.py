@@ -30,6 +30,11 @@ OPTIONS = ("formats", "passes", "prune", "quantize", "strict")
 REASONS = 3
 """How many a warning has; the log has all of them."""
 
+COMPUTED = (
+    "its weight is computed: torch.nn.utils.prune.remove or "
+    "torch.nn.utils.parametrize.remove_parametrizations make it a parameter"
+)
+
 M = TypeVar("M", bound=nn.Module)
 
 
@@ -64,10 +69,14 @@ def compress(model: M, **options: Any) -> M:
                 name, f"compress takes no option {name!r}; known: {', '.join(OPTIONS)}"
             )
     compiler = Compiler(**options)
-    linears = (m for m in model.modules() if isinstance(m, nn.Linear))
-    weights = {id(m._parameters.get("weight")) for m in linears}
+    linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    weights = {id(m._parameters.get("weight")) for m in linears.values()}
     named = [(n, p) for n, p in model.named_parameters() if id(p) in weights]
-    left: dict[str, str] = {} if named else {"the model has no nn.Linear": ""}
+    left: dict[str, str] = {} if linears else {"the model has no nn.Linear": ""}
+    for name, linear in linears.items():
+        if "weight" not in linear._parameters:
+            logger.info("%s: dense: %s", name, COMPUTED)
+            left.setdefault(COMPUTED, name)
     while named:
         # Nothing else may hold a weight, or it would not be freed before the next is packed.
         name, weight = named.pop(0)

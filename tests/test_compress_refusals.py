@@ -10,6 +10,7 @@ import pytest
 import torch
 from packing import MLP
 from torch import nn
+from torch.nn.utils import prune
 
 import sparsecompile as sc
 
@@ -49,6 +50,20 @@ def test_where_nothing_is_packed_a_warning_says_why(
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert record.message == f"compress packed no weight: {why}"
+
+
+def test_weights_that_are_computed_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    model = MLP()
+    prune.l1_unstructured(model.up, "weight", 0.5)
+    prune.l1_unstructured(model.down, "weight", 0.5)
+    sc.compress(model)
+    assert "packed no weight: up: its weight is computed: torch.nn.utils.prune.rem" in caplog.text
+    prune.remove(model.down, "weight")
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "sparsecompile"):
+        sc.compress(model)
+    assert "up: dense: its weight is computed" in caplog.text
+    assert "packed no weight" not in caplog.text
 
 
 def test_a_weight_that_pruning_makes_no_smaller_is_pruned_all_the_same() -> None:

@@ -152,14 +152,14 @@ class StripsLinear(CppTemplate):
         if schedule["repeats_rows"]:
             many = ("strips_groups.h", "strips_words.h" if by_avx2 else "strips_rows.h")
         elif schedule["paired"]:
-            many = ("transpose.h", "strips_x_tiles.h", *_pairs(spec, schedule), "strips_kept.h")
+            many = ("transpose.h", "strips_x_tiles.h", *_pairs(schedule), "strips_kept.h")
         elif schedule["lists"]:
             x = "strips_x_floats.h" if schedule["columns_of_word"] == 1 else "strips_x_pairs.h"
             many = ("transpose.h", "strips_x_tiles.h", "strips_x_as_it_is.h", x)
             many += ("lists_multiply.h", "strips_lists.h", "strips_kept.h")
         return (
             *("strips.h", level, "strips_values.h", "strips_ahead.h", values, "strips_prepack.h"),
-            *("finish.h", *few, "strips_few.h", *many),
+            *("finish.h", *few, "strips_few.h", "strips_share.h", *many),
         )
 
 
@@ -183,11 +183,11 @@ def _by_integers(spec: KernelSpec) -> bool:
     return not spec.format.codec.lossless and _rounds(spec)
 
 
-def _pairs(spec: KernelSpec, schedule: Schedule) -> tuple[str, ...]:
+def _pairs(schedule: Schedule) -> tuple[str, ...]:
     """As what paired tiles are multiplied with many rows of x."""
     if schedule["columns_of_word"] == 1:
         return ("strips_x_as_it_is.h", "strips_x_floats.h", "strips_pairs_floats.h")
-    if _by_integers(spec):
+    if schedule["strip_rows"] == AVX2_ROWS:
         return ("strips_pairs_choices.h", "strips_pairs_words.h")
     return ("strips_pairs_choices.h", "strips_x_pairs.h", "strips_pairs_bfloat16.h")
 

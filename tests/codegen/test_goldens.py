@@ -25,7 +25,7 @@ SHARED = {
     "strips": (
         *("arguments.h", "prelude.h", "numbers.h", "activations.h", "round.h", "finish.h"),
         *("strips.h", "strips_values.h", "strips_ahead.h", "strips_float.h", "strips_prepack.h"),
-        *("strips_decode.h", "strips_few.h"),
+        *("strips_decode.h", "strips_few.h", "strips_share.h"),
     ),
 }
 PAIRS = ("transpose.h", "strips_x_tiles.h", "strips_kept.h")

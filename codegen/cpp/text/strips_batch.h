@@ -117,60 +117,45 @@ struct Workspace {
         row_bytes(sizeof(float) * rows),
         scratch_bytes(chunks_at_once * sizeof(Operand) * group_strips * scratch_size(w)),
         sums_bytes(sizeof(Sum) * rows * group_strips * strip_rows) {}
-  int64_t packed() const { return x_bytes + 2 * row_bytes; }
-  // The same, where threads may share out rows of x: W is not expanded for each of them.
-  int64_t to_each_thread() const {
-    return stream_is_expanded && !uses_amx ? packed() : Share::too_many;
+  // Threads may share out rows of x where W is not expanded for each of them.
+  Room room() const {
+    return {rows, x_bytes + 2 * row_bytes, scratch_bytes + sums_bytes, stream_is_expanded && !uses_amx};
   }
-  int64_t own() const { return scratch_bytes + sums_bytes; }
 };
 
 }  // namespace
 
 SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const Strips w(weight);
-  const Workspace space(w, m);
-  const int64_t decode = m <= decode_rows ? decode_workspace(w, m) : 0;
-  const int64_t copies = Share::copies(m, space.to_each_thread(), threads);
-  const int64_t batch = copies * space.packed() + threads * space.own();
-  return batch > decode ? batch : decode;
+  return workspace_bytes(w, m, threads, Workspace(w, m).room());
 }
 
 SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
   const SCLinearArguments& a = *arguments;
   const Strips w(a.weight);
   const Workspace space(w, a.m);
-  const int64_t threads = useful_threads(a, header_of(a.weight).slots * a.m);
-  parallel(threads, [&](int64_t thread, int64_t of) {
-    const Share part(w, a.m, space.to_each_thread(), thread, of);
-    const int64_t packers = part.packers(of), packer = thread % packers;
-    char* memory = static_cast<char*>(a.workspace);
-    char* packed = memory + (part.by_rows ? thread * space.packed() : 0);
-    Activation* x = reinterpret_cast<Activation*>(packed);
-    float* x_scales = reinterpret_cast<float*>(packed + space.x_bytes);
-    int32_t* x_totals = reinterpret_cast<int32_t*>(packed + space.x_bytes + space.row_bytes);
-    char* mine = memory + of / packers * space.packed() + thread * space.own();
-    Operand* scratch = reinterpret_cast<Operand*>(mine);
-    Sum* sums = reinterpret_cast<Sum*>(mine + space.scratch_bytes);
+  for_each_panel(a, w, space.room(), [&](const Share& part, int64_t m0, int64_t rows) {
+    Activation* x = reinterpret_cast<Activation*>(part.packed);
+    float* x_scales = reinterpret_cast<float*>(part.packed + space.x_bytes);
+    int32_t* x_totals = reinterpret_cast<int32_t*>(part.packed + space.x_bytes + space.row_bytes);
+    Operand* scratch = reinterpret_cast<Operand*>(part.own);
+    Sum* sums = reinterpret_cast<Sum*>(part.own + space.scratch_bytes);
     const TileRegisters registers;
-    for (int64_t m0 = part.rows.begin; m0 < part.rows.end; m0 += space.rows) {
-      const int64_t rows = m0 + space.rows < part.rows.end ? space.rows : part.rows.end - m0;
-      const Panel panel{m0, rows, x, packs_of(w) * x_tile, x_scales, x_totals};
-      if constexpr (rounds_activations) {
-        scale_x(a, w.k, panel, share(rows, packer, packers));
-        wait_for_threads(packers);
-      }
-      pack_x(a, w.k, panel, share(panel.x_tiles() * packs_of(w), packer, packers), x);
-      wait_for_threads(packers);
-      if constexpr (multiplies_integers) {
-        sum_x(w, panel, share(rows, packer, packers));
-        wait_for_threads(packers);
-      }
-      const auto group = [&](int64_t strip) { return ceil_div(strip, group_strips) * group_strips; };
-      const int64_t end = group(part.strips.end);
-      multiply_strips(a, w, {group(part.strips.begin), end < w.strips ? end : w.strips}, panel,
-                      scratch, sums);
-      wait_for_threads(packers);
+    const Panel panel{m0, rows, x, packs_of(w) * x_tile, x_scales, x_totals};
+    const auto own = [&](int64_t items) { return share(items, part.packer, part.packers); };
+    if constexpr (rounds_activations) {
+      scale_x(a, w.k, panel, own(rows));
+      wait_for_threads(part.packers);
     }
+    pack_x(a, w.k, panel, own(panel.x_tiles() * packs_of(w)), x);
+    wait_for_threads(part.packers);
+    if constexpr (multiplies_integers) {
+      sum_x(w, panel, own(rows));
+      wait_for_threads(part.packers);
+    }
+    const auto group = [&](int64_t strip) { return ceil_div(strip, group_strips) * group_strips; };
+    const int64_t end = group(part.strips.end);
+    multiply_strips(a, w, {group(part.strips.begin), end < w.strips ? end : w.strips}, panel, scratch,
+                    sums);
   });
 }

@@ -11,7 +11,7 @@ struct Groups {
     const int64_t fitting = panel_bytes / 2 / group_bytes, all = ceil_div(m, rows_together);
     rows = (fitting < 1 ? 1 : fitting < all ? fitting : all) * rows_together;
   }
-  int64_t bytes() const { return rows / rows_together * group_bytes; }
+  Room room(int64_t own) const { return {rows, rows / rows_together * group_bytes, own}; }
 
   // The group of a row, in memory of so many bytes.
   SC_INLINE IntegerRows group(char* memory, int64_t row) const {

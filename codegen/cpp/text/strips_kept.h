@@ -36,10 +36,9 @@ struct Workspace {
         scales_bytes(scales_x ? sizeof(float) * rows : 0),
         kept_bytes(stream_is_kept ? 0 : sizeof(Kept) * kept_at_once * strips),
         sums_bytes(sizeof(float) * strips * strip_rows * padded_rows(rows)) {}
-  int64_t packed() const { return x_bytes + scales_bytes; }
-  // The same, where threads may share out rows of x.
-  int64_t to_each_thread() const { return shares_rows ? packed() : Share::too_many; }
-  int64_t own() const { return choices_bytes + kept_bytes + sums_bytes; }
+  Room room() const {
+    return {rows, x_bytes + scales_bytes, choices_bytes + kept_bytes + sums_bytes, shares_rows};
+  }
 };
 
 // Strips whose sums are kept at once, times all rows of x of a panel.
@@ -127,43 +126,32 @@ struct Block {
 
 SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const Strips w(weight);
-  const Workspace space(w, m);
-  const int64_t decode = m <= decode_rows ? decode_workspace(w, m) : 0;
-  const int64_t copies = Share::copies(m, space.to_each_thread(), threads);
-  const int64_t batch = copies * space.packed() + threads * space.own();
-  return batch > decode ? batch : decode;
+  return workspace_bytes(w, m, threads, Workspace(w, m).room());
 }
 
 SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
   const SCLinearArguments& a = *arguments;
   const Strips w(a.weight);
   const Workspace space(w, a.m);
-  parallel(useful_threads(a, header_of(a.weight).slots * a.m), [&](int64_t thread, int64_t of) {
-    const Share part(w, a.m, space.to_each_thread(), thread, of);
-    const int64_t packers = part.packers(of), copy = part.by_rows ? thread : 0;
-    char* memory = static_cast<char*>(a.workspace);
-    Word* x = reinterpret_cast<Word*>(memory + copy * space.packed());
-    float* x_scales = reinterpret_cast<float*>(memory + copy * space.packed() + space.x_bytes);
-    char* choices = memory + of / packers * space.packed() + thread * space.own();
+  for_each_panel(a, w, space.room(), [&](const Share& part, int64_t m0, int64_t rows) {
+    Word* x = reinterpret_cast<Word*>(part.packed);
+    float* x_scales = reinterpret_cast<float*>(part.packed + space.x_bytes);
+    char* choices = part.own;
     Kept* expanded = reinterpret_cast<Kept*>(choices + choices_bytes);
     float* sums = reinterpret_cast<float*>(choices + choices_bytes + space.kept_bytes);
+    if constexpr (scales_x) {
+      scale_rows(a, w.k, m0, share(rows, part.packer, part.packers), x_scales);
+      wait_for_threads(part.packers);
+    }
+    pack_x(a, w.k, m0, rows, part.packer, part.packers, x_scales, x);
+    wait_for_threads(part.packers);
     const int64_t strips = part.strips.end - part.strips.begin;
     const int64_t blocks = ceil_div(strips, block_strips);
-    for (int64_t m0 = part.rows.begin; m0 < part.rows.end; m0 += space.rows) {
-      const int64_t rows = m0 + space.rows < part.rows.end ? space.rows : part.rows.end - m0;
-      if constexpr (scales_x) {
-        scale_rows(a, w.k, m0, share(rows, thread % packers, packers), x_scales);
-        wait_for_threads(packers);
-      }
-      pack_x(a, w.k, m0, rows, thread % packers, packers, x_scales, x);
-      wait_for_threads(packers);
-      for (int64_t b = 0; b < blocks; ++b) {
-        const Range own = share(strips, b, blocks);
-        Block{a, w, {part.strips.begin + own.begin, part.strips.begin + own.end}, x, x_scales, m0, rows,
-              choices, expanded, sums}
-            .multiply(part.strips.end);
-      }
-      wait_for_threads(packers);
+    for (int64_t b = 0; b < blocks; ++b) {
+      const Range own = share(strips, b, blocks);
+      Block{a, w, {part.strips.begin + own.begin, part.strips.begin + own.end}, x, x_scales, m0, rows,
+            choices, expanded, sums}
+          .multiply(part.strips.end);
     }
   });
 }

@@ -91,43 +91,6 @@ class TileOfRow {
   Element padded[tile_columns];
 };
 
-// What falls to one of the threads: all rows of x, of some strips; or some rows where there are
-// enough, since then the core that packs them reads them, and nobody waits.
-struct Share {
-  bool by_rows;
-  Range strips, rows;
-
-  // More bytes than each thread may have for itself.
-  static constexpr int64_t too_many = (int64_t{32} << 20) + 1;
-
-  // `bytes` of x are packed at once.
-  Share(const Strips& w, int64_t m, int64_t bytes, int64_t thread, int64_t threads)
-      : by_rows(threads <= most_packers(m, bytes)), strips{0, w.strips}, rows{0, m} {
-    if (!by_rows) {
-      strips = share(w.strips, thread, threads);
-      return;
-    }
-    rows = share(ceil_div(m, row_step), thread, threads);
-    rows = {rows.begin * row_step, rows.end * row_step < m ? rows.end * row_step : m};
-  }
-  // How many threads pack the same rows.
-  int64_t packers(int64_t threads) const { return by_rows ? 1 : threads; }
-
-  // How often there is room for what is packed, at most.
-  static int64_t copies(int64_t m, int64_t bytes, int64_t threads) {
-    const int64_t most = most_packers(m, bytes);
-    return most < 1 ? 1 : most < threads ? most : threads;
-  }
-
- private:
-  static constexpr int64_t least_rows = 64, row_step = 32;
-
-  static int64_t most_packers(int64_t m, int64_t bytes) {
-    const int64_t by_bytes = (too_many - 1) / (bytes ? bytes : 1), by_m = m / least_rows;
-    return by_bytes < by_m ? by_bytes : by_m;
-  }
-};
-
 inline int64_t padded_columns(int64_t k) { return ceil_div(k, tile_columns) * tile_columns; }
 
 }  // namespace

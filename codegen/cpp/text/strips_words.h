@@ -129,33 +129,23 @@ struct Panel {
 
 SC_EXPORT int64_t sc_workspace(const void* weight, int64_t m, int64_t threads) {
   const Strips w(weight);
-  const int64_t decode = m <= decode_rows ? decode_workspace(w, m) : 0;
   const Groups groups(w, m);
-  const int64_t x_bytes = groups.bytes() * Share::copies(m, groups.bytes(), threads);
-  const int64_t batch = x_bytes + threads * sums_bytes(groups);
-  return batch > decode ? batch : decode;
+  return workspace_bytes(w, m, threads, groups.room(sums_bytes(groups)));
 }
 
 SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
   const SCLinearArguments& a = *arguments;
   const Strips w(a.weight);
   const Groups groups(w, a.m);
-  parallel(useful_threads(a, header_of(a.weight).slots * a.m), [&](int64_t thread, int64_t of) {
-    const Share part(w, a.m, groups.bytes(), thread, of);
-    const int64_t packers = part.packers(of);
-    char* memory = static_cast<char*>(a.workspace);
-    char* x = memory + (part.by_rows ? thread * groups.bytes() : 0);
-    char* sums = memory + of / packers * groups.bytes() + thread * sums_bytes(groups);
-    for (int64_t m0 = part.rows.begin; m0 < part.rows.end; m0 += groups.rows) {
-      const int64_t rows = m0 + groups.rows < part.rows.end ? groups.rows : part.rows.end - m0;
-      groups.fill(a, m0, rows, thread % packers, packers, x);
-      wait_for_threads(packers);
-      if (!expands(rows)) {
-        multiply_groups(a, w, groups, x, part.strips, m0, rows);
-      } else {
-        Panel{a, w, groups, x, reinterpret_cast<float*>(sums), m0, rows}.multiply(part.strips);
-      }
-      wait_for_threads(packers);
+  const Room room = groups.room(sums_bytes(groups));
+  for_each_panel(a, w, room, [&](const Share& part, int64_t m0, int64_t rows) {
+    char* x = part.packed;
+    groups.fill(a, m0, rows, part.packer, part.packers, x);
+    wait_for_threads(part.packers);
+    if (!expands(rows)) {
+      multiply_groups(a, w, groups, x, part.strips, m0, rows);
+    } else {
+      Panel{a, w, groups, x, reinterpret_cast<float*>(part.own), m0, rows}.multiply(part.strips);
     }
   });
 }
