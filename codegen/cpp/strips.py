@@ -203,7 +203,8 @@ def _kinds(spec: KernelSpec, target: Target) -> list[dict[str, int]]:
     if spec.format.structure.index_bits() == 0:
         return [whole]
     kinds = [{**whole, "masked": 1}, {**whole, "skips": 1}]
-    if spec.format.codec.lossless and not _fits_tiles(spec, target):
+    # What is kept takes longer than everything where integers or tiles are multiplied.
+    if rows == AVX2_ROWS or not (spec.activations == "int8" or _fits_tiles(spec, target)):
         kinds.append({**whole, "masked": 1, "lists": 1})
     kinds.append({**whole, "skips": 1, "tile_columns": TILE_COLUMNS // 2})
     # In AVX-512 pairs of bfloat16 are permuted as such; tile registers multiply what is not kept of
@@ -227,7 +228,7 @@ def _avx2_choices(spec: KernelSpec, kind: Mapping[str, int]) -> dict[str, int]:
     choices = {
         "decode_streams": 2 if spec.format.codec.lossless else 1,
         "decode_pairs": 0,
-        "repeats_rows": int(_by_integers(spec) and not kind["paired"]),
+        "repeats_rows": int(_by_integers(spec) and not kind["paired"] and not kind["lists"]),
         "uses_amx": 0,
     }
     if kind["paired"]:
@@ -275,11 +276,9 @@ def _avx512_choices(spec: KernelSpec, target: Target, kind: Mapping[str, int]) -
 
 def _fits_tiles(spec: KernelSpec, target: Target, skips: int = 0) -> bool:
     """Whether tile registers multiply what `strips_values.h` makes: pairs, or integers."""
-    if target.isa != "amx":
-        return False
     is_grouped = getattr(spec.format.codec, "group", None) is not None
     integers = spec.activations == "int8" and not is_grouped and not skips
-    return integers or spec.dtype == torch.bfloat16
+    return target.isa == "amx" and (integers or spec.dtype == torch.bfloat16)
 
 
 def _alternatives(chosen: Mapping[str, int]) -> dict[str, tuple[int, ...]]:

@@ -19,21 +19,16 @@ struct Kept {
 
 // The next tile of a reader, behind those of the step before it.
 SC_INLINE void expand_kept(Reader& reader, Kept* lists, int64_t tile) {
-  constexpr int words = tile_columns / columns_of_word, words_of_vector = depth / columns_of_word;
+  using Listed = std::conditional_t<columns_of_word == 1, float, bfloat16>;
+  constexpr int words = tile_columns / columns_of_word;
   if (tile == 0) std::memset(lists->counts, 0, sizeof lists->counts);
-  Values tile_values[words];
+  alignas(64) Listed columns[words * columns_of_word][strip_rows];
 #pragma GCC unroll 32
-  for (int v = 0; v < vectors; ++v) {
-    const Register codes = reader.next(v);
-#pragma GCC unroll 2
-    for (int c = 0; c < words_of_vector; ++c)
-      tile_values[v * words_of_vector + c] =
-          columns_of_word == 1 ? (Values)floats_of(codes, c) : (Values)codes;
-  }
+  for (int v = 0; v < vectors; ++v) store_expanded(reader, reader.next(v), columns[v * depth]);
   for (int first = 0; first < words; first += lanes) {
     Values square[lanes];
 #pragma GCC unroll 16
-    for (int i = 0; i < lanes; ++i) square[i] = tile_values[first + i];
+    for (int i = 0; i < lanes; ++i) square[i] = load<Values>(columns[(first + i) * columns_of_word]);
     turn(square);
     const int place = static_cast<int>(tile) * words + first;
     // Rows at constant distances: GCC would keep a pointer to each of them, in memory.

@@ -19,6 +19,22 @@ SC_INLINE Values blocks_of(Values a, Values b, std::integer_sequence<int, lanes.
       (lanes / (2 * step) * 2 * step + first + lanes % step + lanes / step % 2 * native_floats)...);
 }
 
+// Blocks of `step` x `step` change places with those across the diagonal, then larger ones.
+template <int step>
+SC_INLINE void exchange_blocks(Values (&rows)[native_floats]) {
+  if constexpr (step < native_floats) {
+    constexpr auto lanes = std::make_integer_sequence<int, native_floats>{};
+#pragma GCC unroll 16
+    for (int i = 0; i < native_floats; ++i) {
+      if (i & step) continue;
+      const Values a = rows[i], b = rows[i | step];
+      rows[i] = blocks_of<step, 0>(a, b, lanes);
+      rows[i | step] = blocks_of<step, step>(a, b, lanes);
+    }
+    exchange_blocks<2 * step>(rows);
+  }
+}
+
 // A square of vectors, turned: rows[i][j] becomes rows[j][i].
 SC_INLINE void turn(Values (&rows)[native_floats]) {
   constexpr auto lanes = std::make_integer_sequence<int, native_floats>{};
@@ -34,18 +50,7 @@ SC_INLINE void turn(Values (&rows)[native_floats]) {
     rows[i + 2] = two_of_four<0, false>(high[0], high[1], lanes);
     rows[i + 3] = two_of_four<2, false>(high[0], high[1], lanes);
   }
-  // These change places with those across the diagonal, then larger ones.
-  const auto exchange = [&](auto step) SC_INLINED {
-#pragma GCC unroll 16
-    for (int i = 0; i < native_floats; ++i) {
-      if (i & step) continue;
-      const Values a = rows[i], b = rows[i | step];
-      rows[i] = blocks_of<step, 0>(a, b, lanes);
-      rows[i | step] = blocks_of<step, step>(a, b, lanes);
-    }
-  };
-  if constexpr (native_floats > 4) exchange(lane<4>());
-  if constexpr (native_floats > 8) exchange(lane<8>());
+  exchange_blocks<4>(rows);
 }
 
 // Columns of x, `lanes` rows of it from m0, as [columns][width] floats; what x has not is zero.
