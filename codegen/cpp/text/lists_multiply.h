@@ -5,12 +5,11 @@ namespace {
 // Four elements, each in all lanes of a vector: by shuffles, since what binds is loads, of x.
 template <class T, int... lanes>
 SC_INLINE void broadcast(const T* from, Values* to, std::integer_sequence<int, lanes...>) {
-  const Floats<4> four = load_floats<4>(from);
-  const Values fours = __builtin_shufflevector(four, four, (lanes % 4)...);
-  to[0] = __builtin_shufflevector(fours, fours, (lanes / 4 * 4)...);
-  to[1] = __builtin_shufflevector(fours, fours, (lanes / 4 * 4 + 1)...);
-  to[2] = __builtin_shufflevector(fours, fours, (lanes / 4 * 4 + 2)...);
-  to[3] = __builtin_shufflevector(fours, fours, (lanes / 4 * 4 + 3)...);
+  const Values fours = repeat(load_floats<4>(from), std::integer_sequence<int, lanes...>());
+  to[0] = shuffle<(lanes / 4 * 4)...>(fours, fours);
+  to[1] = shuffle<(lanes / 4 * 4 + 1)...>(fours, fours);
+  to[2] = shuffle<(lanes / 4 * 4 + 2)...>(fours, fours);
+  to[3] = shuffle<(lanes / 4 * 4 + 3)...>(fours, fours);
 }
 
 // Of these it is a load as words and a shift.

@@ -88,6 +88,26 @@ constexpr Vector<T, count> iota() {
   return vector_of<T>(std::make_integer_sequence<int, count>{});
 }
 
+// Lanes of two vectors by their numbers; those of the second count on from the first one's.
+template <int... lanes, class Values>
+SC_INLINE Values shuffle(Values a, Values b) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, lanes...);
+#else
+  return __builtin_shuffle(a, b, Ints<sizeof...(lanes)>{lanes...});
+#endif
+}
+
+// Four floats again and again. GCC has the shuffle to another size from 12 on.
+template <int... lanes>
+SC_INLINE Floats<sizeof...(lanes)> repeat(Floats<4> four, std::integer_sequence<int, lanes...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return __builtin_shufflevector(four, four, (lanes % 4)...);
+#else
+  return Floats<sizeof...(lanes)>{four[lanes % 4]...};
+#endif
+}
+
 // x[index[i]] for every i. GCC makes single loads of the loop, hence its gather by name.
 template <int count, class Index>
 SC_INLINE Floats<count> gather(const float* x, const Index* index) {

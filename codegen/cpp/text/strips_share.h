@@ -44,7 +44,7 @@ struct Share {
   static constexpr int64_t most_bytes = int64_t{32} << 20, least_rows = 64, row_step = 32;
 };
 
-// Bytes for any number of rows up to m.
+// Bytes for m rows of x.
 inline int64_t workspace_bytes(const Strips& w, int64_t m, int64_t threads, const Room& room) {
   const int64_t most = Share::most_copies(m, room), copies = most < 1 ? 1 : most < threads ? most : threads;
   const int64_t decode = m <= decode_rows ? decode_workspace(w, m) : 0;

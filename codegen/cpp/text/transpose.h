@@ -5,18 +5,15 @@ namespace {
 // Of every four lanes of two vectors two of each: `first` and the next one, in turns or one after the other.
 template <int first, bool in_turns, int... lanes>
 SC_INLINE Values two_of_four(Values a, Values b, std::integer_sequence<int, lanes...>) {
-  return __builtin_shufflevector(
-      a, b,
-      (lanes / 4 * 4 + first + (in_turns ? lanes % 4 / 2 : lanes % 2) +
-       (in_turns ? lanes % 2 : lanes % 4 / 2) * native_floats)...);
+  return shuffle<(lanes / 4 * 4 + first + (in_turns ? lanes % 4 / 2 : lanes % 2) +
+                  (in_turns ? lanes % 2 : lanes % 4 / 2) * native_floats)...>(a, b);
 }
 
 // Of two vectors the blocks of `step` lanes from `first` on, every second one, in turns.
 template <int step, int first, int... lanes>
 SC_INLINE Values blocks_of(Values a, Values b, std::integer_sequence<int, lanes...>) {
-  return __builtin_shufflevector(
-      a, b,
-      (lanes / (2 * step) * 2 * step + first + lanes % step + lanes / step % 2 * native_floats)...);
+  return shuffle<(lanes / (2 * step) * 2 * step + first + lanes % step +
+                  lanes / step % 2 * native_floats)...>(a, b);
 }
 
 // Blocks of `step` x `step` change places with those across the diagonal, then larger ones.
