@@ -7,7 +7,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sparsecompile.codegen.cache import Cache
@@ -19,11 +19,12 @@ NAMES = ("c++", "g++", "clang++")
 OPTIMISATION = (
     "-O2",
     "-ftree-vectorize",
-    "-fvect-cost-model=dynamic",
     "-fno-math-errno",
     "-fno-trapping-math",
     "-ffp-contract=fast",
 )
+# Of GCC alone: what is not worth it for few rounds is not made vectors.
+COST_MODEL = ("-fvect-cost-model=dynamic",)
 SHARED = ("-shared", "-fPIC", "-fvisibility=hidden")
 HOST = (
     ("-march=native", "-mprefer-vector-width=512"),
@@ -48,12 +49,14 @@ class Compiler:
         version: first line of its `--version`.
         openmp: flags for OpenMP, none where it has no OpenMP.
         host: flags for this machine's instruction set.
+        cost_model: flags for when loops become vectors, none where it has no such choice.
     """
 
     command: tuple[str, ...]
     version: str
     openmp: tuple[str, ...]
     host: tuple[str, ...]
+    cost_model: tuple[str, ...]
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -63,7 +66,8 @@ class Compiler:
     def flags(self, target: Target, standard: str = "c++17") -> tuple[str, ...]:
         """Flags for a shared library of kernels; the host gets all of its own instructions."""
         isa = self.host if target == Target.host() else _isa_flags(target.isa)
-        return (f"-std={standard}", *OPTIMISATION, *isa, *self.openmp, *SHARED)
+        optimisation = (*OPTIMISATION, *self.cost_model)
+        return (f"-std={standard}", *optimisation, *isa, *self.openmp, *SHARED)
 
     def run(self, flags: tuple[str, ...], source: Path, output: Path, kept: Path) -> None:
         """Compile and link one file.
@@ -109,14 +113,16 @@ def find_compiler() -> Compiler:
     command = _command()
     program = Path(command[0]).resolve()
     status = program.stat()
-    key = digest(*command, str(program), str(status.st_size), str(status.st_mtime_ns))
+    asked = (*HOST[0], *COST_MODEL)
+    key = digest(*command, str(program), str(status.st_size), str(status.st_mtime_ns), *asked)
     cache, name = Cache(), f"compiler-{key}.json"
     known = cache.read(name)
     if known is not None:
         facts = json.loads(known)
-        return Compiler(command, facts["version"], tuple(facts["openmp"]), tuple(facts["host"]))
+        flags = (tuple(facts[name]) for name in ("openmp", "host", "cost_model"))
+        return Compiler(command, facts["version"], *flags)
     compiler = _ask(command)
-    facts = {"version": compiler.version, "openmp": compiler.openmp, "host": compiler.host}
+    facts = {name: fact for name, fact in asdict(compiler).items() if name != "command"}
     try:
         cache.write(name, json.dumps(facts).encode())
     except CacheError:
@@ -150,7 +156,8 @@ def _ask(command: tuple[str, ...]) -> Compiler:
         )
     host = next(flags for flags in HOST if not flags or _accepts(command, flags))
     openmp = ("-fopenmp",) if _accepts(command, ("-fopenmp",)) else ()
-    return Compiler(command, version.stdout.splitlines()[0], openmp, host)
+    cost_model = COST_MODEL if _accepts(command, COST_MODEL) else ()
+    return Compiler(command, version.stdout.splitlines()[0], openmp, host, cost_model)
 
 
 def _accepts(command: tuple[str, ...], flags: tuple[str, ...]) -> bool:

@@ -120,5 +120,5 @@ def test_a_compiler_that_was_replaced_is_asked_again(
 
 
 def test_what_a_compiler_makes_depends_on_its_version_and_words() -> None:
-    compiler = Compiler(("/usr/bin/g++", "-O0", "-m32"), "g++ 14", (), ())
+    compiler = Compiler(("/usr/bin/g++", "-O0", "-m32"), "g++ 14", (), (), ())
     assert compiler.identity == ("g++ 14", "-O0", "-m32")

@@ -1,0 +1,47 @@
+"""Kernels by every other compiler that is installed: old versions of GCC, and clang."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from kernel_cases import TEMPLATES, supports
+
+from sparsecompile.codegen.cpp.compiler import find_compiler
+from sparsecompile.codegen.cpp.lower import CppCodegen
+from sparsecompile.packed import Packed
+from sparsecompile.registry import Registry
+from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.template import Template
+
+NAMES = (*(f"g++-{v}" for v in range(9, 17)), *(f"clang++-{v}" for v in range(11, 23)), "clang++")
+OTHERS = [name for name in NAMES if shutil.which(name)]
+FORMATS = ("bitmap", "n_m[2:4]/int8")
+
+
+@pytest.mark.parametrize("name", OTHERS or [pytest.param("", marks=pytest.mark.skip("no other"))])
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: str(template.name))
+@pytest.mark.usefixtures("shared_cache")
+def test_kernels_by_another_compiler(
+    name: str,
+    template: Template,
+    registry: Registry,
+    pack: Callable[..., Packed],
+    check_linear: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CXX", name)
+    assert Path(find_compiler().command[0]).name == name
+    target, codegen = Target.host(), CppCodegen()
+    for format in FORMATS:
+        spec = KernelSpec(registry.format(format), torch.bfloat16, ("gelu",))
+        if not supports(template, spec, target):
+            continue
+        for schedule in template.schedules(spec, target):
+            kernel = codegen.build(spec, template, schedule, target, registry)
+            packed = pack(kernel, 37, 101)
+            for m in (1, 3, 20):
+                check_linear(kernel, packed, (m,), m == 3)
