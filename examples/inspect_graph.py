@@ -31,6 +31,7 @@ class Gated(nn.Module):
 
 def main() -> None:
     """Prune by request, explain, and write everything to a folder."""
+    torch.manual_seed(0)
     model = Gated().eval()
     recipes = {"gate.*": "2:4", "up.*": "2:4", "down.*": "unstructured(0.8)"}
     with tempfile.TemporaryDirectory() as folder:

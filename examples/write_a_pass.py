@@ -72,6 +72,7 @@ def main() -> None:
     backend = sc.Compiler(tune="off")
     backend.register(FoldScale())  # or sc.register(FoldScale()) for every Compiler
 
+    torch.manual_seed(0)
     model = Scaled().eval()
     fast = torch.compile(model, backend=backend)
     x = torch.randn(8, 64)

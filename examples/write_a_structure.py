@@ -90,6 +90,7 @@ def main() -> None:
     backend = sc.Compiler(tune="off")
     backend.register(Rows(), CppRows())  # or an entry point in the group "sparsecompile.plugins"
 
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(256, 128), nn.ReLU(), nn.Linear(128, 64)).eval()
     with torch.no_grad():
         model[0].weight[torch.rand(128) < 0.7] = 0

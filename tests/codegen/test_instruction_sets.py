@@ -61,7 +61,7 @@ def test_flags_turn_on_the_features_of_a_level_and_no_others(
 
 
 def test_the_host_gets_all_of_its_own_instructions() -> None:
-    compiler = Compiler(("c++",), "c++ 1", ("-fopenmp",), ("-march=native",))
+    compiler = Compiler(("c++",), "c++ 1", ("-fopenmp",), ("-march=native",), ())
     assert "-march=native" in compiler.flags(HOST)
     other = at_level(next(level for level in LEVELS if level != HOST.isa))
     assert "-march=native" not in compiler.flags(other)

@@ -31,7 +31,7 @@ def variants_of(template: Template, spec: KernelSpec) -> list[Variant]:
 def measured(text: str, dtype: torch.dtype, sparsity: float | None = None) -> set[str]:
     """Names of the templates of which something would be measured."""
     format = default_registry().format(text)
-    weight = torch.randn(64, 256, generator=torch.Generator().manual_seed(0)).to(dtype)
+    weight = torch.randn(512, 512, generator=torch.Generator().manual_seed(0)).to(dtype)
     if format.structure.family != "dense":
         weight = weight * format.structure.prune(weight, sparsity)
     spec = KernelSpec(format, dtype)

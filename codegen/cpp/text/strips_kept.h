@@ -3,6 +3,10 @@
 
 namespace {
 
+// Lists go on from tile to tile, and are not made by every thread.
+constexpr int64_t kept_at_once = lists ? 1 : tiles_at_once;
+constexpr bool shares_rows = !lists;
+
 // Scales of rows of x, from m0 on.
 inline void scale_rows(const SCLinearArguments& a, int64_t k, int64_t m0, Range rows, float* scales) {
   const Element* x = static_cast<const Element*>(a.x) + m0 * k;

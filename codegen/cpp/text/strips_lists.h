@@ -3,12 +3,10 @@
 
 namespace {
 
-constexpr int64_t tiles_at_once = step_tiles, kept_at_once = 1;
+constexpr int64_t tiles_at_once = step_tiles;
 constexpr int64_t words_at_once = tiles_at_once * tile_columns / columns_of_word;
 static_assert(words_at_once <= 256, "places are bytes");
 constexpr bool stream_is_kept = false;
-// Or each thread would make all lists.
-constexpr bool shares_rows = false;
 
 // The lists of a strip; behind each is room for a vector.
 struct Kept {

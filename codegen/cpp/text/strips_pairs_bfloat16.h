@@ -2,7 +2,7 @@
 
 namespace {
 
-constexpr int64_t tiles_at_once = step_tiles, kept_at_once = tiles_at_once;
+constexpr int64_t tiles_at_once = step_tiles;
 
 // A tile of W as it is multiplied, and as streams of bfloat16 have it: the kinds of a lane's pairs,
 // four bits each, the first lowest, and the pairs.
@@ -10,7 +10,6 @@ struct Kept {
   uint32_t kinds[strip_rows];
   uint32_t values[tile_groups][strip_rows];
 };
-constexpr bool shares_rows = true;
 constexpr bool stream_is_kept = value_bits == 16;
 static_assert(!stream_is_kept || sizeof(Kept) == tile_bytes);
 

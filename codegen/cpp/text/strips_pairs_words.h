@@ -9,7 +9,6 @@ inline float batch_scale(const Element* x, int64_t k) { return row_scale(x, k); 
 // No more than share a scale: behind them sums become floats.
 constexpr int64_t tiles_at_once =
     group_columns > 0 ? std::gcd(step_tiles, group_columns / tile_columns) : step_tiles;
-constexpr int64_t kept_at_once = tiles_at_once;
 static_assert(tiles_at_once * tile_columns <= columns_in_sum, "until then they fit into 32 bits");
 
 // Rows of x from `row` and 32 columns from `c0`, rounded and turned: [16 pairs][width].
@@ -44,7 +43,6 @@ struct Kept {
   uint32_t values[tile_groups][strip_rows];
   float scales[strip_rows];
 };
-constexpr bool shares_rows = true;
 constexpr bool stream_is_kept = false;
 
 // The next tile of a reader.
