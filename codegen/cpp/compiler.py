@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import shutil
 import subprocess
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from sparsecompile.codegen.cache import Cache
 from sparsecompile.errors import BuildError, CacheError
 from sparsecompile.spec import ISA_LEVELS, Target, digest
 
+logger = logging.getLogger("sparsecompile")
 NAMES = ("c++", "g++", "clang++")
 # What is hot is written as vectors and unrolled by hand: -O3 builds slower, not better.
 OPTIMISATION = (
@@ -105,7 +108,8 @@ def _isa_flags(isa: str) -> tuple[str, ...]:
 def find_compiler() -> Compiler:
     """`$CXX`, else `c++`, `g++` or `clang++`, whichever is found first.
 
-    What a compiler accepts is asked once and kept in the cache folder.
+    What it accepts is asked once and kept in the cache folder; a process whose kernels run on one
+    thread, for want of OpenMP, is warned.
 
     Raises:
         BuildError: there is none, or the one in `CXX` does not run.
@@ -115,20 +119,33 @@ def find_compiler() -> Compiler:
     status = program.stat()
     asked = (*HOST[0], *COST_MODEL)
     key = digest(*command, str(program), str(status.st_size), str(status.st_mtime_ns), *asked)
-    cache, name = Cache(), f"compiler-{key}.json"
-    known = cache.read(name)
+    store, name = Cache(), f"compiler-{key}.json"
+    known = store.read(name)
     if known is not None:
         facts = json.loads(known)
         flags = (tuple(facts[name]) for name in ("openmp", "host", "cost_model"))
         return Compiler(command, facts["version"], *flags)
     compiler = _ask(command)
+    if not compiler.openmp:
+        # Asked again next time: it may have been installed.
+        _warn_of_one_thread(shlex.join(command))
+        return compiler
     facts = {name: fact for name, fact in asdict(compiler).items() if name != "command"}
     try:
-        cache.write(name, json.dumps(facts).encode())
+        store.write(name, json.dumps(facts).encode())
     except CacheError:
         # Whoever builds will need the folder and say so; an entry that exists needs no writing.
         return compiler
     return compiler
+
+
+@cache
+def _warn_of_one_thread(command: str) -> None:
+    logger.warning(
+        "%s has no OpenMP: kernels run on one thread. Install it (for clang `apt install "
+        "libomp-dev`), or name another compiler in the environment variable CXX",
+        command,
+    )
 
 
 def _command() -> tuple[str, ...]:

@@ -103,8 +103,9 @@ class StripsLinear(CppTemplate):
             kind = "int8"
         operations = 2 * m * multiplied
         if schedule["lists"] and rows == AVX2_ROWS:
-            # Few rows have their own function. Untimed elsewhere, where thus both are measured.
-            operations = sympy.Min(operations, 2 * m * weight.values + LISTING * places)
+            # Untimed elsewhere, where thus both are measured.
+            listed = 2 * m * weight.values + LISTING * places
+            operations = sympy.Piecewise((operations, m <= DECODE_ROWS), (listed, True))
         return Cost(stream + m * (n + k) * spec.dtype.itemsize, operations, kind)
 
     def layout(self, schedule: Schedule) -> str:
@@ -142,12 +143,10 @@ class StripsLinear(CppTemplate):
         level = "strips_avx2.h" if by_avx2 else "strips_avx512.h"
         values = "strips_integer.h" if is_integer else "strips_float.h"
         integer_rows = _integer_rows(spec, by_avx2)
-        few: tuple[str, ...] = ()
+        few: tuple[str, ...] = ("strips_decode.h",) if integer_rows < DECODE_ROWS else ()
         if integer_rows > 0:
             x = "strips_x_words.h" if by_avx2 else "strips_x_integer.h"
-            few += (x, "strips_decode_integer.h")
-        if integer_rows < DECODE_ROWS:
-            few += ("strips_decode.h",)
+            few = (x, "strips_decode_integer.h", *few)
         tiles = "strips_amx.h" if schedule["uses_amx"] else "strips_no_tiles.h"
         many: tuple[str, ...] = ("strips_chunk.h", "strips_vectors.h", tiles, "strips_batch.h")
         if schedule["repeats_rows"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from sparsecompile.codegen.tuning.choose import LAYOUT_ROWS
 from sparsecompile.codegen.tuning.limits import Limits
@@ -15,40 +15,46 @@ CHEAPER = 1.05
 
 
 def promising(
-    spec: KernelSpec, variants: Sequence[Variant], contents: Contents, limits: Limits
+    spec: KernelSpec,
+    variants: Sequence[Variant],
+    contents: Contents,
+    limits: Limits,
+    rows: Iterable[int],
 ) -> list[Variant]:
     """Variants without those that another one beats.
 
-    One of the same template does where it is nowhere more expensive. What bounds of different
-    templates say is vaguer: only one that reaches less of the machine's rate gives way to others.
+    One of the same template does where it is nowhere more expensive: with the same layout at these
+    m, with another one at those by which layouts are chosen, so that all graphs choose alike.
+    What bounds of different templates say is vaguer: only one that reaches less of the machine's
+    rate gives way to others.
 
     Args:
         spec: what they compute.
         variants: all of them.
         contents: a weight.
         limits: what memory and arithmetic take.
+        rows: each m that it will be called with.
 
     Returns:
         The most promising first.
     """
-    bounds = [_bounds(spec, variant, contents, limits) for variant in variants]
+    costs = [variant.template.cost(spec, variant.schedule, contents) for variant in variants]
+    bounds = [
+        {m: limits.seconds(cost, m, variant.template.relative_rate) for m in {*LAYOUT_ROWS, *rows}}
+        for cost, variant in zip(costs, variants, strict=True)
+    ]
 
     def beats(i: int, j: int) -> bool:
-        pairs = list(zip(bounds[i], bounds[j], strict=True))
-        winner, loser = variants[i].template, variants[j].template
-        if winner is not loser:
+        winner, loser = variants[i], variants[j]
+        counted = bounds[i] if winner.layout == loser.layout else LAYOUT_ROWS
+        pairs = [(bounds[i][m], bounds[j][m]) for m in counted]
+        if winner.template is not loser.template:
             no_worse = all(theirs < own * CHEAPER for theirs, own in pairs)
-            return loser.relative_rate < winner.relative_rate and no_worse
+            return loser.template.relative_rate < winner.template.relative_rate and no_worse
         return all(theirs <= own for theirs, own in pairs) and any(
             theirs * CHEAPER < own for theirs, own in pairs
         )
 
     places = range(len(variants))
     kept = [j for j in places if not any(beats(i, j) for i in places)]
-    return [variants[j] for j in sorted(kept, key=lambda j: sum(bounds[j]))]
-
-
-def _bounds(spec: KernelSpec, variant: Variant, contents: Contents, limits: Limits) -> list[float]:
-    cost = variant.template.cost(spec, variant.schedule, contents)
-    relative_rate = variant.template.relative_rate
-    return [limits.seconds(cost, rows, relative_rate) for rows in LAYOUT_ROWS]
+    return [variants[j] for j in sorted(kept, key=lambda j: sum(bounds[j][m] for m in LAYOUT_ROWS))]

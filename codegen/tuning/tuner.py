@@ -142,7 +142,8 @@ class Tuner:
     @cached_property
     def _promising(self) -> list[Variant]:
         limits = self._workbench.limits(measure=self.problem.tune in ("fast", "full"))
-        return promising(self.problem.spec, self._variants, self.contents, limits)
+        problem = self.problem
+        return promising(problem.spec, self._variants, self.contents, limits, problem.rows)
 
     def _guess(self, reason: str) -> Decision:
         """The cost model's word."""

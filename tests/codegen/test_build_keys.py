@@ -122,3 +122,19 @@ def test_a_compiler_that_was_replaced_is_asked_again(
 def test_what_a_compiler_makes_depends_on_its_version_and_words() -> None:
     compiler = Compiler(("/usr/bin/g++", "-O0", "-m32"), "g++ 14", (), (), ())
     assert compiler.identity == ("g++ 14", "-O0", "-m32")
+
+
+def test_openmp_is_missed_aloud_and_asked_for_again(
+    compiler: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    openmp = compiler.with_name("openmp")
+    compiler.write_text(
+        f'#!/bin/sh\ncase "$*" in *-fopenmp*) [ -e {openmp} ] || exit 1;; esac\nexec c++ "$@"\n',
+        encoding="utf-8",
+    )
+    assert [find_compiler().openmp for _ in range(2)] == [(), ()]
+    (record,) = [r for r in caplog.records if "OpenMP" in r.message]
+    assert record.levelname == "WARNING"
+    assert record.message.startswith(f"{compiler} has no OpenMP: kernels run on one thread.")
+    openmp.touch()
+    assert find_compiler().openmp == ("-fopenmp",)
