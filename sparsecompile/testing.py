@@ -1,6 +1,6 @@
 """Laws that every structure, codec, pass and template keeps, and strategies to test them with.
 
-Needs hypothesis: `pip install sparsecompile[testing]`. A plug-in's tests run the same laws as the
+Needs hypothesis: `pip install hypothesis`. A plug-in's tests run the same laws as the
 built-ins':
 
     @given(weights(MyStructure()))

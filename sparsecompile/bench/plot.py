@@ -25,7 +25,7 @@ def load_matplotlib() -> Any:
         from matplotlib import figure
     except ImportError as error:
         raise SparseCompileError(
-            "--plot needs matplotlib, which is not installed: pip install 'sparsecompile[bench]'"
+            "--plot needs matplotlib, which is not installed: pip install matplotlib"
         ) from error
     return figure
 

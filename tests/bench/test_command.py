@@ -195,7 +195,7 @@ def test_a_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.exit_code == 1
     assert result.stderr == (
         "error: --plot needs matplotlib, which is not installed: "
-        "pip install 'sparsecompile[bench]'\n"
+        "pip install matplotlib\n"
     )
 
 
