@@ -194,8 +194,7 @@ def test_a_plot_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     result = bench("linear", "--plot", "out.png")
     assert result.exit_code == 1
     assert result.stderr == (
-        "error: --plot needs matplotlib, which is not installed: "
-        "pip install matplotlib\n"
+        "error: --plot needs matplotlib, which is not installed: pip install matplotlib\n"
     )
 
 
