@@ -12,10 +12,6 @@ constexpr int64_t decode_rows = vectors_are_cheap ? 8 : 1;
 constexpr int64_t panel_rows = 8 * batch_lanes;              // rows of x in the workspace at once
 constexpr int64_t slack = column_padding + 4 * native_floats;  // columns of zeros behind x
 
-inline const SCLayoutHeader& header_of(const void* layout) {
-  return *static_cast<const SCLayoutHeader*>(layout);
-}
-
 // Decode: one row of W times `rows` rows of x, which are floats `stride` apart.
 template <int rows>
 SC_INLINE void dot_row(const Weight& w, int64_t row, const float* x, int64_t stride, float* total) {

@@ -21,10 +21,6 @@ constexpr int64_t slack = 64;
 constexpr int64_t block_head = block_rows * (sizeof(uint16_t) + sizeof(uint8_t));
 constexpr int64_t value_bytes = sizeof(uint8_t) + sizeof(Element);  // with its column
 
-inline const SCLayoutHeader& header_of(const void* layout) {
-  return *static_cast<const SCLayoutHeader*>(layout);
-}
-
 // A block as pointers.
 struct Block {
   const char* counts;

@@ -18,6 +18,11 @@ static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "layouts are little-end
 
 namespace {
 
+// What every layout begins with.
+inline const SCLayoutHeader& header_of(const void* layout) {
+  return *static_cast<const SCLayoutHeader*>(layout);
+}
+
 #if defined(__AVX512F__)
 constexpr int native_floats = 16;
 #elif defined(__AVX__)

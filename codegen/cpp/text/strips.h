@@ -49,10 +49,6 @@ SC_INLINE constexpr int kind_shift(int group) {
   return depth == 4 ? group / 2 * 4 + group % 2 * 16 : group * 4;
 }
 
-inline const SCLayoutHeader& header_of(const void* layout) {
-  return *static_cast<const SCLayoutHeader*>(layout);
-}
-
 // Columns that share a scale: all of a row where `group_columns` is 0.
 constexpr int64_t group_step = group_columns > 0 ? group_columns : int64_t{1} << 40;
 
