@@ -68,6 +68,8 @@ class FuseEpilogue(Rule[str]):
         linear = match["linear"]
         if edit.weights.grad:
             raise Reject("gradients are enabled: autograd has to see every step")
+        if scope := edit.weights.scope(match.node):
+            raise Reject(scope)
         if len(linear.users) > 1:
             raise Reject(f"the linear's result is used {len(linear.users)} times")
         writer = edit.writes_between(linear, match.node)

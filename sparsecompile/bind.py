@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from sparsecompile.errors import Reject
 from sparsecompile.packed import Format
 from sparsecompile.packed_tensor import PackedTensor
+from sparsecompile.scopes import ambient_scope, scopes
 from sparsecompile.weights import Apply, Binding, Leaf, is_fake, live
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
@@ -42,17 +43,6 @@ _READERS: set[Any] = {
     torch.ops.aten.mm.default,
     torch.ops.aten.embedding.default,
 }
-_NO_TRANSFORM = (
-    "torch.func transforms it (vmap, grad, jvp, ...): packed linears have no rules for that"
-)
-_SCOPES = {
-    "_enter_autocast": "autocast is on: it changes the dtype of the linear at run time",
-    "_vmap_increment_nesting": _NO_TRANSFORM,
-    "_grad_increment_nesting": _NO_TRANSFORM,
-    "_jvp_increment_nesting": _NO_TRANSFORM,
-}
-"""Functions that change what a linear does from there on, by name: torch moves them about."""
-
 _CONTAINERS = ("_modules", "_parameters", "_buffers")
 _WRITING_OPERATORS = {"setitem", "delitem"} | {
     f"i{name}"
@@ -152,7 +142,7 @@ class WeightView:
         placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
         for index, (node, value) in enumerate(zip(placeholders, inputs, strict=True)):
             self._values[node] = (index, value)
-        self._changed = _changed(module)
+        self._scopes, self._ambient = scopes(module), ambient_scope()
 
     def is_function(self, node: Node) -> bool:
         """Whether a node calls a pure function of weights, which have their places in the call."""
@@ -195,9 +185,13 @@ class WeightView:
         Raises:
             Reject: it is not a frozen function of the model's own weights.
         """
-        if self._changed:
-            raise Reject(self._changed)
+        if self._ambient:
+            raise Reject(self._ambient)
         return self._binding(node)
+
+    def scope(self, node: Node) -> str:
+        """Why a linear at this place would be something else (autocast, torch.func), or empty."""
+        return next((s.reason for s in self._scopes if s.begin < node and not s.end < node), "")
 
     def stored(self, weight: Any) -> Format | None:
         """How a weight, or what it is made of, is packed in the model; None where it is dense.
@@ -256,6 +250,8 @@ class WeightView:
 
     def _check_users(self, node: Node) -> None:
         for user in node.users:
+            if scope := self.scope(user):
+                raise Reject(scope)
             if user.op == "output" or self._reads(user, node):
                 continue
             raise Reject(f"the weight is also used by {describe(user)}, which may change it")
@@ -267,14 +263,6 @@ class WeightView:
         if self.is_function(user):
             return all(u.op == "output" or self._reads(u, user) for u in user.users)
         return False
-
-
-def _changed(module: GraphModule) -> str:
-    """What makes linears of a graph something else than they are, as a reason; else empty."""
-    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
-        return _SCOPES["_enter_autocast"]
-    names = (getattr(node.target, "__name__", "") for node in module.graph.nodes)
-    return next((_SCOPES[name] for name in names if name in _SCOPES), "")
 
 
 def _source_name(node: Node) -> str | None:
