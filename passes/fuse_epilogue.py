@@ -75,6 +75,8 @@ class FuseEpilogue(Rule[str]):
         writer = edit.writes_between(linear, match.node)
         if writer is not None:
             raise Reject(f"{writer.name} writes in place in between")
+        if not edit.is_contiguous(match.node):
+            raise Reject("the result does not lie row by row, as that of the kernel would")
         if step == "gelu":
             forms = {None: "gelu", "none": "gelu", "tanh": "gelu_tanh"}
             step = forms[match["approximate"]]

@@ -20,7 +20,6 @@ from sparsecompile import (
     Reject,
     format_of,
     origins,
-    writes_in_place,
 )
 
 
@@ -28,8 +27,9 @@ from sparsecompile import (
 class MergeLinears(Pass):
     """`packed(x, a), packed(x, b) -> split(packed(x, cat(a, b)))`, such as q/k/v and gate/up.
 
-    Where formats and activations are equal and both or neither have a bias. The split is free: the
-    parts are views.
+    Where formats and activations are equal and both or neither have a bias. Parts are contiguous,
+    as the linears' results were: what reads them may have been traced with their strides. Inductor
+    makes most of these copies where they are read.
 
     Attributes:
         most: how many linears may become one.
@@ -89,10 +89,6 @@ class MergeLinears(Pass):
             for weight in (match["weight"], match["bias"]):
                 if weight is not None:
                     edit.hoist(weight, first)
-            for view in _views(match.node):
-                writers = [user.name for user in view.users if writes_in_place(user)]
-                if writers:
-                    raise Reject(f"{writers[0]} writes into a view of a linear's result")
 
     def _merge(self, group: list[Match], edit: Edit) -> None:
         first = group[0].node
@@ -111,23 +107,16 @@ class MergeLinears(Pass):
             origins=tuple(name for match in group for name in origins(match.node)),
         )
         split = edit.call(torch.split, (merged, sizes, -1), before=first)
-        parts = [
-            edit.call(operator.getitem, (split, index), before=first, like=match.node)
-            for index, match in enumerate(group)
-        ]
+        parts = []
+        for index, match in enumerate(group):
+            part = edit.call(operator.getitem, (split, index), before=first, like=match.node)
+            parts.append(edit.call("contiguous", (part,), before=first, like=match.node))
         for match, part in zip(group, parts, strict=True):
-            for view in _views(match.node):
-                # A part is a slice of each row: `view` may have to copy where it flattens rows.
-                view.target = "reshape"
             edit.replace(match.node, part)
 
     def _cat(self, parts: Iterable[Node], before: Node, edit: Edit) -> Node:
         nodes = tuple(parts)
         return edit.call(torch.cat, (nodes,), before=before, like=nodes[0])
-
-
-def _views(node: Node) -> list[Node]:
-    return [u for u in node.users if u.op == "call_method" and u.target == "view"]
 
 
 COMPONENTS = (MergeLinears(),)

@@ -107,11 +107,8 @@ class Edit:
         """
         graph = self.module.graph
         with graph.inserting_before(before):
-            node = (
-                graph.call_method(target, args)
-                if isinstance(target, str)
-                else graph.call_function(target, args)
-            )
+            insert: Any = graph.call_method if isinstance(target, str) else graph.call_function
+            node: Node = insert(target, args)
         node.meta = {
             key: value
             for key, value in (like or before).meta.items()
@@ -245,18 +242,16 @@ class Edit:
 
     def same_shape(self, a: Any, b: Any) -> bool:
         """Whether two nodes surely have one shape and dtype; adds no guard on symbolic sizes."""
-        # Imports sympy, which takes longer than all of torch.
-        from torch.fx.experimental.symbolic_shapes import statically_known_true
-
         first, second = self.value(a), self.value(b)
-        return (
-            first.dtype == second.dtype
-            and first.dim() == second.dim()
-            and all(
-                statically_known_true(p == q)
-                for p, q in zip(first.shape, second.shape, strict=True)
-            )
-        )
+        if first.dtype != second.dtype or first.dim() != second.dim():
+            return False
+        return all(_surely(p == q) for p, q in zip(first.shape, second.shape, strict=True))
+
+    def is_contiguous(self, node: Node) -> bool:
+        """Whether a node's value surely lies row by row; adds no guard on symbolic sizes."""
+        value = self.value(node)
+        steps = zip(value.shape, value.stride(), value.new_empty(value.shape).stride(), strict=True)
+        return all(_surely(size == 1) or _surely(step == row) for size, step, row in steps)
 
     def writes_between(self, first: Node, last: Node) -> Node | None:
         """A node between two others that may write in place, or None."""
@@ -279,6 +274,13 @@ class Edit:
         """Check the graph and generate its code anew."""
         self.module.graph.lint()
         self.module.recompile()
+
+
+def _surely(condition: Any) -> bool:
+    """Whether a condition holds for all sizes; imports sympy, which takes longer than torch."""
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return bool(statically_known_true(condition))
 
 
 def _example(node: Node) -> Any:

@@ -89,7 +89,9 @@ def _sum_groups(cells: Tensor, size: int) -> Tensor:
     if size in _WORDS and cells.numel():
         bits = 8 * (size - 1)
         ones = sum(1 << 8 * i for i in range(size))
-        return (cells.view(_WORDS[size]) * ones >> bits).to(torch.uint8)
+        # As one row: one that is a transposed column has no stride that words could have.
+        words = cells.view(-1).view(_WORDS[size])
+        return (words * ones >> bits).to(torch.uint8).view(len(cells), -1)
     total = cells[:, ::size].clone()
     for offset in range(1, size):
         total += cells[:, offset::size]
