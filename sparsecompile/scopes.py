@@ -32,28 +32,22 @@ class Scope:
 
 def scopes(module: GraphModule) -> tuple[Scope, ...]:
     """Those of a graph; one that nothing ends lasts to the graph's end."""
-    nodes = list(module.graph.nodes)
-    entered: list[Node] = []
-    found = []
+    nodes, found = list(module.graph.nodes), []
+    entered: list[tuple[Node, str, str]] = []
     for node in nodes:
         name = getattr(node.target, "__name__", "")
         if name in _BOUNDS:
-            entered.append(node)
-        elif entered and name == _bounds(entered[-1])[0]:
-            found.append((entered.pop(), node))
-    found += [(node, nodes[-1]) for node in entered]
-    return tuple(Scope(b, e, _bounds(b)[1]) for b, e in found if not _is_off(b))
+            ending, reason = _BOUNDS[name]
+            # Autocast's arguments are device, dtype, and whether it is on.
+            is_off = name == "_enter_autocast" and not node.args[2]
+            entered.append((node, ending, "" if is_off else reason))
+        elif entered and name == entered[-1][1]:
+            begin, _, reason = entered.pop()
+            found.append(Scope(begin, node, reason))
+    found += [Scope(begin, nodes[-1], reason) for begin, _, reason in entered]
+    return tuple(scope for scope in found if scope.reason)
 
 
 def ambient_scope() -> str:
     """What holds for a whole graph that is compiled now, as a reason; else empty."""
     return _AUTOCAST if any(map(torch.is_autocast_enabled, ("cpu", "cuda"))) else ""
-
-
-def _bounds(begin: Node) -> tuple[str, str]:
-    return _BOUNDS[begin.target.__name__]  # type: ignore[union-attr]
-
-
-def _is_off(begin: Node) -> bool:
-    """Whether it switches autocast off: its arguments are device, dtype, whether it is on."""
-    return begin.target.__name__ == "_enter_autocast" and not begin.args[2]  # type: ignore[union-attr]
