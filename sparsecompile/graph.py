@@ -250,8 +250,8 @@ class Edit:
     def is_contiguous(self, node: Node) -> bool:
         """Whether a node's value surely lies row by row; adds no guard on symbolic sizes."""
         value = self.value(node)
-        steps = zip(value.shape, value.stride(), value.new_empty(value.shape).stride(), strict=True)
-        return all(_surely(size == 1) or _surely(step == row) for size, step, row in steps)
+        rows = value.new_empty(value.shape).stride()
+        return all(_surely(p == q) for p, q in zip(value.stride(), rows, strict=True))
 
     def writes_between(self, first: Node, last: Node) -> Node | None:
         """A node between two others that may write in place, or None."""
