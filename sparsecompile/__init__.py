@@ -37,6 +37,7 @@ from sparsecompile.graph import Edit
 from sparsecompile.loading import load
 from sparsecompile.occupancy import Occupancy
 from sparsecompile.options import Options
+from sparsecompile.pack_cache import PACK_CACHE
 from sparsecompile.packed import Format, Packed, Structure
 from sparsecompile.packed_node import PACKED, format_of, origins, packed_linear
 from sparsecompile.packed_tensor import PackedTensor
@@ -61,7 +62,6 @@ from sparsecompile.structures.csr import CSR
 from sparsecompile.structures.dense import Dense
 from sparsecompile.structures.n_m import NM
 from sparsecompile.template import Codegen, Fragment, Kernel, Source, Template
-from sparsecompile.weights import PACK_CACHE
 
 __version__ = "0.1.0"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import operator
 import re
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, TypeVar
@@ -138,6 +137,7 @@ class WeightView:
         self.grad = grad
         self._device = device
         self._names = names or {}
+        self._arguments = tuple(inputs)
         self._values: dict[Node, tuple[int, Any]] = {}
         placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
         for index, (node, value) in enumerate(zip(placeholders, inputs, strict=True)):
@@ -158,7 +158,7 @@ class WeightView:
             return False
         if node.op == "placeholder":
             value = self._values.get(node, (0, None))[1]
-            return isinstance(value, torch.nn.Parameter) or _source_name(node) is not None
+            return isinstance(value, torch.nn.Parameter) or self._has_name(node)
         return self.is_function(node) and all(map(self.is_weight, node.all_input_nodes))
 
     def parameters(self) -> Iterator[tuple[Node, Tensor]]:
@@ -170,6 +170,15 @@ class WeightView:
     def name(self, node: Node) -> str:
         """Fully qualified name of the parameter behind a placeholder, else the node's own."""
         return self._names.get(node.name) or _source_name(node) or node.name
+
+    def _has_name(self, node: Node) -> bool:
+        """Whether a placeholder is the model's own, and no input of it."""
+        return node.name in self._names or _source_name(node) is not None
+
+    def own_names(self) -> dict[int, str]:
+        """Names of the model's own tensors by their places among the arguments."""
+        own = [(index, node) for node, (index, _) in self._values.items()]
+        return {index: self.name(node) for index, node in own if self.is_weight(node)}
 
     def names(self, weight: object) -> str:
         """Names of the parameters that a weight is made of, for the report."""
@@ -189,6 +198,10 @@ class WeightView:
             raise Reject(self._ambient)
         return self._binding(node)
 
+    def live(self, binding: Binding) -> tuple[Tensor, ...]:
+        """The live tensors of a binding, in the order of its leaves."""
+        return live(binding, self._arguments)
+
     def scope(self, node: Node) -> str:
         """Why a linear at this place would be something else (autocast, torch.func), or empty."""
         return next((s.reason for s in self._scopes if s.begin < node and not s.end < node), "")
@@ -199,7 +212,7 @@ class WeightView:
         Raises:
             Reject: it is not a frozen function of the model's own weights.
         """
-        for tensor in live(self.binding(weight)):
+        for tensor in self.live(self.binding(weight)):
             if isinstance(tensor, PackedTensor):
                 return tensor.stored.format
         return None
@@ -230,7 +243,7 @@ class WeightView:
         name = self.name(node)
         if not isinstance(tensor, Tensor):
             raise Reject(f"the weight is {type(tensor).__name__}, not a tensor")
-        if not isinstance(tensor, torch.nn.Parameter) and _source_name(node) is None:
+        if not isinstance(tensor, torch.nn.Parameter) and not self._has_name(node):
             raise Reject("the weight is an input of the model, not one of its parameters")
         known = (Tensor, torch.nn.Parameter, PackedTensor)
         if type(tensor) not in known and not is_fake(tensor):
@@ -246,7 +259,7 @@ class WeightView:
                 f"{name} requires grad and gradients are enabled: call the model under "
                 "torch.no_grad(), or freeze the parameter with requires_grad_(False)"
             )
-        return Leaf(index, name, weakref.ref(tensor))
+        return Leaf(index, name)
 
     def _check_users(self, node: Node) -> None:
         for user in node.users:

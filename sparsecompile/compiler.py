@@ -24,10 +24,11 @@ from sparsecompile.errors import (
     unwrapped_by_dynamo,
 )
 from sparsecompile.graph import Edit
-from sparsecompile.graph_copy import copy_graph
+from sparsecompile.graph_copy import bare_copy, copy_graph
 from sparsecompile.inductor import compile_rest
 from sparsecompile.lowering import Lowered, lower_packed
 from sparsecompile.options import Options
+from sparsecompile.pack_cache import PACK_CACHE
 from sparsecompile.record import graph_report
 from sparsecompile.registry import Component, Registry, default_registry
 from sparsecompile.report import Report
@@ -37,7 +38,8 @@ from sparsecompile.selection import gpu_of, select_formats, select_passes, selec
 from sparsecompile.slot import drop_packed
 from sparsecompile.spec import Target
 from sparsecompile.template import Codegen, Device
-from sparsecompile.weights import is_fake, live
+from sparsecompile.watch import WatchedGraph, watched_in
+from sparsecompile.weights import is_fake
 
 logger = logging.getLogger("sparsecompile")
 
@@ -178,6 +180,7 @@ class Compiler:
         finish: Finish,
         *,
         anywhere: bool = False,
+        names: Mapping[str, str] | None = None,
     ) -> Callable[..., Any]:
         """Pack what can be packed of a graph and let `finish` compile the rest.
 
@@ -185,6 +188,7 @@ class Compiler:
             gm: the graph.
             inputs: values of its placeholders.
             finish: compiles what is left.
+            names: of parameters by placeholder, where Dynamo does not know them.
             anywhere: whether weights are packed for a target that was named wherever they are;
                 what comes out is the graph as it was where that is not the target.
 
@@ -192,7 +196,11 @@ class Compiler:
             SparseCompileError: a pass failed, or under `strict` something was left dense.
         """
         try:
-            return self._compile(gm, inputs, finish, anywhere and not self._follows)
+            return self._compile(gm, inputs, finish, anywhere and not self._follows, names or {})
+        except Reject as reject:
+            # A weight was written to between a look at it and its packing.
+            logger.warning("a graph is left dense: %s", reject.reason)
+            return finish(gm, inputs, ())
         except (BuildError, CacheError) as error:
             if self.options.strict:
                 raise
@@ -201,8 +209,14 @@ class Compiler:
             return _run_eagerly(gm, inputs, ()) if without_compiler else finish(gm, inputs, ())
 
     def _compile(
-        self, gm: GraphModule, inputs: Sequence[Any], finish: Finish, anywhere: bool
+        self,
+        gm: GraphModule,
+        inputs: Sequence[Any],
+        finish: Finish,
+        anywhere: bool,
+        names: Mapping[str, str],
     ) -> Callable[..., Any]:
+        PACK_CACHE.distrust()
         module = copy_graph(gm)
         device, missing = self.device, ""
         try:
@@ -210,7 +224,8 @@ class Compiler:
         except Reject as reject:
             missing = reject.reason
         where = None if anywhere else device.target.device
-        view = WeightView(module, inputs, grad=torch.is_grad_enabled(), device=where)
+        grad = torch.is_grad_enabled()
+        view = WeightView(module, inputs, grad=grad, device=where, names=names)
         edit = Edit(module, view, self.formats, device)
         if missing:
             edit.rejected("target", None, missing)
@@ -226,16 +241,40 @@ class Compiler:
         keep = drop_packed(module, slots, len(inputs))
         dump.graph("lowered", module)
         self._record(edit, lowered, before, readable(module), dump)
+        original = bare_copy(gm)
+        again = partial(self._again, original, finish, view.own_names())
+        watched = watched_in(edit, lowered)
         if not slots:
-            return finish(gm, inputs, ())
-        tensors = [tensor for slot in slots for tensor in live(slot.binding)]
+            run = finish(gm, inputs, ())
+            return WatchedGraph(run, watched, inputs, again) if watched else run
+        tensors = [tensor for slot in slots for tensor in view.live(slot.binding)]
         if any(tensor.device.type != device.target.device for tensor in tensors):
             return _run_eagerly(gm, inputs, ())
-        weights = [slot.weight(live(slot.binding)) for slot in slots]
+        weights = [slot.weight(view.live(slot.binding)) for slot in slots]
         run = finish(module, [inputs[i] for i in keep], weights)
         if any(map(is_fake, tensors)):
             return lambda *args: run(*[args[i] for i in keep], *weights)
-        return CompiledGraph(run, keep, slots, lambda: torch.compile(gm), self._misfit)
+        packed = CompiledGraph(run, keep, slots, lambda: torch.compile(original), self._misfit)
+        return WatchedGraph(packed, watched, inputs, again) if watched else packed
+
+    def _again(
+        self,
+        gm: GraphModule,
+        finish: Finish,
+        names: Mapping[int, str],
+        args: tuple[Any, ...],
+    ) -> Callable[..., Any]:
+        """Compile a graph anew, for what a call's weights hold now."""
+        own = {id(args[index]): name for index, name in names.items()}
+
+        def backend(module: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+            placeholders = module.graph.find_nodes(op="placeholder")
+            pairs = zip(placeholders, inputs, strict=True)
+            known = {node.name: own[id(value)] for node, value in pairs if id(value) in own}
+            with unwrapped_by_dynamo():
+                return self.compile(module, inputs, finish, names=known)
+
+        return torch.compile(gm, backend=backend)
 
     def _record(
         self,
@@ -276,8 +315,9 @@ class Compiler:
             if self.options.strict and wanted and refused:
                 raise RejectedError(node.weight, node.reason)
 
-    def _misfit(self, weight: str, reason: str) -> None:
-        logger.warning("%s %s; its graph runs dense until it can", weight, reason)
+    def _misfit(self, weight: str, reason: str, alone: bool) -> None:
+        dense = "linear" if alone else "graph"
+        logger.warning("%s %s; its %s runs dense until it can", weight, reason, dense)
         with self._lock:
             misfits = {**self._report.misfits, weight: reason}
             self._report = replace(self._report, misfits=misfits)

@@ -21,7 +21,7 @@ from sparsecompile.pattern import Call
 from sparsecompile.rule import run_passes
 from sparsecompile.spelling import LINEAR
 from sparsecompile.stored import Stored
-from sparsecompile.weights import evaluate, live, lossy
+from sparsecompile.weights import evaluate, lossy
 
 logger = logging.getLogger("sparsecompile")
 
@@ -129,7 +129,8 @@ def _compressed(name: str, weight: nn.Parameter, compiler: Compiler) -> tuple[Te
             )
         binding, format = edit.binding(match["weight"]), format_of(match["format"])
         logger.info("%s: %s", name, format)
-        return PackedTensor(Stored(pack_binding(binding, live(binding), format))), ""
+        packed = pack_binding(binding, edit.weights.live(binding), format)
+        return PackedTensor(Stored(packed)), ""
     considered = list(edit.considered.values())
     survey = considered[-1].survey if considered else None
     packing = ("prune", "quantize", "fold_quantized", "pack_linear")
@@ -142,7 +143,7 @@ def _compressed(name: str, weight: nn.Parameter, compiler: Compiler) -> tuple[Te
     if linear is not None and edit.weights.is_function(linear["weight"]):
         binding = edit.binding(linear["weight"])
         if lossy(binding):
-            return evaluate(binding, live(binding)), reason
+            return evaluate(binding, edit.weights.live(binding)), reason
     return weight, reason
 
 

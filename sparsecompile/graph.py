@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,6 +41,8 @@ class Considered:
         weight: name of the weight in the model.
         value: fake tensor that stands for it, if known.
         survey: what was found, or None when it could not be taken.
+        binding: the weight as an expression of live tensors, or None when it could not be taken.
+        look: takes the survey anew, of the live tensors of the binding's leaves.
         lossy: what changes the weight on request, else empty.
         reason: why it could not be taken, else empty.
     """
@@ -48,6 +51,8 @@ class Considered:
     weight: str
     value: Tensor | None = None
     survey: Survey | None = None
+    binding: Binding | None = None
+    look: Callable[[tuple[Tensor, ...]], Survey] | None = None
     lossy: str = ""
     reason: str = ""
 
@@ -112,7 +117,7 @@ class Edit:
         node.meta = {
             key: value
             for key, value in (like or before).meta.items()
-            if key not in ("grapharg", "example_value", "val")
+            if key not in ("example_value", "val")
         }
         node.meta["example_value"] = _fake_call(node) if value is None else value
         node.meta["sparsecompile_origins"] = origins
@@ -205,8 +210,11 @@ class Edit:
         considered = Considered(linear, self.weights.names(weight))
         try:
             considered.value = self.value(weight)
-            binding = self.binding(weight)
-            considered.survey = survey(binding, formats, self.device, activations)
+            binding = considered.binding = self.binding(weight)
+            considered.look = partial(
+                survey, binding, formats=formats, device=self.device, activations=activations
+            )
+            considered.survey = considered.look(self.weights.live(binding))
             considered.lossy = ", ".join(filter(None, (lossy(binding), change)))
         except Reject as reject:
             considered.reason = reject.reason

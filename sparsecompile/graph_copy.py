@@ -15,6 +15,8 @@ def copy_graph(module: GraphModule) -> GraphModule:
     output = graph.output(map_arg(original.args[0], nodes.__getitem__), original.type)
     output.meta.update(original.meta)
     for old, new in nodes.items():
+        # It refers to the model's tensor, which torch then refuses to swap; of use to Dynamo alone.
+        new.meta.pop("grapharg", None)
         if hasattr(old, "_dynamo_source"):
             new._dynamo_source = old._dynamo_source
     copy = GraphModule(module, graph)
@@ -23,3 +25,12 @@ def copy_graph(module: GraphModule) -> GraphModule:
         if hasattr(module, name):
             setattr(copy, name, getattr(module, name))
     return copy
+
+
+def bare_copy(module: GraphModule) -> GraphModule:
+    """A copy to run later. What Dynamo notes of its nodes refers to the tensors of the model."""
+    graph = Graph()
+    graph.output(graph.graph_copy(module.graph, {}))
+    for node in graph.nodes:
+        node.meta = {}
+    return GraphModule(module, graph)

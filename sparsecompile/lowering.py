@@ -25,7 +25,6 @@ from sparsecompile.problem import DenseUse, Problem, Trial
 from sparsecompile.slot import DenseSlot, PackedSlot, Slot
 from sparsecompile.spec import KernelSpec
 from sparsecompile.template import Kernel, Lowering
-from sparsecompile.weights import live
 
 ROWS = (1, 4, 8, 16, 64, 128, 256, 512)
 """The m at which kernels for any m are compared; each stands for those after the one before."""
@@ -152,10 +151,11 @@ def _problem(match: Match, edit: Edit, options: Options) -> Problem:
 def _packer(match: Match, edit: Edit) -> Callable[[], Packed]:
     """What packs the weight of a node, for measurements."""
     binding, packed_format = edit.binding(match["weight"]), format_of(match["format"])
+    tensors = edit.weights.live(binding)
 
     def pack() -> Packed:
         with torch.no_grad():
-            return pack_binding(binding, live(binding), packed_format)
+            return pack_binding(binding, tensors, packed_format)
 
     return pack
 
@@ -263,7 +263,10 @@ class _Slots:
 
     def nbytes(self, node: Node) -> int:
         """Bytes that a node's slot takes; none if it has no slot."""
-        return self._slots[node].nbytes if node in self._slots else 0
+        if node not in self._slots:
+            return 0
+        slot = self._slots[node]
+        return slot.nbytes(self._edit.weights.live(slot.binding))
 
     def all(self) -> list[Slot]:
         """In the order of their placeholders."""

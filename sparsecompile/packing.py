@@ -36,6 +36,13 @@ def stored_parts(binding: Binding, tensors: Iterable[Tensor]) -> tuple[Stored, .
     return tuple(packed) if len(packed) == len(found) else ()
 
 
+def unpacked(binding: Binding, tensors: Iterable[Tensor]) -> Tensor:
+    """A weight `[n, k]`, dense, for the live tensors of its leaves, in order."""
+    tensors = tuple(tensors)
+    parts = stored_parts(binding, tensors)
+    return torch.cat([part.unpack() for part in parts]) if parts else evaluate(binding, tensors)
+
+
 def pack_binding(binding: Binding, tensors: Iterable[Tensor], format: Format) -> Packed:
     """A weight in a format, for the live tensors of its leaves, in order.
 

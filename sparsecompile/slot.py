@@ -12,10 +12,11 @@ from torch.fx import GraphModule
 
 from sparsecompile.dense_copy import DenseCopy
 from sparsecompile.ops import HEADER_BYTES
-from sparsecompile.packing import pack_binding, stored_parts
+from sparsecompile.pack_cache import PACK_CACHE
+from sparsecompile.packing import pack_binding, stored_parts, unpacked
 from sparsecompile.stored import Part
 from sparsecompile.template import Kernel
-from sparsecompile.weights import PACK_CACHE, Binding, beside, evaluate, live
+from sparsecompile.weights import Binding, beside
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +34,13 @@ class Slot(ABC):
         """
 
     @property
+    def takes_dense(self) -> bool:
+        """Whether the graph takes the dense weight, too, where it would take this one."""
+        return False
+
     @abstractmethod
-    def nbytes(self) -> int:
-        """Bytes of memory that it takes now."""
+    def nbytes(self, tensors: Sequence[Tensor]) -> int:
+        """Bytes of memory that it takes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,14 +80,18 @@ class PackedSlot(Slot):
         """The format."""
         return str(self.kernel.spec.format)
 
+    @property
+    def takes_dense(self) -> bool:
+        """On CPUs, where the op looks at what it gets; GPUs' graphs start kernels themselves."""
+        return self.kernel.device == "cpu"
+
     def weight(self, tensors: Sequence[Tensor]) -> Tensor:
         """Uint8: `[HEADER_BYTES]` with the layout behind it, or all of it on GPUs."""
         return self._layout(tensors).header
 
-    @property
-    def nbytes(self) -> int:
+    def nbytes(self, tensors: Sequence[Tensor]) -> int:
         """Bytes of the layout."""
-        return self._layout(live(self.binding)).data.numel()
+        return self._layout(tensors).data.numel()
 
     def _layout(self, tensors: Sequence[Tensor]) -> Layout:
         kernel = self.kernel
@@ -117,18 +126,34 @@ class DenseSlot(Slot):
 
     def weight(self, tensors: Sequence[Tensor]) -> Tensor:
         """The copy."""
+        return dense_copy(self.binding, tensors, self.copy)
 
-        def make() -> Tensor:
-            dense = evaluate(self.binding, tensors).contiguous()
-            return beside(dense if self.copy is None else self.copy.make(dense), tensors[0])
-
-        return PACK_CACHE.get(self.binding, tensors, ("dense", self.copy), make).value
-
-    @property
-    def nbytes(self) -> int:
+    def nbytes(self, tensors: Sequence[Tensor]) -> int:
         """Bytes of the copy."""
-        copy = self.weight(live(self.binding))
+        copy = self.weight(tensors)
         return copy.numel() * copy.element_size()
+
+
+def dense_copy(
+    binding: Binding, tensors: Sequence[Tensor], order: DenseCopy | None = None
+) -> Tensor:
+    """A dense copy of a weight, beside the live tensors of its leaves; made once.
+
+    Args:
+        binding: the weight.
+        tensors: the live tensors of its leaves, in order.
+        order: what it is kept as; None for `[n, k]`.
+    """
+
+    def make() -> Tensor:
+        dense = unpacked(binding, tensors).contiguous()
+        if order is not None:
+            return beside(order.make(dense), tensors[0])
+        own = {tensor.untyped_storage()._cdata for tensor in tensors}
+        # What is kept with a weight's memory must not keep that.
+        return beside(dense.clone() if dense.untyped_storage()._cdata in own else dense, tensors[0])
+
+    return PACK_CACHE.get(binding, tensors, ("dense", order), make).value
 
 
 def drop_packed(module: GraphModule, slots: Sequence[Slot], count: int) -> list[int]:

@@ -9,13 +9,14 @@ from torch import Tensor
 from sparsecompile.codec import Codec
 from sparsecompile.errors import Reject
 from sparsecompile.occupancy import Occupancy
+from sparsecompile.pack_cache import PACK_CACHE
 from sparsecompile.packed import Format
 from sparsecompile.packed_tensor import PackedTensor
 from sparsecompile.packing import stored_parts
 from sparsecompile.spec import KernelSpec
 from sparsecompile.structures.dense import Dense
 from sparsecompile.template import Device
-from sparsecompile.weights import PACK_CACHE, Binding, evaluate, live
+from sparsecompile.weights import Binding, evaluate
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,17 @@ def with_codec(formats: tuple[Format, ...], codec: Codec) -> tuple[Format, ...]:
 
 
 def survey(
-    binding: Binding, formats: tuple[Format, ...], device: Device, activations: str = "float"
+    binding: Binding,
+    tensors: tuple[Tensor, ...],
+    formats: tuple[Format, ...],
+    device: Device,
+    activations: str = "float",
 ) -> Survey:
     """Ask every format for a weight.
 
     Args:
         binding: the weight.
+        tensors: the live tensors of its leaves, in order.
         formats: what to ask, in order of preference among equals.
         device: must have a kernel for a format.
         activations: see `KernelSpec`.
@@ -92,7 +98,6 @@ def survey(
     Raises:
         Reject: the weight cannot be looked at.
     """
-    tensors = live(binding)
     if any(isinstance(tensor, PackedTensor) for tensor in tensors):
         return _survey_stored(binding, tensors, formats, device, activations)
     purpose = ("survey", formats, device, device.registry.revision, activations)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-import weakref
 
 import pytest
 import sympy
@@ -45,8 +44,8 @@ def test_detection_and_packing_of_smollm2() -> None:
     packing = sorting = 0.0
     for weight in weights:
         start = time.process_time()
-        leaf = Leaf(0, "weight", weakref.ref(weight))
-        found = survey(leaf, compiler.formats, compiler.device)
+        leaf = Leaf(0, "weight")
+        found = survey(leaf, (weight,), compiler.formats, compiler.device)
         assert found.format() == spec.format
         PackedSlot(leaf, kernel).weight([weight])
         middle = time.process_time()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import weakref
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import sparsecompile as sc
-from sparsecompile.weights import PACK_CACHE, Apply, Leaf, evaluate
+from sparsecompile.pack_cache import PACK_CACHE, Made
+from sparsecompile.weights import Apply, Leaf, evaluate
+
+
+def made_of(tensor: Tensor) -> dict[Any, Made[Any]]:
+    return PACK_CACHE._memory(tensor).made
 
 
 def writes() -> list[tuple[str, Callable[[MLP], object]]]:
@@ -78,7 +83,7 @@ def test_a_weight_whose_mask_is_replaced_is_kept_once() -> None:
     with torch.no_grad():
         for _ in range(5):
             close(fast(x), model(x))
-            counts.append(len(PACK_CACHE._entries[model.weight]))
+            counts.append(len(made_of(model.weight)))
             model.mask = (torch.rand(64, 32) > 0.8).float()
     assert counts[1:] == counts[1:2] * 4
 
@@ -92,7 +97,7 @@ def test_functions_of_one_name_are_told_apart() -> None:
         return scaled
 
     leaf = nn.Parameter(torch.ones(2, 2))
-    binding = Leaf(0, "weight", weakref.ref(leaf))
+    binding = Leaf(0, "weight")
     for factor in (2.0, 3.0):
         apply = Apply(times(factor), (binding,))
         made = PACK_CACHE.get(apply, (leaf,), "value", partial(evaluate, apply, (leaf,)))
@@ -135,7 +140,7 @@ def test_what_does_not_fit_any_more_is_said_once_a_change(
             texts = [r.getMessage() for r in caplog.records if r.name == "sparsecompile"]
             assert len(texts) == count
             assert texts[-1].startswith(said)
-            assert texts[-1].endswith("; its graph runs dense until it can")
+            assert texts[-1].endswith("; its linear runs dense until it can")
         model.up.weight.copy_(before)
         close(fast(x), model(x))
     assert len([r for r in caplog.records if r.name == "sparsecompile"]) == 2
@@ -171,12 +176,12 @@ def test_layers_compiled_one_by_one_share_a_graph_and_keep_their_weights() -> No
         for _ in range(2):
             for layer in layers:
                 close(layer(x), layer.forward(x))
-        packs = [dict(PACK_CACHE._entries[layer.down.weight]) for layer in layers[:2]]
+        packs = [dict(made_of(layer.down.weight)) for layer in layers[:2]]
         for layer in layers:
             close(layer(x), layer.forward(x))
     assert backend.compiler.report.graphs == 1
     for layer, before in zip(layers, packs, strict=False):
-        after = PACK_CACHE._entries[layer.down.weight]
+        after = made_of(layer.down.weight)
         assert all(after[key] is value for key, value in before.items()), "packed again"
 
 
@@ -237,7 +242,7 @@ def test_graph_breaks_and_recompiles_pack_once() -> None:
             x = torch.randn(m, 32)
             close(fast(x), run(x))
     for weight in (model.up.weight, model.down.weight):
-        assert len([k for k in PACK_CACHE._entries[weight] if k[1][0] == "layout"]) == 1
+        assert len([k for k in made_of(weight) if k[1][0] == "layout"]) == 1
 
 
 def test_inference_mode() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import sysconfig
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from torch import Tensor
 
 from sparsecompile.codegen.cpp.build import load_built, open_library
 from sparsecompile.codegen.cpp.compiler import Compiler
+from sparsecompile.codegen.cpp.freshness import NativeFreshness
 from sparsecompile.codegen.cpp.text import read
 from sparsecompile.errors import SparseCompileError
-from sparsecompile.stamps import IsFresh, provide
+from sparsecompile.snapshot import provide
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 MAX_RANGES = 16
@@ -103,46 +103,11 @@ def _load() -> Native:
     def evict(tensor: Tensor) -> None:
         library.sc_evict(tensor.data_ptr(), tensor.numel() * tensor.element_size())
 
-    if hasattr(library, "sc_stamp"):
-        freshness = _Freshness(library)
+    if hasattr(library, "sc_take_snapshot"):
+        freshness = NativeFreshness(library)
         if freshness.knows_tensors():
-            provide(freshness.take)
+            provide(freshness)
     return Native(register, evict)
-
-
-class _Freshness:
-    """Stamps that the library takes; its functions want Python's lock."""
-
-    def __init__(self, library: ctypes.CDLL) -> None:
-        functions = ctypes.PyDLL(library._name)
-        self._tensor_in = functions.sc_tensor_in
-        self._tensor_in.argtypes = (ctypes.py_object,)
-        self._tensor_in.restype = ctypes.c_void_p
-        self._stamp = functions.sc_stamp
-        self._stamp.argtypes = (ctypes.py_object, ctypes.POINTER(ctypes.c_int64), ctypes.c_int64)
-        self._stamp.restype = ctypes.c_void_p
-        self._is_fresh = functions.sc_is_fresh
-        self._is_fresh.argtypes = (ctypes.py_object, ctypes.c_void_p)
-        self._forget = functions.sc_forget_stamps
-        self._forget.argtypes = (ctypes.c_void_p,)
-        self._forget.restype = None
-
-    def knows_tensors(self) -> bool:
-        """Whether tensors of this torch are laid out as the library assumes."""
-        tensor = torch.empty(0)
-        return bool(self._tensor_in(tensor) == tensor._cdata)
-
-    def take(self, arguments: tuple[Any, ...], places: Sequence[int]) -> IsFresh | None:
-        stamps = self._stamp(arguments, (ctypes.c_int64 * len(places))(*places), len(places))
-        if stamps is None:
-            return None
-        look: Callable[..., int] = self._is_fresh
-
-        def is_fresh(others: tuple[Any, ...]) -> bool:
-            return look(others, stamps) != 0
-
-        weakref.finalize(is_fresh, self._forget, stamps)
-        return is_fresh
 
 
 def _open(path: Path) -> ctypes.CDLL:

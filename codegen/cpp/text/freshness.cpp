@@ -2,15 +2,93 @@
 // they are looked at where they are, among the call's Python arguments. Without Python's headers
 // there is none of this, and Python looks itself.
 #if __has_include(<Python.h>)
+#include <ATen/Parallel.h>
 #include <Python.h>
 
+#include <algorithm>
+#include <array>
+#include <cstring>
 #include <memory>
 #include <vector>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace {
 
+// Of words of 64 bits, each with its place: `fingerprint` in sparsecompile/snapshot.py defines it.
+// A product of halves, as in NH (Black et al., UMAC, 1999), and the word itself.
+constexpr uint64_t golden = 0x9e3779b97f4a7c15;
+
+uint64_t mixed(uint64_t word, int64_t place) {
+  const uint64_t x = word + (place + 1) * golden;
+  return (x & 0xffffffff) * (x >> 32) + x;
+}
+
+uint64_t mixed_words(const char* data, int64_t first, int64_t last) {
+  uint64_t sum = 0;
+  int64_t i = first;
+#if defined(__SSE2__)
+  const __m128i step = _mm_set1_epi64x(2 * golden);
+  __m128i key = _mm_set_epi64x((first + 2) * golden, (first + 1) * golden);
+  __m128i sums = _mm_setzero_si128();
+  for (; i + 2 <= last; i += 2) {
+    const auto* words = reinterpret_cast<const __m128i*>(data + 8 * i);
+    const __m128i x = _mm_add_epi64(_mm_loadu_si128(words), key);
+    sums = _mm_add_epi64(sums, _mm_add_epi64(_mm_mul_epu32(x, _mm_srli_epi64(x, 32)), x));
+    key = _mm_add_epi64(key, step);
+  }
+  sum = _mm_cvtsi128_si64(sums) + _mm_cvtsi128_si64(_mm_unpackhi_epi64(sums, sums));
+#endif
+  for (; i < last; ++i) {
+    uint64_t word;
+    std::memcpy(&word, data + 8 * i, 8);
+    sum += mixed(word, i);
+  }
+  return sum;
+}
+
+uint64_t fingerprint(const char* data, int64_t bytes) {
+  const int64_t words = bytes / 8;
+  std::atomic<uint64_t> sum{0};
+  at::parallel_for(0, words, 1 << 16, [&](int64_t first, int64_t last) {
+    sum += mixed_words(data, first, last);
+  });
+  if (bytes % 8) {
+    uint64_t word = 0;
+    std::memcpy(&word, data + 8 * words, bytes % 8);
+    sum += mixed(word, words);
+  }
+  return sum;
+}
+
+// Where a weight is sampled: `points` cache lines, spread over its rows and columns as a lattice of
+// rank 1. A call looks at every `points / lines`-th of them, which is such a lattice, too: with
+// eight lines a call no rectangle of a quarter of the weight is without one. Sixteen calls one
+// after the other leave out no run of a hundredth of its rows.
+constexpr int64_t points = 512, slope = 277, line_bytes = 64;
+
+struct Lines {
+  const char* data;
+  int64_t bytes, rows, row_bytes;
+
+  // A few bytes have one line, which is shorter.
+  const char* at(int64_t point) const {
+    const int64_t row = (2 * point + 1) * rows / (2 * points);
+    const int64_t column = point * slope % points * row_bytes / points;
+    const int64_t place = (row * row_bytes + column) / line_bytes * line_bytes;
+    return data + std::max<int64_t>(0, std::min(place, bytes - line_bytes));
+  }
+  uint32_t digest(int64_t point) const {
+    const uint64_t sum = bytes >= line_bytes ? mixed_words(at(point), 0, line_bytes / 8)
+                                             : fingerprint(data, bytes);
+    return static_cast<uint32_t>(sum ^ sum >> 32);
+  }
+};
+
 // How torch's Python tensors begin. Its own header takes longer to compile than all the rest, and
-// whether this is still so is asked of a tensor before any stamp is taken.
+// whether this is still so is asked of a tensor before any snapshot is taken.
 struct PythonTensor {
   PyObject_HEAD
   Tensor tensor;
@@ -19,62 +97,151 @@ const Tensor& tensor_in(PyObject* object) {
   return reinterpret_cast<const PythonTensor*>(object)->tensor;
 }
 
-struct Stamp {
-  Py_ssize_t place;
+struct Snapshot {
   PyTypeObject* type;
-  // Weak: no weight is kept alive, and no other tensor or storage gets the same address.
-  c10::weak_intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl> tensor;
+  // Torch swaps tensors only while nobody refers to them: so this refers to what is behind. Weakly
+  // to the storage: no weight is kept alive, and no other storage gets its address. All tensors
+  // that count writes into it together have one counter.
   c10::weak_intrusive_ptr<c10::StorageImpl> storage;
+  c10::VariableVersion counter;
   int64_t version;
-  const void* data;
   std::vector<int64_t> sizes, strides;
+  Lines lines;
+  uint64_t print;
+  std::array<uint32_t, points> digests;
 
-  Stamp(PyObject* argument, Py_ssize_t at_place)
-      : place(at_place),
-        type(Py_TYPE(argument)),
-        tensor(tensor_in(argument).getIntrusivePtr()),
-        storage(tensor_in(argument).storage().getWeakStorageImpl()),
-        version(tensor_in(argument)._version()),
-        data(tensor_in(argument).const_data_ptr()),
-        sizes(tensor_in(argument).sizes().vec()),
-        strides(tensor_in(argument).strides().vec()) {}
-  bool matches(PyObject* argument) const {
-    if (Py_TYPE(argument) != type) return false;
-    const Tensor& live = tensor_in(argument);
-    const c10::StorageImpl* held = live.storage().unsafeGetStorageImpl();
-    return tensor._unsafe_get_target() == live.unsafeGetTensorImpl() &&
-           storage._unsafe_get_target() == held && version == live._version() &&
-           data == live.const_data_ptr() && live.sizes() == sizes && live.strides() == strides;
+  Snapshot(PyObject* object, int64_t row)
+      : type(Py_TYPE(object)),
+        storage(tensor_in(object).storage().getWeakStorageImpl()),
+        counter(tensor_in(object).unsafeGetTensorImpl()->version_counter()),
+        version(tensor_in(object)._version()),
+        sizes(tensor_in(object).sizes().vec()),
+        strides(tensor_in(object).strides().vec()) {
+    const Tensor& live = tensor_in(object);
+    lines.data = static_cast<const char*>(live.const_data_ptr());
+    lines.bytes = live.numel() * live.element_size();
+    lines.row_bytes = row * live.element_size();
+    lines.rows = lines.bytes ? lines.bytes / lines.row_bytes : 0;
+    print = fingerprint(lines.data, lines.bytes);
+    for (int64_t point = 0; point < points; ++point) digests[point] = lines.digest(point);
+  }
+  // The same memory, written to by nobody that torch knows of.
+  bool is_of(PyObject* object) const {
+    if (Py_TYPE(object) != type) return false;
+    const Tensor& live = tensor_in(object);
+    const c10::VariableVersion& other = live.unsafeGetTensorImpl()->version_counter();
+    static_assert(sizeof(counter) == sizeof(void*), "a pointer to what is counted");
+    return storage._unsafe_get_target() == live.storage().unsafeGetStorageImpl() &&
+           !std::memcmp(&counter, &other, sizeof(counter)) && version == live._version() &&
+           lines.data == live.const_data_ptr() && live.sizes() == sizes &&
+           live.strides() == strides;
+  }
+  bool matches(PyObject* object) const {
+    if (!is_of(object)) return false;
+    for (int64_t point = 0; point < points; ++point)
+      if (digests[point] != lines.digest(point)) return false;
+    return true;
   }
 };
-using Stamps = std::vector<Stamp>;
+using Shared = std::shared_ptr<const Snapshot>;
+
+// What looks at all weights of a graph before each of its calls.
+class Look {
+ public:
+  Look(const Shared* const* snapshots, const int64_t* places, int64_t count)
+      : places_(places, places + count),
+        lines_(count <= 64 ? 8 : 4),
+        turns_(points / lines_),
+        digests_(points * count) {
+    for (int64_t i = 0; i < count; ++i) snapshots_.push_back(*snapshots[i]);
+    uint32_t* digest = digests_.data();
+    for (int64_t turn = 0; turn < turns_; ++turn)
+      for (const Shared& snapshot : snapshots_)
+        for (int64_t line = 0; line < lines_; ++line)
+          *digest++ = snapshot->digests[point(turn, line)];
+  }
+
+  bool is_fresh(PyObject* arguments) {
+    const int64_t count = snapshots_.size();
+    for (int64_t i = 0; i < count; ++i)
+      if (!snapshots_[i]->is_of(PyTuple_GET_ITEM(arguments, places_[i]))) return false;
+    const int64_t turn = turn_.fetch_add(1, std::memory_order_relaxed) % turns_;
+    std::atomic<bool> fresh{true};
+    // The lines come from memory, most of them with a page of their own: threads wait for them at
+    // the same time.
+    at::parallel_for(0, count, 64, [&](int64_t first, int64_t last) {
+      if (!same_lines(turn, first, last)) fresh = false;
+    });
+    return fresh;
+  }
+
+ private:
+  // Neighbours among calls are far from each other, and so are lines of one call.
+  int64_t point(int64_t turn, int64_t line) const {
+    return line * turns_ + turn * (lines_ == 8 ? 5 : 9) % turns_;
+  }
+
+  bool same_lines(int64_t turn, int64_t first, int64_t last) const {
+    constexpr int64_t ahead = 8;
+    for (int64_t i = first; i < std::min(first + ahead, last); ++i) fetch(turn, i);
+    bool same = true;
+    for (int64_t i = first; i < last; ++i) {
+      if (i + ahead < last) fetch(turn, i + ahead);
+      const Lines& lines = snapshots_[i]->lines;
+      if (!lines.bytes) continue;
+      const uint32_t* digest = &digests_[(turn * snapshots_.size() + i) * lines_];
+      for (int64_t line = 0; line < lines_; ++line)
+        same &= digest[line] == lines.digest(point(turn, line));
+    }
+    return same;
+  }
+
+  void fetch(int64_t turn, int64_t i) const {
+    for (int64_t line = 0; line < lines_; ++line)
+      __builtin_prefetch(snapshots_[i]->lines.at(point(turn, line)));
+  }
+
+  std::vector<Shared> snapshots_;
+  std::vector<int64_t> places_;
+  int64_t lines_, turns_;
+  std::vector<uint32_t> digests_;  // by turn, snapshot and line
+  std::atomic<int64_t> turn_{0};
+};
 
 }  // namespace
 
 // Where the tensor behind a Python tensor is: the same as its `_cdata`.
 SC_EXPORT const void* sc_tensor_in(PyObject* object) { return tensor_in(object).unsafeGetTensorImpl(); }
 
-// Stamps of the tensors at these places of a tuple; null for those that have no version or address.
-SC_EXPORT void* sc_stamp(PyObject* arguments, const int64_t* places, int64_t count) {
+// A snapshot of a tensor on the CPU whose memory is its own values and nothing else, in rows of so
+// many; null for one that has no version or address.
+SC_EXPORT const Shared* sc_take_snapshot(PyObject* tensor, int64_t row) {
   try {
-    auto stamps = std::make_unique<Stamps>();
-    for (int64_t i = 0; i < count; ++i)
-      stamps->emplace_back(PyTuple_GET_ITEM(arguments, places[i]), places[i]);
-    return stamps.release();
+    return new Shared(std::make_shared<Snapshot>(tensor, row));
   } catch (const std::exception&) {
     return nullptr;
   }
 }
+SC_EXPORT uint64_t sc_fingerprint(const Shared* snapshot) { return (*snapshot)->print; }
+SC_EXPORT int sc_is_of(PyObject* tensor, const Shared* snapshot) {
+  return (*snapshot)->is_of(tensor);
+}
+SC_EXPORT int sc_matches(PyObject* tensor, const Shared* snapshot) {
+  return (*snapshot)->matches(tensor);
+}
+SC_EXPORT int sc_is_alive(const Shared* snapshot) { return !(*snapshot)->storage.expired(); }
+SC_EXPORT void sc_forget_snapshot(const Shared* snapshot) { delete snapshot; }
 
-SC_EXPORT int sc_is_fresh(PyObject* arguments, const void* stamps) {
+// A look at tensors at these places of a tuple.
+SC_EXPORT Look* sc_make_look(const Shared* const* snapshots, const int64_t* places, int64_t count) {
+  return new Look(snapshots, places, count);
+}
+SC_EXPORT int sc_is_fresh(PyObject* arguments, Look* look) {
   try {
-    for (const Stamp& stamp : *static_cast<const Stamps*>(stamps))
-      if (!stamp.matches(PyTuple_GET_ITEM(arguments, stamp.place))) return 0;
-    return 1;
+    return look->is_fresh(arguments);
   } catch (const std::exception&) {
     return 0;
   }
 }
-
-SC_EXPORT void sc_forget_stamps(void* stamps) { delete static_cast<Stamps*>(stamps); }
+SC_EXPORT void sc_forget_look(Look* look) { delete look; }
 #endif

@@ -80,6 +80,11 @@ Tensor check_input(const Tensor& tensor, const char* name, const SCKernel& kerne
   return tensor.contiguous();
 }
 
+// Whether a weight is the dense one itself, which a graph hands over while it does not fit the layout.
+bool is_dense(const Tensor& weight, const SCKernel& kernel) {
+  return weight.scalar_type() == dtype_of(kernel);
+}
+
 bool given(const OptionalTensor& tensor) { return tensor.has_value() && tensor->defined(); }
 
 }  // namespace

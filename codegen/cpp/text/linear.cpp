@@ -70,7 +70,16 @@ Tensor linear_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& b
                   const OptionalTensor& dense0, const OptionalTensor& dense1,
                   const OptionalTensor& dense2, int64_t n, int64_t key) {
   const SCKernel& kernel = kernel_of(key);
-  const SCLayoutHeader* header = layout_of(weight, kernel);
+  SCLayoutHeader dense_shape{};
+  const SCLayoutHeader* header = &dense_shape;
+  const bool misfit = is_dense(weight, kernel);
+  if (misfit) {
+    TORCH_CHECK(weight.dim() == 2, "sparsecompile: the dense weight has shape ", weight.sizes());
+    dense_shape.n = weight.size(0);
+    dense_shape.k = weight.size(1);
+  } else {
+    header = layout_of(weight, kernel);
+  }
   TORCH_CHECK(n == header->n, "sparsecompile: n is ", n, ", the packed weight has ", header->n,
               " rows");
   TORCH_CHECK(x.dim() >= 1 && x.size(-1) == header->k, "sparsecompile: x has shape ", x.sizes(),
@@ -101,8 +110,9 @@ Tensor linear_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& b
 
   int64_t range = 0;
   while (range + 1 < kernel.ranges && m > kernel.largest_m[range]) ++range;
-  const OptionalTensor dense[] = {dense0, dense1, dense2};
-  const bool runs_dense = kernel.dense[range] && given(dense0);
+  OptionalTensor dense[] = {dense0, dense1, dense2};
+  if (misfit) dense[0] = weight, dense[1] = dense[2] = {};
+  const bool runs_dense = misfit || (kernel.dense[range] && given(dense0));
   Tensor y = runs_dense && m && n ? linear_dense(input, bias, dense, n)
                                   : at::empty(shape, input.options());
   if (m == 0 || n == 0 || (runs_dense && !kernel.epilogue)) return y;

@@ -20,6 +20,7 @@ const SCLayoutHeader* unpackable(const Tensor& weight, const Tensor& like, int64
 Tensor unpack_cpu(const Tensor& weight, const Tensor& like, int64_t n, int64_t k, int64_t key,
                   int64_t first) {
   const SCKernel& kernel = kernel_of(key);
+  if (is_dense(weight, kernel)) return weight.narrow(0, first, n).to(like.options(), false, true);
   const SCLayoutHeader* header = unpackable(weight, like, n, k, first, kernel);
   Tensor dense = at::empty({n, k}, like.options());
   const bool in_float32 = like.scalar_type() == at::kFloat;
