@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
+from torch.utils.weak import WeakIdKeyDictionary
 
 from sparsecompile.bind import WeightView
 from sparsecompile.dump import Dump, readable
@@ -24,7 +25,7 @@ from sparsecompile.errors import (
     unwrapped_by_dynamo,
 )
 from sparsecompile.graph import Edit
-from sparsecompile.graph_copy import bare_copy, copy_graph
+from sparsecompile.graph_copy import copy_graph, function_of
 from sparsecompile.inductor import compile_rest
 from sparsecompile.lowering import Lowered, lower_packed
 from sparsecompile.options import Options
@@ -38,7 +39,7 @@ from sparsecompile.selection import gpu_of, select_formats, select_passes, selec
 from sparsecompile.slot import drop_packed
 from sparsecompile.spec import Target
 from sparsecompile.template import Codegen, Device
-from sparsecompile.watch import WatchedGraph, watched_in
+from sparsecompile.watch import Earlier, WatchedGraph, watched_in
 from sparsecompile.weights import is_fake
 
 logger = logging.getLogger("sparsecompile")
@@ -180,7 +181,7 @@ class Compiler:
         finish: Finish,
         *,
         anywhere: bool = False,
-        names: Mapping[str, str] | None = None,
+        earlier: Earlier | None = None,
     ) -> Callable[..., Any]:
         """Pack what can be packed of a graph and let `finish` compile the rest.
 
@@ -188,7 +189,7 @@ class Compiler:
             gm: the graph.
             inputs: values of its placeholders.
             finish: compiles what is left.
-            names: of parameters by placeholder, where Dynamo does not know them.
+            earlier: what is known of the graph where it was compiled before.
             anywhere: whether weights are packed for a target that was named wherever they are;
                 what comes out is the graph as it was where that is not the target.
 
@@ -196,7 +197,7 @@ class Compiler:
             SparseCompileError: a pass failed, or under `strict` something was left dense.
         """
         try:
-            return self._compile(gm, inputs, finish, anywhere and not self._follows, names or {})
+            return self._compile(gm, inputs, finish, anywhere and not self._follows, earlier)
         except Reject as reject:
             # A weight was written to between a look at it and its packing.
             logger.warning("a graph is left dense: %s", reject.reason)
@@ -214,7 +215,7 @@ class Compiler:
         inputs: Sequence[Any],
         finish: Finish,
         anywhere: bool,
-        names: Mapping[str, str],
+        earlier: Earlier | None,
     ) -> Callable[..., Any]:
         PACK_CACHE.distrust()
         module = copy_graph(gm)
@@ -225,6 +226,7 @@ class Compiler:
             missing = reject.reason
         where = None if anywhere else device.target.device
         grad = torch.is_grad_enabled()
+        names = earlier.placeholders(module, inputs) if earlier is not None else {}
         view = WeightView(module, inputs, grad=grad, device=where, names=names)
         edit = Edit(module, view, self.formats, device)
         if missing:
@@ -241,40 +243,36 @@ class Compiler:
         keep = drop_packed(module, slots, len(inputs))
         dump.graph("lowered", module)
         self._record(edit, lowered, before, readable(module), dump)
-        original = bare_copy(gm)
-        again = partial(self._again, original, finish, view.own_names())
-        watched = watched_in(edit, lowered)
+        original = function_of(gm)
+        looked = earlier.looked if earlier is not None else WeakIdKeyDictionary()
+        again, weights = partial(self._again, original, finish), watched_in(edit, lowered)
+
+        def watched(run: Callable[..., Any]) -> Callable[..., Any]:
+            names = view.own_names()
+            return WatchedGraph(run, weights, inputs, names, looked, again) if weights else run
+
         if not slots:
-            run = finish(gm, inputs, ())
-            return WatchedGraph(run, watched, inputs, again) if watched else run
+            return watched(finish(gm, inputs, ()))
         tensors = [tensor for slot in slots for tensor in view.live(slot.binding)]
         if any(tensor.device.type != device.target.device for tensor in tensors):
             return _run_eagerly(gm, inputs, ())
-        weights = [slot.weight(view.live(slot.binding)) for slot in slots]
-        run = finish(module, [inputs[i] for i in keep], weights)
+        packed = [slot.weight(view.live(slot.binding)) for slot in slots]
+        run = finish(module, [inputs[i] for i in keep], packed)
         if any(map(is_fake, tensors)):
-            return lambda *args: run(*[args[i] for i in keep], *weights)
-        packed = CompiledGraph(run, keep, slots, lambda: torch.compile(original), self._misfit)
-        return WatchedGraph(packed, watched, inputs, again) if watched else packed
+            return lambda *args: run(*[args[i] for i in keep], *packed)
+        dense = partial(torch.compile, original)
+        return watched(CompiledGraph(run, keep, slots, dense, self._misfit))
 
     def _again(
-        self,
-        gm: GraphModule,
-        finish: Finish,
-        names: Mapping[int, str],
-        args: tuple[Any, ...],
+        self, original: Callable[..., Any], finish: Finish, earlier: Earlier
     ) -> Callable[..., Any]:
-        """Compile a graph anew, for what a call's weights hold now."""
-        own = {id(args[index]): name for index, name in names.items()}
+        """Compile a graph anew, for what its weights hold now."""
 
         def backend(module: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
-            placeholders = module.graph.find_nodes(op="placeholder")
-            pairs = zip(placeholders, inputs, strict=True)
-            known = {node.name: own[id(value)] for node, value in pairs if id(value) in own}
             with unwrapped_by_dynamo():
-                return self.compile(module, inputs, finish, names=known)
+                return self.compile(module, inputs, finish, earlier=earlier)
 
-        return torch.compile(gm, backend=backend)
+        return torch.compile(original, backend=backend)
 
     def _record(
         self,

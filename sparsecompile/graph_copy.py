@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
@@ -27,10 +30,20 @@ def copy_graph(module: GraphModule) -> GraphModule:
     return copy
 
 
-def bare_copy(module: GraphModule) -> GraphModule:
-    """A copy to run later. What Dynamo notes of its nodes refers to the tensors of the model."""
+def function_of(module: GraphModule) -> Callable[..., Any]:
+    """A function to give to `torch.compile` later, with the arguments of a graph.
+
+    It refers to no tensor of the model, as what Dynamo notes of a graph's nodes does. Dynamo would
+    run a graph as it is, and counts by its code how often a function is compiled.
+    """
     graph = Graph()
     graph.output(graph.graph_copy(module.graph, {}))
     for node in graph.nodes:
         node.meta = {}
-    return GraphModule(module, graph)
+    copy = GraphModule(module, graph)
+
+    def run(*args: Any) -> Any:
+        return copy(*args)
+
+    run.__code__ = run.__code__.replace()
+    return run

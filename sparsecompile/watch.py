@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
+from torch.utils.weak import WeakIdKeyDictionary
 
 from sparsecompile.errors import Reject
 from sparsecompile.graph import Edit
 from sparsecompile.lowering import Lowered
-from sparsecompile.snapshot import is_plain
+from sparsecompile.snapshot import geometry, is_plain
 from sparsecompile.survey import Survey
 from sparsecompile.weights import Binding, live
 
@@ -24,6 +26,25 @@ CHANGE = 0.1
 EVERY = 16
 """Calls after which one weight is sampled although torch knows of no write into it."""
 _SAMPLED = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Earlier:
+    """What is known of a graph that is compiled anew.
+
+    Attributes:
+        names: of the model's own tensors, by `id`.
+        looked: see `WatchedGraph`.
+    """
+
+    names: Mapping[int, str]
+    looked: WeakIdKeyDictionary
+
+    def placeholders(self, module: GraphModule, inputs: Sequence[Any]) -> dict[str, str]:
+        """Names of the model's own tensors by placeholder of the graph that is made now."""
+        nodes = module.graph.find_nodes(op="placeholder")
+        pairs = zip(nodes, inputs, strict=True)
+        return {n.name: self.names[id(value)] for n, value in pairs if id(value) in self.names}
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +96,9 @@ class WatchedGraph:
         run: the compiled graph.
         weights: what it reads.
         args: the values that it was compiled for.
-        again: compiles the graph for a call's arguments.
+        names: of the model's own tensors, by their places among the arguments.
+        looked: by storage and geometry, the share of zeros in a sample of what was looked at last.
+        again: compiles the graph anew.
     """
 
     def __init__(
@@ -83,13 +106,18 @@ class WatchedGraph:
         run: Callable[..., Any],
         weights: Sequence[Watched],
         args: Sequence[Any],
-        again: Callable[[tuple[Any, ...]], Callable[..., Any]],
+        names: Mapping[int, str],
+        looked: WeakIdKeyDictionary,
+        again: Callable[[Earlier], Callable[..., Any]],
     ) -> None:
         self._run, self._weights, self._again = run, tuple(weights), again
+        self._names, self._looked = names, looked
         leaves = {leaf.index for weight in weights for leaf in weight.binding.leaves()}
         self._places = tuple(sorted(leaves))
-        self._first = {place: _zeros(args[place]) for place in self._places}
-        self._known = {id(args[p]): (args[p]._version, self._first[p]) for p in self._places}
+        self._versions: dict[int, int] = {}
+        for place in self._places:
+            self._note(args[place])
+        self._zeros = {place: _zeros(args[place]) for place in self._places}
         self._calls = 0
         self._fits = False
         self._looking = threading.Lock()
@@ -97,35 +125,39 @@ class WatchedGraph:
     def __call__(self, *args: Any) -> Any:
         """Run the graph on Dynamo's arguments."""
         if self._fits:
-            self._run, self._places, self._fits = self._again(args), (), False
+            own = {id(args[place]): name for place, name in self._names.items()}
+            self._run, self._places, self._fits = self._again(Earlier(own, self._looked)), (), False
         if self._places:
             self._calls += 1
             place = self._places[self._calls % len(self._places)]
             tensor = args[place]
-            version = self._known.get(id(tensor), (-1, 0.0))[0]
-            if version != tensor._version or self._calls % EVERY == 0:
+            if self._versions.get(id(tensor)) != tensor._version or self._calls % EVERY == 0:
                 self._sample(place, args)
         return self._run(*args)
 
     def _sample(self, place: int, args: tuple[Any, ...]) -> None:
         """Look at the weights beside the calls if the zeros of a tensor have changed."""
-        if not self._changed(place, args[place]):
-            self._known[id(args[place])] = args[place]._version, self._share(place, args[place])
+        tensor = args[place]
+        if not self._changed(place, tensor):
+            self._versions[id(tensor)] = tensor._version
         elif self._looking.acquire(blocking=False):
             threading.Thread(target=self._look, args=(args,), name="sparsecompile-look").start()
 
-    def _share(self, place: int, tensor: Tensor) -> float:
-        """The share of zeros in it when it was last looked at; other tensors count as the first."""
-        return self._known.get(id(tensor), (0, self._first[place]))[1]
-
     def _changed(self, place: int, tensor: Tensor) -> bool:
-        return abs(_zeros(tensor) - self._share(place, tensor)) >= CHANGE
+        """Whether it has other zeros than at its last look, or than what was compiled."""
+        before = self._looked.get(tensor.untyped_storage(), {})
+        before = before.get(geometry(tensor), self._zeros[place])
+        return bool(abs(_zeros(tensor) - before) >= CHANGE)
+
+    def _note(self, tensor: Tensor) -> None:
+        self._versions[id(tensor)] = tensor._version
+        self._looked.setdefault(tensor.untyped_storage(), {})[geometry(tensor)] = _zeros(tensor)
 
     def _look(self, args: tuple[Any, ...]) -> None:
         try:
-            changed = {p for p in self._places if self._changed(p, args[p])}
+            changed = {place for place in self._places if self._changed(place, args[place])}
             for place in changed:
-                self._known[id(args[place])] = args[place]._version, _zeros(args[place])
+                self._note(args[place])
             for weight in self._weights:
                 if any(leaf.index in changed for leaf in weight.binding.leaves()):
                     self._fits |= _fits_better(weight, live(weight.binding, args))
