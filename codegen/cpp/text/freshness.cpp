@@ -97,47 +97,84 @@ const Tensor& tensor_in(PyObject* object) {
   return reinterpret_cast<const PythonTensor*>(object)->tensor;
 }
 
-struct Snapshot {
+// What torch knows of a tensor. Torch swaps tensors only while nobody refers to them, so this refers
+// to what is behind: the storage, and the count of writes, which all tensors share that count
+// together. Both are held elsewhere, so that no others get their addresses.
+struct Stamp {
   PyTypeObject* type;
-  // Torch swaps tensors only while nobody refers to them: so this refers to what is behind. Weakly
-  // to the storage: no weight is kept alive, and no other storage gets its address. All tensors
-  // that count writes into it together have one counter.
+  const c10::StorageImpl* storage;
+  const void* counter;
+  const void* data;
+  int64_t version;
+  uint64_t geometry;
+  // Where the tensor was, to have it fetched; what is there now may be anything.
+  const PyObject* object;
+  const c10::TensorImpl* tensor;
+
+  static const void* counter_of(const Tensor& tensor) {
+    const c10::VariableVersion& version = tensor.unsafeGetTensorImpl()->version_counter();
+    static_assert(sizeof version == sizeof(void*), "a pointer to what is counted");
+    const void* counter;
+    std::memcpy(&counter, &version, sizeof counter);
+    return counter;
+  }
+  static uint64_t geometry_of(const Tensor& tensor) {
+    uint64_t sum = 0;
+    int64_t place = 0;
+    for (const int64_t size : tensor.sizes()) sum += mixed(size, place++);
+    for (const int64_t stride : tensor.strides()) sum += mixed(stride, place++);
+    return sum;
+  }
+  explicit Stamp(PyObject* live)
+      : type(Py_TYPE(live)),
+        storage(tensor_in(live).storage().unsafeGetStorageImpl()),
+        counter(counter_of(tensor_in(live))),
+        data(tensor_in(live).const_data_ptr()),
+        version(tensor_in(live)._version()),
+        geometry(geometry_of(tensor_in(live))),
+        object(live),
+        tensor(tensor_in(live).unsafeGetTensorImpl()) {}
+
+  // The same memory, written to by nobody that torch knows of.
+  bool matches(PyObject* live) const {
+    if (Py_TYPE(live) != type) return false;
+    const Tensor& found = tensor_in(live);
+    return storage == found.storage().unsafeGetStorageImpl() && counter == counter_of(found) &&
+           version == found._version() && data == found.const_data_ptr() &&
+           geometry == geometry_of(found);
+  }
+  void fetch() const {
+    __builtin_prefetch(object);
+    for (size_t at = 0; at < sizeof *tensor; at += line_bytes)
+      __builtin_prefetch(reinterpret_cast<const char*>(tensor) + at);
+    __builtin_prefetch(storage);
+    __builtin_prefetch(counter);
+  }
+};
+
+// A tensor at a moment. It keeps no memory of a model alive.
+struct Snapshot {
+  Stamp stamp;
   c10::weak_intrusive_ptr<c10::StorageImpl> storage;
   c10::VariableVersion counter;
-  int64_t version;
-  std::vector<int64_t> sizes, strides;
   Lines lines;
   uint64_t print;
   std::array<uint32_t, points> digests;
 
-  Snapshot(PyObject* object, int64_t row)
-      : type(Py_TYPE(object)),
-        storage(tensor_in(object).storage().getWeakStorageImpl()),
-        counter(tensor_in(object).unsafeGetTensorImpl()->version_counter()),
-        version(tensor_in(object)._version()),
-        sizes(tensor_in(object).sizes().vec()),
-        strides(tensor_in(object).strides().vec()) {
-    const Tensor& live = tensor_in(object);
-    lines.data = static_cast<const char*>(live.const_data_ptr());
-    lines.bytes = live.numel() * live.element_size();
-    lines.row_bytes = row * live.element_size();
+  Snapshot(PyObject* live, int64_t row)
+      : stamp(live),
+        storage(tensor_in(live).storage().getWeakStorageImpl()),
+        counter(tensor_in(live).unsafeGetTensorImpl()->version_counter()) {
+    const int64_t size = tensor_in(live).element_size();
+    lines.data = static_cast<const char*>(stamp.data);
+    lines.bytes = tensor_in(live).numel() * size;
+    lines.row_bytes = row * size;
     lines.rows = lines.bytes ? lines.bytes / lines.row_bytes : 0;
     print = fingerprint(lines.data, lines.bytes);
     for (int64_t point = 0; point < points; ++point) digests[point] = lines.digest(point);
   }
-  // The same memory, written to by nobody that torch knows of.
-  bool is_of(PyObject* object) const {
-    if (Py_TYPE(object) != type) return false;
-    const Tensor& live = tensor_in(object);
-    const c10::VariableVersion& other = live.unsafeGetTensorImpl()->version_counter();
-    static_assert(sizeof(counter) == sizeof(void*), "a pointer to what is counted");
-    return storage._unsafe_get_target() == live.storage().unsafeGetStorageImpl() &&
-           !std::memcmp(&counter, &other, sizeof(counter)) && version == live._version() &&
-           lines.data == live.const_data_ptr() && live.sizes() == sizes &&
-           live.strides() == strides;
-  }
-  bool matches(PyObject* object) const {
-    if (!is_of(object)) return false;
+  bool matches(PyObject* live) const {
+    if (!stamp.matches(live)) return false;
     for (int64_t point = 0; point < points; ++point)
       if (digests[point] != lines.digest(point)) return false;
     return true;
@@ -145,30 +182,35 @@ struct Snapshot {
 };
 using Shared = std::shared_ptr<const Snapshot>;
 
-// What looks at all weights of a graph before each of its calls.
+// What looks at all weights of a graph before each of its calls. What it reads lies in the order in
+// which it is read; the rest is fetched some weights ahead.
 class Look {
  public:
   Look(const Shared* const* snapshots, const int64_t* places, int64_t count)
       : places_(places, places + count),
-        lines_(count <= 64 ? 8 : 4),
-        turns_(points / lines_),
-        digests_(points * count) {
-    for (int64_t i = 0; i < count; ++i) snapshots_.push_back(*snapshots[i]);
-    uint32_t* digest = digests_.data();
+        lines_a_call_(count <= 64 ? 8 : 4),
+        turns_(points / lines_a_call_) {
+    for (int64_t i = 0; i < count; ++i) {
+      snapshots_.push_back(*snapshots[i]);
+      stamps_.push_back(snapshots_[i]->stamp);
+      lines_.push_back(snapshots_[i]->lines);
+    }
     for (int64_t turn = 0; turn < turns_; ++turn)
       for (const Shared& snapshot : snapshots_)
-        for (int64_t line = 0; line < lines_; ++line)
-          *digest++ = snapshot->digests[point(turn, line)];
+        for (int64_t line = 0; line < lines_a_call_; ++line)
+          digests_.push_back(snapshot->digests[point(turn, line)]);
   }
 
   bool is_fresh(PyObject* arguments) {
-    const int64_t count = snapshots_.size();
-    for (int64_t i = 0; i < count; ++i)
-      if (!snapshots_[i]->is_of(PyTuple_GET_ITEM(arguments, places_[i]))) return false;
+    const int64_t count = stamps_.size();
+    for (int64_t i = 0; i < std::min(count, ahead); ++i) stamps_[i].fetch();
+    for (int64_t i = 0; i < count; ++i) {
+      if (i + ahead < count) stamps_[i + ahead].fetch();
+      if (!stamps_[i].matches(PyTuple_GET_ITEM(arguments, places_[i]))) return false;
+    }
+    // Lines come from memory, most of them from a page of their own: threads wait side by side.
     const int64_t turn = turn_.fetch_add(1, std::memory_order_relaxed) % turns_;
     std::atomic<bool> fresh{true};
-    // The lines come from memory, most of them with a page of their own: threads wait for them at
-    // the same time.
     at::parallel_for(0, count, 64, [&](int64_t first, int64_t last) {
       if (!same_lines(turn, first, last)) fresh = false;
     });
@@ -176,35 +218,37 @@ class Look {
   }
 
  private:
+  static constexpr int64_t ahead = 8;
+
   // Neighbours among calls are far from each other, and so are lines of one call.
   int64_t point(int64_t turn, int64_t line) const {
-    return line * turns_ + turn * (lines_ == 8 ? 5 : 9) % turns_;
+    return line * turns_ + turn * (lines_a_call_ == 8 ? 5 : 9) % turns_;
   }
 
   bool same_lines(int64_t turn, int64_t first, int64_t last) const {
-    constexpr int64_t ahead = 8;
     for (int64_t i = first; i < std::min(first + ahead, last); ++i) fetch(turn, i);
     bool same = true;
     for (int64_t i = first; i < last; ++i) {
       if (i + ahead < last) fetch(turn, i + ahead);
-      const Lines& lines = snapshots_[i]->lines;
-      if (!lines.bytes) continue;
-      const uint32_t* digest = &digests_[(turn * snapshots_.size() + i) * lines_];
-      for (int64_t line = 0; line < lines_; ++line)
-        same &= digest[line] == lines.digest(point(turn, line));
+      if (!lines_[i].bytes) continue;
+      const int64_t begin = (turn * lines_.size() + i) * lines_a_call_;
+      for (int64_t line = 0; line < lines_a_call_; ++line)
+        same &= digests_[begin + line] == lines_[i].digest(point(turn, line));
     }
     return same;
   }
 
   void fetch(int64_t turn, int64_t i) const {
-    for (int64_t line = 0; line < lines_; ++line)
-      __builtin_prefetch(snapshots_[i]->lines.at(point(turn, line)));
+    for (int64_t line = 0; line < lines_a_call_; ++line)
+      __builtin_prefetch(lines_[i].at(point(turn, line)));
   }
 
   std::vector<Shared> snapshots_;
+  std::vector<Stamp> stamps_;
+  std::vector<Lines> lines_;
   std::vector<int64_t> places_;
-  int64_t lines_, turns_;
   std::vector<uint32_t> digests_;  // by turn, snapshot and line
+  int64_t lines_a_call_, turns_;
   std::atomic<int64_t> turn_{0};
 };
 
@@ -224,7 +268,7 @@ SC_EXPORT const Shared* sc_take_snapshot(PyObject* tensor, int64_t row) {
 }
 SC_EXPORT uint64_t sc_fingerprint(const Shared* snapshot) { return (*snapshot)->print; }
 SC_EXPORT int sc_is_of(PyObject* tensor, const Shared* snapshot) {
-  return (*snapshot)->is_of(tensor);
+  return (*snapshot)->stamp.matches(tensor);
 }
 SC_EXPORT int sc_matches(PyObject* tensor, const Shared* snapshot) {
   return (*snapshot)->matches(tensor);
