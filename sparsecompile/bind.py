@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node, map_arg
-from torch.nn import functional as F
 
 from sparsecompile.errors import Reject
+from sparsecompile.fake_calls import Use, use_of
 from sparsecompile.packed import Format
 from sparsecompile.packed_tensor import PackedTensor
 from sparsecompile.scopes import ambient_scope, scopes
+from sparsecompile.spelling import LINEAR
 from sparsecompile.weights import Apply, Binding, Leaf, is_fake, live
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
@@ -31,18 +32,8 @@ _FUNCTIONS: set[Any] = {
     operator.mul,
 }
 _METHODS = {"t", "to", "mul", "transpose", "type_as", "float", "contiguous"}
-_READERS: set[Any] = {
-    F.linear,
-    F.embedding,
-    torch.matmul,
-    torch.mm,
-    torch.addmm,
-    operator.matmul,
-    torch.ops.aten.linear.default,
-    torch.ops.aten.addmm.default,
-    torch.ops.aten.mm.default,
-    torch.ops.aten.embedding.default,
-}
+# Known without a look at what they do: most weights have no other reader.
+_READERS: set[Any] = {*LINEAR}
 _CONTAINERS = ("_modules", "_parameters", "_buffers")
 _WRITING_OPERATORS = {"setitem", "delitem"} | {
     f"i{name}"
@@ -72,7 +63,10 @@ def weight_function(*, lossy: str = "") -> Callable[[Function], Function]:
 
 
 def weight_reader(function: Function) -> Function:
-    """Declare a function that reads a weight and neither changes nor returns it."""
+    """Declare a function that reads a weight and neither changes nor returns it.
+
+    For those that cannot be run on fake tensors, where that would be seen.
+    """
     _READERS.add(function)
     return function
 
@@ -142,6 +136,7 @@ class WeightView:
         placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
         for index, (node, value) in enumerate(zip(placeholders, inputs, strict=True)):
             self._values[node] = (index, value)
+        self._uses: dict[tuple[Node, Node], tuple[Any, Use]] = {}
         self._scopes, self._ambient = scopes(module), ambient_scope()
 
     def is_function(self, node: Node) -> bool:
@@ -249,20 +244,29 @@ class WeightView:
         return Leaf(index, name, weakref.ref(tensor))
 
     def _check_users(self, node: Node) -> None:
+        """Return if all uses surely leave the weight as it is, those of its aliases included.
+
+        Raises:
+            Reject: one may not.
+        """
         for user in node.users:
             if scope := self.scope(user):
                 raise Reject(scope)
-            if user.op == "output" or self._reads(user, node):
+            if user.op == "output" or user.target in _READERS:
                 continue
-            raise Reject(f"the weight is also used by {describe(user)}, which may change it")
+            use = self._use(user, node)
+            if use is Use.MAY_WRITE:
+                raise Reject(f"the weight is also used by {describe(user)}, which may change it")
+            if use is Use.ALIASES:
+                self._check_users(user)
 
-    def _reads(self, user: Node, node: Node) -> bool:
-        """Whether a use surely leaves the weight as it is, its aliases included."""
-        if user.op == "call_function" and user.target in _READERS:
-            return user.kwargs.get("out") is None
-        if self.is_function(user):
-            return all(u.op == "output" or self._reads(u, user) for u in user.users)
-        return False
+    def _use(self, user: Node, node: Node) -> Use:
+        """`use_of`, once for every call: passes ask for weights again and again."""
+        args = (user.args, user.kwargs)
+        known = self._uses.get((user, node))
+        if known is None or known[0] != args:
+            known = self._uses[user, node] = (args, use_of(user, node))
+        return known[1]
 
 
 def _source_name(node: Node) -> str | None:
