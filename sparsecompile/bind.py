@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import operator
 import re
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node, map_arg
 
+from sparsecompile.compiled_model import Names
 from sparsecompile.errors import Reject
 from sparsecompile.fake_calls import Use, use_of
 from sparsecompile.packed import Format
@@ -35,13 +34,6 @@ _METHODS = {"t", "to", "mul", "transpose", "type_as", "float", "contiguous"}
 # Known without a look at what they do: most weights have no other reader.
 _READERS: set[Any] = {*LINEAR}
 _CONTAINERS = ("_modules", "_parameters", "_buffers")
-_WRITING_OPERATORS = {"setitem", "delitem"} | {
-    f"i{name}"
-    for name in (
-        *("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow"),
-        *("lshift", "rshift", "and", "or", "xor", "concat"),
-    )
-}
 
 
 def weight_function(*, lossy: str = "") -> Callable[[Function], Function]:
@@ -71,37 +63,6 @@ def weight_reader(function: Function) -> Function:
     return function
 
 
-def writes_in_place(node: Node) -> bool:
-    """Whether a node may change a tensor that existed before it."""
-    if node.op == "call_method":
-        name = str(node.target)
-        return (name.endswith("_") and not name.endswith("__")) or name == "__setitem__"
-    if node.op != "call_function":
-        return False
-    if node.kwargs.get("inplace") or node.kwargs.get("out") is not None:
-        return True
-    place = _place_of_inplace(node.target)
-    if place is not None and len(node.args) > place and node.args[place]:
-        return True
-    schema = getattr(node.target, "_schema", None)
-    if schema is not None:
-        return bool(schema.is_mutable)
-    name = getattr(node.target, "__name__", "")
-    module = getattr(node.target, "__module__", "") or ""
-    if module in ("_operator", "operator"):
-        return name in _WRITING_OPERATORS
-    return name.endswith("_") and not name.endswith("__")
-
-
-@cache
-def _place_of_inplace(function: Callable[..., Any]) -> int | None:
-    """Which positional argument of a function of `torch.nn.functional` is `inplace`, if any."""
-    if getattr(function, "__module__", None) != "torch.nn.functional":
-        return None
-    names = list(inspect.signature(function).parameters)
-    return names.index("inplace") if "inplace" in names else None
-
-
 def _tensors_by_name(node: Node) -> list[Node]:
     """What a call takes by keyword, of the graph's tensors."""
     found: list[Node] = []
@@ -117,7 +78,7 @@ class WeightView:
         inputs: the placeholders' values: live Parameters, and whatever else.
         grad: whether gradients are enabled where the graph will run.
         device: type of the device that weights have to be on; None where any will do.
-        names: names of parameters by placeholder, for graphs that Dynamo did not make.
+        names: names of the model's tensors, where the model is known; else Dynamo's count.
     """
 
     def __init__(
@@ -127,7 +88,7 @@ class WeightView:
         *,
         grad: bool,
         device: str | None = "cpu",
-        names: Mapping[str, str] | None = None,
+        names: Names | None = None,
     ) -> None:
         self.grad = grad
         self._device = device
@@ -164,7 +125,18 @@ class WeightView:
 
     def name(self, node: Node) -> str:
         """Fully qualified name of the parameter behind a placeholder, else the node's own."""
-        return self._names.get(node.name) or _source_name(node) or node.name
+        return self._aliases(node)[0]
+
+    def _aliases(self, node: Node) -> tuple[str, ...]:
+        value = self._values.get(node, (0, None))[1]
+        return self._names.get(id(value)) or (_source_name(node) or node.name,)
+
+    def aliases(self, weight: Node) -> tuple[str, ...]:
+        """All names that the model has for the parameters that a weight is made of."""
+        if weight.op == "placeholder":
+            return self._aliases(weight)
+        found = (name for node in weight.all_input_nodes for name in self.aliases(node))
+        return tuple(dict.fromkeys(found))
 
     def names(self, weight: object) -> str:
         """Names of the parameters that a weight is made of, for the report."""
@@ -262,6 +234,9 @@ class WeightView:
 
     def _use(self, user: Node, node: Node) -> Use:
         """`use_of`, once for every call: passes ask for weights again and again."""
+        if hasattr(user.target, "sparsecompile_lossy"):
+            # A `weight_function` writes nothing, and may have no meaning for fake tensors.
+            return Use.ALIASES
         args = (user.args, user.kwargs)
         known = self._uses.get((user, node))
         if known is None or known[0] != args:
@@ -280,8 +255,12 @@ def _source_name(node: Node) -> str | None:
     return ".".join(key for key in keys if key not in _CONTAINERS)
 
 
+def called(node: Node) -> str:
+    """Name of what a node calls."""
+    target = node.target
+    return target if isinstance(target, str) else getattr(target, "__name__", str(target))
+
+
 def describe(node: Node) -> str:
     """What a node calls, and its own name."""
-    target = node.target
-    name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-    return f"{name} ({node.name})"
+    return f"{called(node)} ({node.name})"

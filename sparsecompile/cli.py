@@ -98,7 +98,7 @@ def explain(
     options |= {"tune": mode} if mode is not None else {}
     options |= {"target": device} if device is not None else {}
     # A comma between brackets belongs to the format.
-    options |= {"formats": re.split(r",(?![^\[]*\])", formats)} if formats is not None else {}
+    options |= {"formats": re.split(r",(?![^\[(]*[\])])", formats)} if formats is not None else {}
     report = _explain(target, options, model, args, kwargs)
     if html is not None:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from sparsecompile.bind import WeightView, writes_in_place
+from sparsecompile.bind import WeightView
 from sparsecompile.codec import Codec
 from sparsecompile.errors import Reject
 from sparsecompile.fake_calls import example, fake_call
@@ -19,6 +19,7 @@ from sparsecompile.pattern import Match, Target
 from sparsecompile.survey import Survey, survey, with_codec
 from sparsecompile.template import Device
 from sparsecompile.weights import Binding, lossy
+from sparsecompile.writes import writes_in_place
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from sparsecompile.inductor import check_options
 from sparsecompile.recipes import recipes_of
 
 TUNE = ("off", "cached", "fast", "full")
+LOSSY = ("prune", "quantize")
 
 
 def _default_tune() -> str:
@@ -26,11 +27,14 @@ class Options:
 
     Attributes:
         formats: names of the formats that may be used, the preferred first among equals, such as
-            `["n_m[2:4]", "bitmap"]`; a bare structure means the codec `float`. Default: all.
+            `["n_m[2:4]", "bitmap"]`, also spelt as for `prune`: `["2:4", "unstructured"]`; a bare
+            structure means the codec `float`. Default: all.
         passes: pass name -> its options, such as `{"merge_linears": {"most": 2}}`; the key
             `"without"` lists passes to leave out.
         prune: lossy. `"2:4"`, `"unstructured(0.8)"`, `"block(16,16,0.5)"` for every linear, or a
-            mapping from name patterns (`"*.mlp.*"`) to these; the first that matches counts.
+            mapping from name patterns to these, such as `"*.mlp.*"`, `"lm_head"`,
+            `"lm_head.weight"` or, as reports have them, `"layers.{0-3}.mlp.up"`; the first that
+            matches counts, and each has to match a weight of the model.
         quantize: lossy. `"int8-weight-only"` (one scale a row), `"int8"` (also every row of the
             activations, when it runs), `"int4"` (weights only, a scale for 128 columns) for every
             linear, with other groups as in `"int4[group=32]"`, or a mapping as for `prune`.
@@ -86,6 +90,11 @@ class Options:
         result._check()
         return result
 
+    def recipes(self) -> dict[str, Mapping[str, str]]:
+        """Patterns of weight names and their recipes, by the option that gives them."""
+        given = {name: self.passes.get(name, {}).get("recipe") for name in LOSSY}
+        return {name: recipes_of(name, getattr(self, name) or given[name]) for name in LOSSY}
+
     def _check(self) -> None:
         formats = self.formats
         self._require(
@@ -96,8 +105,7 @@ class Options:
         )
         self._require("passes", isinstance(self.passes, Mapping), "a mapping from pass names")
         self._check_passes()
-        for name in ("prune", "quantize"):
-            recipes_of(name, getattr(self, name))
+        self.recipes()
         self._require("tune", self.tune in TUNE, f"one of {', '.join(TUNE)}")
         for name in ("dense_copies", "strict"):
             self._require(name, isinstance(getattr(self, name), bool), "True or False")
