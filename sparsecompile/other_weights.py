@@ -15,6 +15,7 @@ from sparsecompile.report import NodeReport
 from sparsecompile.weights import evaluate, live
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_RECURRENT = (nn.RNN, nn.GRU, nn.LSTM)
 _FAST_PATHS = (torch._transformer_encoder_layer_fwd, torch._native_multi_head_attention)
 
 
@@ -57,12 +58,12 @@ def outside_of_graphs(
     """
     left = set(read)
     for path, module in model.named_modules():
-        recurrent = isinstance(module, nn.RNNBase) and not torch._dynamo.config.allow_rnn
+        recurrent = isinstance(module, _RECURRENT) and not torch._dynamo.config.allow_rnn
         for name, parameter in module.named_parameters(recurse=False):
             if id(parameter) in left or not (finished or recurrent) or not zeros_of(parameter):
                 continue
             left.add(id(parameter))
-            kind = f"nn.{type(module).__name__}" if recurrent else type(module).__name__
+            kind = _kind(module)
             reason = (
                 f"read by {kind}: Dynamo does not trace it, there is no kernel for it"
                 if recurrent
@@ -102,6 +103,12 @@ def _value(edit: Edit, weight: Node) -> Tensor | None:
         return evaluate(binding, live(binding))
     except Reject:
         return None
+
+
+def _kind(module: nn.Module) -> str:
+    """`nn.LSTM`, or the bare name of a class that is not torch's."""
+    kind = type(module)
+    return "nn." * kind.__module__.startswith("torch.nn.") + kind.__name__
 
 
 def _left(

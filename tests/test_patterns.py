@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -114,6 +115,12 @@ def test_names_of_modules_mean_weights_that_are_computed_too() -> None:
     assert [node.lossy for node in report.nodes] == ["quantize int4[group=128]", ""]
 
 
+def test_weights_that_are_made_at_the_first_call_may_be_meant() -> None:
+    model = nn.Sequential(nn.LazyLinear(32), nn.LazyLinear(32))
+    report = sc.explain(model, torch.randn(2, 32), prune={"1": "2:4"})
+    assert [node.packed for node in report.nodes] == [False, True]
+
+
 UNKNOWN = {
     "lm_haed*": "; did you mean 'lm_head'",
     "lm_head.wieght": "; did you mean 'lm_head'",
@@ -214,6 +221,32 @@ def test_a_model_s_forward_that_is_compiled_belongs_to_the_model() -> None:
         model(IDS)
     assert backend.packed == ["tokens.weight"]
     assert len({node.weight for node in backend.compiler.report.nodes}) == 8
+
+
+def test_a_function_of_a_module_does_not_belong_to_it() -> None:
+    """It may have others too."""
+    model, other = MLP().requires_grad_(False), nn.Linear(32, 32).requires_grad_(False)
+    backend = Packing(prune={"*weight": "2:4", "lm_haed": "2:4"})
+    calls = (lambda module, x: other(module(x)), partial(lambda y, module, x: module(x), 1))
+    with torch.no_grad():
+        for call in calls:
+            torch.compile(call, backend=backend)(model, torch.randn(2, 32))
+    assert "lm_haed" in backend.compiler.report.unmatched["prune"]
+
+
+def test_a_method_that_is_compiled_in_its_class_belongs_to_the_model() -> None:
+    backend = Packing(prune={"lm_head": "2:4"})
+
+    class Compiled(Model):
+        @torch.compile(backend=backend)
+        def forward(self, ids: Tensor) -> Tensor:
+            return super().forward(ids)
+
+    with torch.no_grad():
+        Compiled()(IDS)
+        assert backend.packed == ["tokens.weight"]
+        with pytest.raises(sc.OptionError, match="'lm_haed' of option 'prune' matches no weight;"):
+            torch.compile(Compiled(), backend="sparse", options={"prune": {"lm_haed": "2:4"}})(IDS)
 
 
 def test_of_a_function_patterns_without_a_weight_so_far_are_reported(
