@@ -90,7 +90,9 @@ def explain(model: Callable[..., Any], *inputs: Any, **options: Any) -> Report:
         options: see `Options`.
 
     Raises:
-        OptionError: an option that does not exist or cannot be used.
+        OptionError: an option that does not exist or cannot be used, or a name pattern that matches
+            no weight.
+        RejectedError: under `strict`, something would be left dense.
     """
     return Compiler(**options).explain(model, *inputs)
 

@@ -46,8 +46,9 @@ class Options:
             `Codegen.dense_copy`, where the dense linear is faster for some m with them. Without
             it a weight packed on request has one of the two, for every m of a graph, and the dense
             weights that a model has itself are read as they are.
-        strict: raise `RejectedError` where a linear would be left dense although it holds zeros
-            or was asked to be pruned or quantised, and build errors instead of running dense.
+        strict: raise `RejectedError` where a weight would be left dense although it holds zeros, of
+            convolutions and recurrent modules too, or was asked to be pruned or quantised, and
+            build errors instead of running dense.
         target: `"auto"`: where the parameters of the model are; `"cpu"`, also with an instruction
             set: `"cpu[avx2]"`, `"cpu[portable]"`; or a GPU's architecture, `"sm_90"`, `"gfx942"`,
             for which `explain` needs no GPU.
