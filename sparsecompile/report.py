@@ -191,6 +191,11 @@ class Report:
         return tuple(seen.values())
 
     @property
+    def linears(self) -> tuple[NodeReport, ...]:
+        """Those of `nodes` that are linears."""
+        return tuple(node for node in self.nodes if not node.reader)
+
+    @property
     def before(self) -> str:
         """Readable code of all graphs as they came."""
         return "\n\n".join(graph.before for graph in self.graph_reports)

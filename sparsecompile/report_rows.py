@@ -178,8 +178,7 @@ def summary(report: Report) -> str:
     """One line: how much was packed."""
     graphs = f"{report.graphs} graph{'s' * (report.graphs != 1)}"
     dense, packed = report.dense_bytes, report.packed_bytes
-    nodes = [node for node in report.nodes if not node.reader]
-    others = len(report.nodes) - len(nodes)
+    nodes, others = report.linears, len(report.nodes) - len(report.linears)
     if not report.graphs:
         parts = ["no graph was compiled" + " yet" * (not others)]
     elif not nodes:

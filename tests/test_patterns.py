@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -250,7 +251,7 @@ def test_a_method_that_is_compiled_in_its_class_belongs_to_the_model() -> None:
 
 
 def test_of_a_function_patterns_without_a_weight_so_far_are_reported(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     model, backend = MLP().requires_grad_(False), Packing(prune={"*.up": "2:4", "*.dwon": "2:4"})
 
@@ -266,6 +267,8 @@ def test_of_a_function_patterns_without_a_weight_so_far_are_reported(
     message = "pattern '*.dwon' of option 'prune' matches no weight"
     assert report.unmatched["prune"] == f"{message}; did you mean 'down'?"
     assert report.unmatched["prune"] in " ".join(str(report).split())
+    report.to_html(tmp_path / "report.html")
+    assert message.replace("'", "&#x27;") in (tmp_path / "report.html").read_text()
     (record,) = [record for record in caplog.records if record.name == "sparsecompile"]
     assert record.message == f"{message}; known: 'up', of those compiled so far"
 
