@@ -106,7 +106,7 @@ def unmatched(recipes: Mapping[str, Mapping[str, str]], names: Collection[str]) 
             if pattern != "*" and not any(matches(pattern, name) for name in names):
                 found.setdefault(
                     option,
-                    f"pattern {pattern!r} of option {option!r} matches no weight"
+                    f"pattern {pattern!r} of option {option!r} matches no weight matrix"
                     f"{_hint(pattern, names)}",
                 )
     return found

@@ -45,6 +45,7 @@ class Model(nn.Module):
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(16, 16)})
         self.lm_head = nn.Linear(16, 48, bias=False)
         self.lm_head.weight = self.tokens.weight
+        self.conv = nn.Conv1d(16, 16, 1)
         self.breaks = breaks
         self.requires_grad_(False)
 
@@ -130,6 +131,7 @@ UNKNOWN = {
     "layer.0.mlp.up": "; did you mean 'layers.0.mlp.up'",
     "nothing_like_it": "; known: 'tokens', 'layers.0.mlp.up', 'layers.0.mlp.down' and 6 more",
     "": "; known: ",
+    "conv": "; known: ",
 }
 
 
@@ -172,7 +174,9 @@ def of_a_pass(option: str, pattern: str, breaks: bool) -> None:
 def test_a_pattern_that_means_nothing_is_an_error(
     use: Callable[[str, str, bool], None], option: str, breaks: bool
 ) -> None:
-    start = f"pattern 'layers.1.mlp.pu' of option '{option}' matches no weight; did you mean 'lay"
+    start = (
+        f"pattern 'layers.1.mlp.pu' of option '{option}' matches no weight matrix; did you mean '"
+    )
     with pytest.raises(sc.OptionError, match=start) as raised:
         use(option, "layers.1.mlp.pu", breaks)
     assert raised.value.option == option
@@ -182,7 +186,7 @@ def test_a_pattern_that_means_nothing_is_an_error(
 def test_the_error_says_which_names_are_near(pattern: str) -> None:
     with pytest.raises(sc.OptionError) as raised:
         sc.explain(Model(), IDS, prune={"*": "2:4", pattern: "2:4"})
-    assert f"pattern {pattern!r} of option 'prune' matches no weight" in str(raised.value)
+    assert f"pattern {pattern!r} of option 'prune' matches no weight matrix" in str(raised.value)
     assert UNKNOWN[pattern] in str(raised.value)
 
 
@@ -246,7 +250,9 @@ def test_a_method_that_is_compiled_in_its_class_belongs_to_the_model() -> None:
     with torch.no_grad():
         Compiled()(IDS)
         assert backend.packed == ["tokens.weight"]
-        with pytest.raises(sc.OptionError, match="'lm_haed' of option 'prune' matches no weight;"):
+        with pytest.raises(
+            sc.OptionError, match="'lm_haed' of option 'prune' matches no weight matrix;"
+        ):
             torch.compile(Compiled(), backend="sparse", options={"prune": {"lm_haed": "2:4"}})(IDS)
 
 
@@ -264,7 +270,7 @@ def test_of_a_function_patterns_without_a_weight_so_far_are_reported(
         torch.compile(function, backend=backend)(torch.randn(2, 32))
     report = backend.compiler.report
     assert list(report.unmatched) == ["prune"]
-    message = "pattern '*.dwon' of option 'prune' matches no weight"
+    message = "pattern '*.dwon' of option 'prune' matches no weight matrix"
     assert report.unmatched["prune"] == f"{message}; did you mean 'down'?"
     assert report.unmatched["prune"] in " ".join(str(report).split())
     report.to_html(tmp_path / "report.html")
@@ -287,7 +293,7 @@ def test_of_a_function_a_pattern_is_matched_by_any_of_its_graphs() -> None:
 
 def test_recipes_for_every_weight_are_right_for_a_model_without_one() -> None:
     check_patterns({"prune": {"*": "2:4"}}, ())
-    with pytest.raises(sc.OptionError, match=r"'a' of option 'prune' matches no weight\Z"):
+    with pytest.raises(sc.OptionError, match=r"'a' of option 'prune' matches no weight matrix\Z"):
         check_patterns({"prune": {"a": "2:4"}}, ())
 
 
