@@ -12,6 +12,7 @@ from torch.fx import Node
 from torch.nn import functional as F
 
 from sparsecompile import LINEAR, Call, Edit, Match, Phase, Reject, Rule
+from sparsecompile.spelling import Product, products
 
 _ADD = (operator.add, torch.add, "add")
 _TRANSPOSED = Call((torch.t,), ("transposed",))
@@ -19,12 +20,13 @@ _TRANSPOSES = ("t", torch.ops.aten.numpy_T, torch.ops.aten.mT, torch.ops.aten.t.
 
 
 @dataclass(frozen=True)
-class Canonicalize(Rule[None]):
+class Canonicalize(Rule[Product | None]):
     """Every linear of a weight of the model becomes `linear(x, weight, bias)`.
 
     - `w.T`, `w.mT` and `w.t() -> t(w)`;
     - `addmm(bias, x, w) -> linear(x, t(w), bias)`, the 1x1 Conv1D of GPT-2;
     - `matmul(x, t(w)) -> linear(x, w)` and `matmul(x, w) -> linear(x, t(w))`;
+    - `einsum("...k,nk->...n", x, w) -> linear(x, w)`, whatever the letters, `w` also `kn` or first;
     - `linear(x, w) + bias -> linear(x, w, bias)` for a bias of the model, of shape `[n]`;
     - `dropout(x) -> x` where it is switched off, so that what follows is seen.
     """
@@ -49,16 +51,19 @@ class Canonicalize(Rule[None]):
                 ("x", "weight"),
                 tag="matmul",
             ),
+            Call((torch.einsum,), ("equation", "first", "second"), tag="einsum"),
             Call(_ADD, ("input", "bias"), where={"input": linear}, commutative=True, tag="bias"),
             Call((F.dropout, torch.dropout), ("input", "p", "training", "inplace"), tag="dropout"),
         )
 
-    def guard(self, match: Match, edit: Edit) -> None:
-        """Reject what is no linear of a weight of the model."""
+    def guard(self, match: Match, edit: Edit) -> Product | None:
+        """Reject what is no linear of a weight of the model; the linear that an einsum is."""
         if match.pattern.tag == "dropout":
             if match["training"] is not False and match["p"] != 0:
                 raise Reject("dropout is switched on")
-            return
+            return None
+        if match.pattern.tag == "einsum":
+            return self._product(match, edit)
         if not edit.weights.is_weight(match["weight"]):
             raise Reject("reads no weight of the model")
         if match.pattern.tag == "attribute" and match["attribute"] not in ("T", "mT"):
@@ -73,6 +78,20 @@ class Canonicalize(Rule[None]):
             self._check_separate_bias(match, edit)
         elif match.pattern.tag == "addmm" and edit.value(match["bias"]).dim() != 1:
             raise Reject("what is added is no bias of shape [n]")
+        return None
+
+    def _product(self, match: Match, edit: Edit) -> Product:
+        """The linear that an einsum is."""
+        equation, first, second = match["equation"], match["first"], match["second"]
+        operands = first if second is None else (first, second)
+        for product in products(equation, operands) if isinstance(equation, str) else ():
+            if not edit.weights.is_weight(product.weight):
+                continue
+            k = edit.value(product.weight).shape[0 if product.transposed else 1]
+            if edit.value(product.x).shape[-1] != k:
+                raise Reject("einsum repeats what has one column")
+            return product
+        raise Reject("einsum is no linear of a weight of the model")
 
     def _check_separate_bias(self, match: Match, edit: Edit) -> None:
         linear, bias = match["linear"], match["bias"]
@@ -88,7 +107,7 @@ class Canonicalize(Rule[None]):
         if writer is not None:
             raise Reject(f"{writer.name} writes in place in between")
 
-    def replace(self, match: Match, facts: None, edit: Edit) -> None:
+    def replace(self, match: Match, facts: Product | None, edit: Edit) -> None:
         """Insert the linear."""
         node = match.node
         if match.pattern.tag == "dropout":
@@ -100,19 +119,21 @@ class Canonicalize(Rule[None]):
         if match.pattern.tag == "bias":
             args = (match["x"], match["weight"], match["bias"])
         else:
-            weight = self._transpose(match, edit)
-            args = (match["x"], weight, match["bias"] if match.pattern.tag == "addmm" else None)
+            product = facts or Product(match["x"], match["weight"], transposed=True)
+            weight = product.weight
+            if product.transposed:
+                weight = self._transpose(weight, node, edit)
+            args = (product.x, weight, match["bias"] if match.pattern.tag == "addmm" else None)
         edit.replace(node, edit.call(F.linear, args, before=node))
         if match.pattern.tag == "bias":
             edit.erase(match["linear"])
 
-    def _transpose(self, match: Match, edit: Edit) -> Node:
-        weight: Node = match["weight"]
+    def _transpose(self, weight: Node, before: Node, edit: Edit) -> Node:
         inner = _TRANSPOSED.match(weight)
         if inner is not None:
             transposed: Node = inner["transposed"]
             return transposed
-        return edit.call(torch.t, (weight,), before=match.node, like=weight)
+        return edit.call(torch.t, (weight,), before=before, like=weight)
 
 
 COMPONENTS = (Canonicalize(),)

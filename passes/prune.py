@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import ClassVar
 
 import torch
@@ -26,7 +25,7 @@ from sparsecompile import (
     Structure,
     weight_function,
 )
-from sparsecompile.recipes import recipes_of
+from sparsecompile.recipes import recipe_for, recipes_of
 
 
 def parse_recipe(recipe: str) -> tuple[Structure, float | None]:
@@ -101,17 +100,13 @@ class Prune(Rule[str]):
 
     def guard(self, match: Match, edit: Edit) -> str:
         """The recipe for this weight."""
-        binding = edit.binding(match["weight"])
+        edit.binding(match["weight"])
         if match["weight"].target is prune_weight:
             raise Reject("pruned already")
         stored = edit.weights.stored(match["weight"])
         if stored is not None:
             raise Reject(f"the model holds the weight packed as {stored}: prune it before")
-        names = [leaf.name for leaf in binding.leaves()]
-        for pattern, recipe in self._recipes().items():
-            if any(fnmatchcase(name, pattern) for name in names):
-                return recipe
-        raise Reject(f"no pattern of options['prune'] matches {', '.join(names)}")
+        return recipe_for("prune", self._recipes(), edit.weights.aliases(match["weight"]))
 
     def replace(self, match: Match, facts: str, edit: Edit) -> None:
         """Put the pruned weight in place of the weight."""

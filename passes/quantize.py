@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from sparsecompile import (
@@ -25,7 +24,7 @@ from sparsecompile import (
     quantize_weight,
     remember_codec,
 )
-from sparsecompile.recipes import recipes_of
+from sparsecompile.recipes import recipe_for, recipes_of
 
 _RECIPES = {
     "int8-weight-only": (Int8(), "float"),
@@ -110,20 +109,17 @@ class Quantize(Rule[Recipe]):
 
     def guard(self, match: Match, edit: Edit) -> Recipe:
         """The recipe for this weight."""
-        binding = edit.binding(match["weight"])
+        edit.binding(match["weight"])
         if QUANTIZED_WEIGHT.match(match["weight"]) is not None:
             raise Reject("quantized already")
-        names = [leaf.name for leaf in binding.leaves()]
-        for pattern, text in self._recipes().items():
-            if any(fnmatchcase(name, pattern) for name in names):
-                recipe = parse_recipe(text)
-                if recipe.activations != "float" and edit.weights.grad:
-                    raise Reject(
-                        "gradients are enabled, and rounded activations have none: call the model "
-                        "under torch.no_grad(), or quantize the weights only"
-                    )
-                return recipe
-        raise Reject(f"no pattern of options['quantize'] matches {', '.join(names)}")
+        names = edit.weights.aliases(match["weight"])
+        recipe = parse_recipe(recipe_for("quantize", self._recipes(), names))
+        if recipe.activations != "float" and edit.weights.grad:
+            raise Reject(
+                "gradients are enabled, and rounded activations have none: call the model "
+                "under torch.no_grad(), or quantize the weights only"
+            )
+        return recipe
 
     def replace(self, match: Match, facts: Recipe, edit: Edit) -> None:
         """Put the quantised weight, and activation, in place of the plain ones."""

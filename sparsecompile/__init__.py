@@ -11,7 +11,7 @@ from typing import Any
 from torch.nn import Module
 
 from sparsecompile.activations import quantize_activation
-from sparsecompile.bind import weight_function, writes_in_place
+from sparsecompile.bind import weight_function
 from sparsecompile.codec import Codec
 from sparsecompile.codecs.float import Float
 from sparsecompile.codecs.integer import Int4, Int8
@@ -62,6 +62,7 @@ from sparsecompile.structures.csr import CSR
 from sparsecompile.structures.dense import Dense
 from sparsecompile.structures.n_m import NM
 from sparsecompile.template import Codegen, Fragment, Kernel, Source, Template
+from sparsecompile.writes import writes_in_place
 
 __version__ = "0.1.0"
 
@@ -89,7 +90,9 @@ def explain(model: Callable[..., Any], *inputs: Any, **options: Any) -> Report:
         options: see `Options`.
 
     Raises:
-        OptionError: an option that does not exist or cannot be used.
+        OptionError: an option that does not exist or cannot be used, or a name pattern that matches
+            no weight.
+        RejectedError: under `strict`, something would be left dense.
     """
     return Compiler(**options).explain(model, *inputs)
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node, map_arg
-from torch.nn import functional as F
 
+from sparsecompile.compiled_model import Names
 from sparsecompile.errors import Reject
+from sparsecompile.fake_calls import Use, use_of
 from sparsecompile.packed import Format
 from sparsecompile.packed_tensor import PackedTensor
 from sparsecompile.scopes import ambient_scope, scopes
+from sparsecompile.spelling import LINEAR
 from sparsecompile.weights import Apply, Binding, Leaf, is_fake, live
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
@@ -30,26 +30,9 @@ _FUNCTIONS: set[Any] = {
     operator.mul,
 }
 _METHODS = {"t", "to", "mul", "transpose", "type_as", "float", "contiguous"}
-_READERS: set[Any] = {
-    F.linear,
-    F.embedding,
-    torch.matmul,
-    torch.mm,
-    torch.addmm,
-    operator.matmul,
-    torch.ops.aten.linear.default,
-    torch.ops.aten.addmm.default,
-    torch.ops.aten.mm.default,
-    torch.ops.aten.embedding.default,
-}
+# Known without a look at what they do: most weights have no other reader.
+_READERS: set[Any] = {*LINEAR}
 _CONTAINERS = ("_modules", "_parameters", "_buffers")
-_WRITING_OPERATORS = {"setitem", "delitem"} | {
-    f"i{name}"
-    for name in (
-        *("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow"),
-        *("lshift", "rshift", "and", "or", "xor", "concat"),
-    )
-}
 
 
 def weight_function(*, lossy: str = "") -> Callable[[Function], Function]:
@@ -71,40 +54,12 @@ def weight_function(*, lossy: str = "") -> Callable[[Function], Function]:
 
 
 def weight_reader(function: Function) -> Function:
-    """Declare a function that reads a weight and neither changes nor returns it."""
+    """Declare a function that reads a weight and neither changes nor returns it.
+
+    For those that cannot be run on fake tensors, where that would be seen.
+    """
     _READERS.add(function)
     return function
-
-
-def writes_in_place(node: Node) -> bool:
-    """Whether a node may change a tensor that existed before it."""
-    if node.op == "call_method":
-        name = str(node.target)
-        return (name.endswith("_") and not name.endswith("__")) or name == "__setitem__"
-    if node.op != "call_function":
-        return False
-    if node.kwargs.get("inplace") or node.kwargs.get("out") is not None:
-        return True
-    place = _place_of_inplace(node.target)
-    if place is not None and len(node.args) > place and node.args[place]:
-        return True
-    schema = getattr(node.target, "_schema", None)
-    if schema is not None:
-        return bool(schema.is_mutable)
-    name = getattr(node.target, "__name__", "")
-    module = getattr(node.target, "__module__", "") or ""
-    if module in ("_operator", "operator"):
-        return name in _WRITING_OPERATORS
-    return name.endswith("_") and not name.endswith("__")
-
-
-@cache
-def _place_of_inplace(function: Callable[..., Any]) -> int | None:
-    """Which positional argument of a function of `torch.nn.functional` is `inplace`, if any."""
-    if getattr(function, "__module__", None) != "torch.nn.functional":
-        return None
-    names = list(inspect.signature(function).parameters)
-    return names.index("inplace") if "inplace" in names else None
 
 
 def _tensors_by_name(node: Node) -> list[Node]:
@@ -122,7 +77,7 @@ class WeightView:
         inputs: the placeholders' values: live Parameters, and whatever else.
         grad: whether gradients are enabled where the graph will run.
         device: type of the device that weights have to be on; None where any will do.
-        names: names of parameters by placeholder, for graphs that Dynamo did not make.
+        names: names of the model's tensors, where the model is known; else Dynamo's count.
     """
 
     def __init__(
@@ -132,7 +87,7 @@ class WeightView:
         *,
         grad: bool,
         device: str | None = "cpu",
-        names: Mapping[str, str] | None = None,
+        names: Names | None = None,
     ) -> None:
         self.grad = grad
         self._device = device
@@ -142,6 +97,7 @@ class WeightView:
         placeholders = [node for node in module.graph.nodes if node.op == "placeholder"]
         for index, (node, value) in enumerate(zip(placeholders, inputs, strict=True)):
             self._values[node] = (index, value)
+        self._uses: dict[tuple[Node, Node], tuple[Any, Use]] = {}
         self._scopes, self._ambient = scopes(module), ambient_scope()
 
     def is_function(self, node: Node) -> bool:
@@ -169,16 +125,27 @@ class WeightView:
 
     def name(self, node: Node) -> str:
         """Fully qualified name of the parameter behind a placeholder, else the node's own."""
-        return self._names.get(node.name) or _source_name(node) or node.name
+        return self._aliases(node)[0]
+
+    def _aliases(self, node: Node) -> tuple[str, ...]:
+        value = self._values.get(node, (0, None))[1]
+        return self._names.get(id(value)) or (_source_name(node) or node.name,)
+
+    def aliases(self, weight: Node) -> tuple[str, ...]:
+        """All names that the model has for the parameters that a weight is made of."""
+        if weight.op == "placeholder":
+            return self._aliases(weight)
+        found = (name for node in weight.all_input_nodes for name in self.aliases(node))
+        return tuple(dict.fromkeys(found))
 
     def _has_name(self, node: Node) -> bool:
         """Whether a placeholder is the model's own, and no input of it."""
-        return node.name in self._names or _source_name(node) is not None
+        return id(self._values[node][1]) in self._names or _source_name(node) is not None
 
-    def own_names(self) -> dict[int, str]:
+    def own_names(self) -> dict[int, tuple[str, ...]]:
         """Names of the model's own tensors by their places among the arguments."""
         own = [(index, node) for node, (index, _) in self._values.items()]
-        return {index: self.name(node) for index, node in own if self.is_weight(node)}
+        return {index: self._aliases(node) for index, node in own if self.is_weight(node)}
 
     def names(self, weight: object) -> str:
         """Names of the parameters that a weight is made of, for the report."""
@@ -262,20 +229,32 @@ class WeightView:
         return Leaf(index, name)
 
     def _check_users(self, node: Node) -> None:
+        """Return if all uses surely leave the weight as it is, those of its aliases included.
+
+        Raises:
+            Reject: one may not.
+        """
         for user in node.users:
             if scope := self.scope(user):
                 raise Reject(scope)
-            if user.op == "output" or self._reads(user, node):
+            if user.op == "output" or user.target in _READERS:
                 continue
-            raise Reject(f"the weight is also used by {describe(user)}, which may change it")
+            use = self._use(user, node)
+            if use is Use.MAY_WRITE:
+                raise Reject(f"the weight is also used by {describe(user)}, which may change it")
+            if use is Use.ALIASES:
+                self._check_users(user)
 
-    def _reads(self, user: Node, node: Node) -> bool:
-        """Whether a use surely leaves the weight as it is, its aliases included."""
-        if user.op == "call_function" and user.target in _READERS:
-            return user.kwargs.get("out") is None
-        if self.is_function(user):
-            return all(u.op == "output" or self._reads(u, user) for u in user.users)
-        return False
+    def _use(self, user: Node, node: Node) -> Use:
+        """`use_of`, once for every call: passes ask for weights again and again."""
+        if hasattr(user.target, "sparsecompile_lossy"):
+            # A `weight_function` writes nothing, and may have no meaning for fake tensors.
+            return Use.ALIASES
+        args = (user.args, user.kwargs)
+        known = self._uses.get((user, node))
+        if known is None or known[0] != args:
+            known = self._uses[user, node] = (args, use_of(user, node))
+        return known[1]
 
 
 def _source_name(node: Node) -> str | None:
@@ -289,8 +268,12 @@ def _source_name(node: Node) -> str | None:
     return ".".join(key for key in keys if key not in _CONTAINERS)
 
 
+def called(node: Node) -> str:
+    """Name of what a node calls."""
+    target = node.target
+    return target if isinstance(target, str) else getattr(target, "__name__", str(target))
+
+
 def describe(node: Node) -> str:
     """What a node calls, and its own name."""
-    target = node.target
-    name = target if isinstance(target, str) else getattr(target, "__name__", str(target))
-    return f"{name} ({node.name})"
+    return f"{called(node)} ({node.name})"

@@ -67,7 +67,7 @@ def explain(
     quantize: Annotated[
         str | None, typer.Option(help="Lossy: 'int8-weight-only', 'int8', 'int4[group=32]'.")
     ] = None,
-    formats: Annotated[str | None, typer.Option(help="Only these: 'n_m[2:4],bitmap'.")] = None,
+    formats: Annotated[str | None, typer.Option(help="Only these: '2:4,unstructured'.")] = None,
     device: Annotated[str | None, typer.Option("--target", help="Such as 'cpu[avx2]'.")] = None,
     mode: Annotated[
         str | None,
@@ -98,7 +98,7 @@ def explain(
     options |= {"tune": mode} if mode is not None else {}
     options |= {"target": device} if device is not None else {}
     # A comma between brackets belongs to the format.
-    options |= {"formats": re.split(r",(?![^\[]*\])", formats)} if formats is not None else {}
+    options |= {"formats": re.split(r",(?![^\[(]*[\])])", formats)} if formats is not None else {}
     report = _explain(target, options, model, args, kwargs)
     if html is not None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -16,35 +16,32 @@ from torch.fx import GraphModule
 from torch.utils.weak import WeakIdKeyDictionary
 
 from sparsecompile.bind import WeightView
+from sparsecompile.compiled_model import compiled_model, matrices, names_of
 from sparsecompile.dump import Dump, readable
-from sparsecompile.errors import (
-    BuildError,
-    CacheError,
-    Reject,
-    RejectedError,
-    unwrapped_by_dynamo,
-)
+from sparsecompile.errors import BuildError, CacheError, Reject, unwrapped_by_dynamo
+from sparsecompile.explanation import explain
 from sparsecompile.graph import Edit
 from sparsecompile.graph_copy import copy_graph, function_of
 from sparsecompile.inductor import compile_rest
 from sparsecompile.lowering import Lowered, lower_packed
 from sparsecompile.options import Options
+from sparsecompile.other_weights import outside_of_graphs
 from sparsecompile.pack_cache import PACK_CACHE
+from sparsecompile.recipes import check_patterns
 from sparsecompile.record import graph_report
 from sparsecompile.registry import Component, Registry, default_registry
-from sparsecompile.report import Report
+from sparsecompile.report import NodeReport, Report
 from sparsecompile.rule import run_passes
 from sparsecompile.runtime import CompiledGraph
 from sparsecompile.selection import gpu_of, select_formats, select_passes, select_target
 from sparsecompile.slot import drop_packed
 from sparsecompile.spec import Target
+from sparsecompile.strictness import compare_patterns, settle
 from sparsecompile.template import Codegen, Device
 from sparsecompile.watch import Earlier, WatchedGraph, watched_in
 from sparsecompile.weights import is_fake
 
 logger = logging.getLogger("sparsecompile")
-
-_UNLIMITED = 1 << 30
 
 Finish = Callable[[GraphModule, Sequence[Any], Sequence[Tensor]], Callable[..., Any]]
 """Compiles what is left: the graph, the values of its placeholders, the weights of its slots."""
@@ -157,22 +154,12 @@ class Compiler:
             model: a module or function.
             args: its example inputs.
             kwargs: its example keyword inputs.
+
+        Raises:
+            OptionError: a name pattern matches no weight of the model.
+            RejectedError: under `strict`, something would be left dense.
         """
-        compiler = Compiler(self.registry, **self._given)
-
-        def explaining(gm: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
-            with unwrapped_by_dynamo():
-                return compiler.compile(gm, inputs, _run_eagerly, anywhere=True)
-
-        # A function explained often is not one whose guards fail often: past its limit Dynamo would
-        # run it as it is, and there would be nothing to report.
-        limits: dict[str, Any] = {
-            "recompile_limit": _UNLIMITED,
-            "accumulated_recompile_limit": _UNLIMITED,
-        }
-        with torch.no_grad(), torch._dynamo.config.patch(**limits):
-            torch.compile(model, backend=explaining)(*args, **kwargs)
-        return compiler.report
+        return explain(Compiler(self.registry, **self._given), model, args, kwargs, _run_eagerly)
 
     def compile(
         self,
@@ -225,8 +212,12 @@ class Compiler:
         except Reject as reject:
             missing = reject.reason
         where = None if anywhere else device.target.device
-        grad = torch.is_grad_enabled()
-        names = earlier.placeholders(module, inputs) if earlier is not None else {}
+        model = compiled_model()
+        if model is not None:
+            check_patterns(self.options.recipes(), matrices(model))
+        grad, names = torch.is_grad_enabled(), names_of(model)
+        if earlier is not None:
+            names = {**names, **earlier.names}
         view = WeightView(module, inputs, grad=grad, device=where, names=names)
         edit = Edit(module, view, self.formats, device)
         if missing:
@@ -290,7 +281,7 @@ class Compiler:
         """
         kernels = [low.kernel for low in lowered if low.kernel is not None]
         sources = {s.name: s.text for kernel in kernels for s in kernel.sources}
-        bandwidth = self._report.read_bandwidth
+        model, bandwidth = compiled_model(), self._report.read_bandwidth
         if bandwidth is None and any(low.lowering.trials for low in lowered):
             bandwidth = edit.device.codegen.read_bandwidth()
         with self._lock:
@@ -304,14 +295,24 @@ class Compiler:
                 sources={**self._report.sources, **sources},
                 read_bandwidth=bandwidth,
             )
+            if model is None:
+                self._report = compare_patterns(self._report, self.options)
         dump.finish(self._report, {s.file: s.text for k in kernels for s in k.sources})
-        for node in graph.nodes:
-            logger.info("%s: %s", node.weight, node.format or f"dense: {node.reason}")
-            wanted = node.zeros or self.options.prune or self.options.quantize
-            # What was measured to be faster dense is no failure to pack it.
-            refused = not node.packed and not node.trials and not failure
-            if self.options.strict and wanted and refused:
-                raise RejectedError(node.weight, node.reason)
+        settle(graph.nodes, self.options, failure)
+        if model is not None:
+            self.add_outside(outside_of_graphs(model, set(), finished=False))
+
+    def add_outside(self, nodes: Iterable[NodeReport]) -> None:
+        """Add to the report weights with zeros that no graph reads.
+
+        Raises:
+            RejectedError: under `strict`, there are some.
+        """
+        found = {node.weight: node for node in nodes}
+        with self._lock:
+            outside = {node.weight: node for node in self._report.outside} | found
+            self._report = replace(self._report, outside=tuple(outside.values()))
+        settle(found.values(), self.options)
 
     def _misfit(self, weight: str, reason: str, alone: bool) -> None:
         dense = "linear" if alone else "graph"

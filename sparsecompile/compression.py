@@ -11,6 +11,7 @@ from torch.fx import Graph, GraphModule
 from torch.nn import functional as F
 
 from sparsecompile.bind import WeightView
+from sparsecompile.compiled_model import names_of
 from sparsecompile.compiler import Compiler
 from sparsecompile.errors import OptionError, RejectedError
 from sparsecompile.graph import Edit
@@ -18,6 +19,7 @@ from sparsecompile.packed_node import PACKED, format_of
 from sparsecompile.packed_tensor import PackedTensor
 from sparsecompile.packing import pack_binding
 from sparsecompile.pattern import Call
+from sparsecompile.recipes import check_patterns
 from sparsecompile.rule import run_passes
 from sparsecompile.spelling import LINEAR
 from sparsecompile.stored import Stored
@@ -58,8 +60,8 @@ def compress(model: M, **options: Any) -> M:
         The model.
 
     Raises:
-        OptionError: another option, one that cannot be used, or a quantisation of activations,
-            which is no property of a weight.
+        OptionError: another option, one that cannot be used, a pattern that matches no weight of
+            an `nn.Linear`, or a quantisation of activations, which is no property of a weight.
         RejectedError: under `strict`, a weight stays dense although it holds zeros or was asked to
             be pruned or quantised. Weights before it are packed already.
     """
@@ -72,6 +74,9 @@ def compress(model: M, **options: Any) -> M:
     linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     weights = {id(m._parameters.get("weight")) for m in linears.values()}
     named = [(n, p) for n, p in model.named_parameters() if id(p) in weights]
+    aliases = {key: names for key, names in names_of(model).items() if key in weights}
+    known = {f"{name}.weight".removeprefix(".") for name in linears}.union(*aliases.values())
+    check_patterns(compiler.options.recipes(), sorted(known))
     left: dict[str, str] = {} if linears else {"the model has no nn.Linear": ""}
     for name, linear in linears.items():
         if "weight" not in linear._parameters:
@@ -82,7 +87,7 @@ def compress(model: M, **options: Any) -> M:
         name, weight = named.pop(0)
         if type(weight) is nn.Parameter:
             with torch.no_grad():
-                new, reason = _compressed(name, weight, compiler)
+                new, reason = _compressed(aliases[id(weight)], weight, compiler)
                 _swap(model, weight, new)
             if reason:
                 logger.info("%s: dense: %s", name, reason)
@@ -108,14 +113,16 @@ def _swap(model: nn.Module, old: nn.Parameter, new: Tensor) -> None:
                 module._parameters[name] = parameter
 
 
-def _compressed(name: str, weight: nn.Parameter, compiler: Compiler) -> tuple[Tensor, str]:
+def _compressed(
+    names: tuple[str, ...], weight: nn.Parameter, compiler: Compiler
+) -> tuple[Tensor, str]:
     """What the compiler's passes make of a linear's weight; if it is not packed, why.
 
     Raises:
         OptionError: they round activations.
         RejectedError: under `strict`, they do not pack it although they should.
     """
-    edit = _edit(name, weight, compiler)
+    edit = _edit(names, weight, compiler)
     run_passes(compiler.passes, edit)
     (output,) = (node for node in edit.nodes() if node.op == "output")
     result = output.args[0]
@@ -128,7 +135,7 @@ def _compressed(name: str, weight: nn.Parameter, compiler: Compiler) -> tuple[Te
                 "'int8-weight-only', and give 'int8' to torch.compile",
             )
         binding, format = edit.binding(match["weight"]), format_of(match["format"])
-        logger.info("%s: %s", name, format)
+        logger.info("%s: %s", names[0], format)
         packed = pack_binding(binding, edit.weights.live(binding), format)
         return PackedTensor(Stored(packed)), ""
     considered = list(edit.considered.values())
@@ -138,7 +145,7 @@ def _compressed(name: str, weight: nn.Parameter, compiler: Compiler) -> tuple[Te
     reason = "; ".join(dict.fromkeys(reasons)) or "no pass packed it"
     options = compiler.options
     if options.strict and ((survey and survey.zeros) or options.prune or options.quantize):
-        raise RejectedError(name, reason)
+        raise RejectedError(names[0], reason, survey.zeros if survey else None)
     linear = Call(LINEAR, ("x", "weight", "bias")).match(result)
     if linear is not None and edit.weights.is_function(linear["weight"]):
         binding = edit.binding(linear["weight"])
@@ -147,7 +154,7 @@ def _compressed(name: str, weight: nn.Parameter, compiler: Compiler) -> tuple[Te
     return weight, reason
 
 
-def _edit(name: str, weight: nn.Parameter, compiler: Compiler) -> Edit:
+def _edit(names: tuple[str, ...], weight: nn.Parameter, compiler: Compiler) -> Edit:
     """A graph of one linear of the weight, as a compiled model's has it."""
     graph = Graph()
     x, w = graph.placeholder("x"), graph.placeholder("weight")
@@ -158,5 +165,5 @@ def _edit(name: str, weight: nn.Parameter, compiler: Compiler) -> Edit:
     x.meta["example_value"] = like.new_empty(1, like.shape[1])
     w.meta["example_value"] = like
     linear.meta["example_value"] = like.new_empty(1, like.shape[0])
-    view = WeightView(module, [None, weight], grad=False, names={"weight": name})
+    view = WeightView(module, [None, weight], grad=False, names={id(weight): names})
     return Edit(module, view, compiler.formats, compiler.device)

@@ -88,14 +88,17 @@ class RejectedError(SparseCompileError):
     """Under `strict`: something that would have been left dense.
 
     Attributes:
-        node: name of the linear in the model.
+        node: name of the weight in the model.
         reason: the refusal.
+        zeros: its share of zeros, 0 to 1; None where it was not looked at.
     """
 
-    def __init__(self, node: str, reason: str) -> None:
-        super().__init__(f"{node} was left dense: {reason}")
+    def __init__(self, node: str, reason: str, zeros: float | None = None) -> None:
+        share = f" ({zeros:.1%} of it is zeros)" if zeros else ""
+        super().__init__(f"{node} was left dense: {reason}{share}")
         self.node = node
         self.reason = reason
+        self.zeros = zeros
 
 
 class BuildError(SparseCompileError):

@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.fx.node import map_arg
 
-from sparsecompile.bind import WeightView, writes_in_place
+from sparsecompile.bind import WeightView
 from sparsecompile.codec import Codec
 from sparsecompile.errors import Reject
+from sparsecompile.fake_calls import example, fake_call
 from sparsecompile.packed import Format
 from sparsecompile.packed_node import PACKED, packed_linear, remember_format
 from sparsecompile.pattern import Match, Target
 from sparsecompile.survey import Survey, survey, with_codec
 from sparsecompile.template import Device
 from sparsecompile.weights import Binding, lossy
+from sparsecompile.writes import writes_in_place
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Edit:
             for key, value in (like or before).meta.items()
             if key not in ("example_value", "val")
         }
-        node.meta["example_value"] = _fake_call(node) if value is None else value
+        node.meta["example_value"] = fake_call(node) if value is None else value
         node.meta["sparsecompile_origins"] = origins
         return node
 
@@ -139,8 +139,8 @@ class Edit:
         """Insert a `packed_linear`; for `before` and `origins` see `call`."""
         self.device.codegen.start()
         args = (x, weight, bias, operands, remember_format(format), epilogue, activations)
-        example = self.value(x)
-        value = example.new_empty((*example.shape[:-1], self.value(weight).shape[0]))
+        like = self.value(x)
+        value = like.new_empty((*like.shape[:-1], self.value(weight).shape[0]))
         return self.call(packed_linear, args, before=before, value=value, origins=origins)
 
     def packed_nodes(self) -> Iterator[Match]:
@@ -229,10 +229,10 @@ class Edit:
         Raises:
             Reject: nothing is known of it.
         """
-        example = _example(node) if isinstance(node, Node) else None
-        if not isinstance(example, Tensor):
+        value = example(node) if isinstance(node, Node) else None
+        if not isinstance(value, Tensor):
             raise Reject(f"nothing is known of the shape and dtype of {node}")
-        return example
+        return value
 
     def check_dtypes(self, weight: Node, **others: Node | None) -> None:
         """Return if the named inputs of a linear that there are have its weight's dtype.
@@ -289,18 +289,3 @@ def _surely(condition: Any) -> bool:
     from torch.fx.experimental.symbolic_shapes import statically_known_true
 
     return bool(statically_known_true(condition))
-
-
-def _example(node: Node) -> Any:
-    """Dynamo keeps a node's fake value under one name, exported programs under another."""
-    return node.meta.get("example_value", node.meta.get("val"))
-
-
-def _fake_call(node: Node) -> Any:
-    """Value of a call on the fake values of its arguments, None where one is not known."""
-    if any(_example(source) is None for source in node.all_input_nodes):
-        return None
-    args = map_arg(node.args, _example)
-    function = getattr(type(args[0]), node.target) if isinstance(node.target, str) else node.target
-    with torch.no_grad():
-        return function(*args)

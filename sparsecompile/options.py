@@ -14,6 +14,7 @@ from sparsecompile.inductor import check_options
 from sparsecompile.recipes import recipes_of
 
 TUNE = ("off", "cached", "fast", "full")
+LOSSY = ("prune", "quantize")
 
 
 def _default_tune() -> str:
@@ -26,11 +27,14 @@ class Options:
 
     Attributes:
         formats: names of the formats that may be used, the preferred first among equals, such as
-            `["n_m[2:4]", "bitmap"]`; a bare structure means the codec `float`. Default: all.
+            `["n_m[2:4]", "bitmap"]`, also spelt as for `prune`: `["2:4", "unstructured"]`; a bare
+            structure means the codec `float`. Default: all.
         passes: pass name -> its options, such as `{"merge_linears": {"most": 2}}`; the key
             `"without"` lists passes to leave out.
         prune: lossy. `"2:4"`, `"unstructured(0.8)"`, `"block(16,16,0.5)"` for every linear, or a
-            mapping from name patterns (`"*.mlp.*"`) to these; the first that matches counts.
+            mapping from name patterns to these, such as `"*.mlp.*"`, `"lm_head"`,
+            `"lm_head.weight"` or, as reports have them, `"layers.{0-3}.mlp.up"`; the first that
+            matches counts, and each has to match a weight of the model.
         quantize: lossy. `"int8-weight-only"` (one scale a row), `"int8"` (also every row of the
             activations, when it runs), `"int4"` (weights only, a scale for 128 columns) for every
             linear, with other groups as in `"int4[group=32]"`, or a mapping as for `prune`.
@@ -42,8 +46,9 @@ class Options:
             `Codegen.dense_copy`, where the dense linear is faster for some m with them. Without
             it a weight packed on request has one of the two, for every m of a graph, and the dense
             weights that a model has itself are read as they are.
-        strict: raise `RejectedError` where a linear would be left dense although it holds zeros
-            or was asked to be pruned or quantised, and build errors instead of running dense.
+        strict: raise `RejectedError` where a weight would be left dense although it holds zeros, of
+            convolutions and recurrent modules too, or was asked to be pruned or quantised, and
+            build errors instead of running dense.
         target: `"auto"`: where the parameters of the model are; `"cpu"`, also with an instruction
             set: `"cpu[avx2]"`, `"cpu[portable]"`; or a GPU's architecture, `"sm_90"`, `"gfx942"`,
             for which `explain` needs no GPU.
@@ -86,6 +91,11 @@ class Options:
         result._check()
         return result
 
+    def recipes(self) -> dict[str, Mapping[str, str]]:
+        """Patterns of weight names and their recipes, by the option that gives them."""
+        given = {name: self.passes.get(name, {}).get("recipe") for name in LOSSY}
+        return {name: recipes_of(name, getattr(self, name) or given[name]) for name in LOSSY}
+
     def _check(self) -> None:
         formats = self.formats
         self._require(
@@ -96,8 +106,7 @@ class Options:
         )
         self._require("passes", isinstance(self.passes, Mapping), "a mapping from pass names")
         self._check_passes()
-        for name in ("prune", "quantize"):
-            recipes_of(name, getattr(self, name))
+        self.recipes()
         self._require("tune", self.tune in TUNE, f"one of {', '.join(TUNE)}")
         for name in ("dense_copies", "strict"):
             self._require(name, isinstance(getattr(self, name), bool), "True or False")

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch.fx import Node
-from torch.nn import functional as F
 
-from sparsecompile.bind import describe
 from sparsecompile.errors import Reject
 from sparsecompile.graph import Considered, Edit
 from sparsecompile.lowering import Lowered
+from sparsecompile.other_weights import read_by_others
 from sparsecompile.packed_node import origins
 from sparsecompile.pattern import Call
 from sparsecompile.report import GraphReport, KernelChoice, NodeReport
 from sparsecompile.spelling import LINEAR
 from sparsecompile.template import Kernel, Lowering
-
-_FAST_PATHS = (torch._transformer_encoder_layer_fwd, torch._native_multi_head_attention)
 
 
 def graph_report(
@@ -60,7 +56,7 @@ def graph_report(
             nodes.append(_unseen(graph, node, edit.weights.names(match["weight"])))
     seen = {name for node in nodes for name in node.weight.split(" x ")}
     seen |= {edit.weights.name(node) for node in weights}
-    nodes += _read_by_others(graph, edit, seen)
+    nodes += read_by_others(graph, edit, seen)
     return GraphReport(before, after, tuple(edit.rewrites), tuple(nodes))
 
 
@@ -90,24 +86,6 @@ def _made_of(weight: object) -> set[Node]:
             found.add(node)
             left += node.all_input_nodes
     return found
-
-
-def _read_by_others(graph: int, edit: Edit, known: Set[str]) -> Iterator[NodeReport]:
-    """Weights of linears in one piece with others, and what is half zeros and read by no linear."""
-    for node, tensor in edit.weights.parameters():
-        name = edit.weights.name(node)
-        readers = [user for user in node.users if user.target not in (F.embedding, "embedding")]
-        if not readers or name in known or tensor.dim() != 2 or not tensor.numel():
-            continue
-        zeros = 1 - int(tensor.detach().count_nonzero()) / tensor.numel()
-        fused = readers[0].target in _FAST_PATHS
-        if zeros < 0.5 and not fused:
-            continue
-        reason = f"{name} is read by {describe(readers[0])}, which is no linear"
-        if fused:
-            reason += "; torch.backends.mha.set_fastpath_enabled(False) makes it linears"
-        considered = Considered(readers[0], name, reason=reason, value=tensor)
-        yield replace(_refused(graph, readers[0].name, considered), zeros=zeros)
 
 
 def _unseen(graph: int, node: Node, weight: str) -> NodeReport:

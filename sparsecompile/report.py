@@ -41,13 +41,14 @@ class KernelChoice:
 
 @dataclass(frozen=True)
 class NodeReport:
-    """One linear of the model in one graph.
+    """One linear of the model in one graph, or a weight with zeros that none reads.
 
     Attributes:
-        graph: number of the graph, from 0.
+        graph: number of the graph, from 0; None of a weight that no graph reads.
         node: name of the node in `Report.before`.
         weight: fully qualified name of the weight in the model.
-        shape: `(n, k)`, or None when the weight could not be looked at.
+        shape: `(n, k)`, or None when the weight could not be looked at. What is read by no linear
+            may have more dimensions.
         dtype: of the weight, such as `bfloat16`.
         zeros: share of zeros, or None.
         findings: what every format found; empty when the weight could not be looked at.
@@ -66,12 +67,13 @@ class NodeReport:
         chosen_by: what the choice of kernel or dense rests on, such as `measured`.
         dropped: candidates that were not measured after all, such as those that spill registers,
             each with the reason.
+        reader: what reads the weight, where that is no linear: `conv2d`, `nn.LSTM`; else empty.
     """
 
-    graph: int
+    graph: int | None
     node: str
     weight: str
-    shape: tuple[int, int] | None = None
+    shape: tuple[int, ...] | None = None
     dtype: str = ""
     zeros: float | None = None
     findings: tuple[Finding, ...] = ()
@@ -87,6 +89,7 @@ class NodeReport:
     problem: str = ""
     chosen_by: str = ""
     dropped: tuple[tuple[str, str], ...] = ()
+    reader: str = ""
 
     @property
     def packed(self) -> bool:
@@ -153,6 +156,10 @@ class Report:
         read_bandwidth: bytes a second that the device reads from memory, None unless measured.
         misfits: weights with which a graph ran dense at some call, because they did not fit the
             format that it was compiled for, and the last reason of each.
+        outside: weights with zeros that no graph reads.
+        unmatched: what is to be said of name patterns of options that match no weight so far, by
+            option. Only where the model is not known, but a function is compiled: else it is an
+            error.
     """
 
     target: str
@@ -160,6 +167,8 @@ class Report:
     sources: Mapping[str, str] = field(default_factory=dict)
     read_bandwidth: float | None = None
     misfits: Mapping[str, str] = field(default_factory=dict)
+    outside: tuple[NodeReport, ...] = ()
+    unmatched: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def graphs(self) -> int:
@@ -170,16 +179,21 @@ class Report:
     def nodes(self) -> tuple[NodeReport, ...]:
         """The linears of all graphs, each once: of recompiles with one outcome the first.
 
-        It gets the trials, and what was dropped, of all of them: each may be for other m.
+        It gets the trials, and what was dropped, of all of them: each may be for other m. Weights
+        that no graph reads come last.
         """
         seen: dict[NodeReport, NodeReport] = {}
-        for graph in self.graph_reports:
-            for node in graph.nodes:
-                first = seen.setdefault(_outcome(node), node)
-                trials = tuple(dict.fromkeys((*first.trials, *node.trials)))
-                dropped = tuple(dict.fromkeys((*first.dropped, *node.dropped)))
-                seen[_outcome(node)] = replace(first, trials=trials, dropped=dropped)
+        for node in (*(n for graph in self.graph_reports for n in graph.nodes), *self.outside):
+            first = seen.setdefault(_outcome(node), node)
+            trials = tuple(dict.fromkeys((*first.trials, *node.trials)))
+            dropped = tuple(dict.fromkeys((*first.dropped, *node.dropped)))
+            seen[_outcome(node)] = replace(first, trials=trials, dropped=dropped)
         return tuple(seen.values())
+
+    @property
+    def linears(self) -> tuple[NodeReport, ...]:
+        """Those of `nodes` that are linears."""
+        return tuple(node for node in self.nodes if not node.reader)
 
     @property
     def before(self) -> str:
@@ -215,9 +229,9 @@ class Report:
         An object with `schema` (an integer, this version's is `SCHEMA`), `target`, `graphs`,
         `dense_bytes`, `packed_bytes`, `read_bandwidth` (a number or null), `nodes` (a list of
         objects with the fields of `NodeReport` and `packed`), `rewrites` (a list of objects
-        with `graph`, `pass`, `node`, `reason`) and `misfits` (an object of strings). Trials also
-        have `bandwidth` (bytes a second) and `share` (of `read_bandwidth`; null where that is
-        unknown or the weight was in a cache).
+        with `graph`, `pass`, `node`, `reason`), `misfits` and `unmatched` (objects of strings).
+        Trials also have `bandwidth` (bytes a second) and `share` (of `read_bandwidth`; null where
+        that is unknown or the weight was in a cache).
         Fields are only ever added within one schema version.
         """
         return json.dumps(
@@ -235,6 +249,7 @@ class Report:
                     for r in graph.rewrites
                 ],
                 "misfits": dict(self.misfits),
+                "unmatched": dict(self.unmatched),
             },
             indent=2,
         )

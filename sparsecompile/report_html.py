@@ -55,6 +55,7 @@ def write_html(report: Report, path: str | Path) -> None:
     body = ["<h1>sparsecompile</h1>", f"<p>{escape(summary(report))}</p>"]
     for title, linears in lossy(nodes):
         body.append(f"<p class=lossy>{escape(title)}<br>{escape(linears)}</p>")
+    body += [f"<p class=lossy>{escape(message)}" for message in report.unmatched.values()]
     for weight, why in report.misfits.items():
         what = f"ran dense after all, with other weights: {weight} {why}"
         body.append(f"<p class=lossy>{escape(what)}")

@@ -177,15 +177,18 @@ def lossy(nodes: Sequence[NodeReport]) -> Iterator[tuple[str, str]]:
 def summary(report: Report) -> str:
     """One line: how much was packed."""
     graphs = f"{report.graphs} graph{'s' * (report.graphs != 1)}"
-    nodes, dense, packed = report.nodes, report.dense_bytes, report.packed_bytes
+    dense, packed = report.dense_bytes, report.packed_bytes
+    nodes, others = report.linears, len(report.nodes) - len(report.linears)
     if not report.graphs:
-        parts = ["no graph was compiled yet"]
+        parts = ["no graph was compiled" + " yet" * (not others)]
     elif not nodes:
         parts = [f"no linear was found in {graphs}"]
     else:
         ratio = f" ({dense / packed:.2f}x smaller)" if 0 < packed < dense else ""
         count = f"{sum(node.packed for node in nodes)} of {len(nodes)} linears packed"
         parts = [count, _size(dense, dense, packed) + ratio, graphs]
+    if others:
+        parts.append(f"{others} weight{'s' * (others != 1)} read by no linear")
     return " | ".join(filter(None, (*parts, one_line(report.target))))
 
 

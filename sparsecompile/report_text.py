@@ -85,6 +85,8 @@ def render(
         what = "left dense" if packed else "nothing was packed"
         _say(console, f"\n{what}, {_count(group)} of {len(nodes)}: {why}", "bold yellow")
         layout.print(console, group)
+    for message in report.unmatched.values():
+        _say(console, f"\n{one_line(message)}", "bold yellow")
     for weight, why in report.misfits.items():
         _say(console, f"\nran dense after all, with other weights: {weight} {why}", "bold yellow")
     if nodes and not packed and all(node.zeros == 0 for node in nodes):

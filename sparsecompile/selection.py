@@ -14,6 +14,7 @@ from sparsecompile.errors import OptionError
 from sparsecompile.gpu import GPUS
 from sparsecompile.options import Options
 from sparsecompile.packed import Format, Structure
+from sparsecompile.recipes import format_name
 from sparsecompile.registry import Registry
 from sparsecompile.rule import Pass, order
 from sparsecompile.spec import ISA_LEVELS, Target
@@ -27,7 +28,7 @@ def select_formats(registry: Registry, options: Options) -> tuple[Format, ...]:
         OptionError: it names one that is lossy.
     """
     if options.formats is not None:
-        found = tuple(registry.format(name) for name in options.formats)
+        found = tuple(registry.format(format_name(name)) for name in options.formats)
         for lossy in (f for f in found if not f.codec.lossless):
             raise OptionError(
                 "formats",

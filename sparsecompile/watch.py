@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 from torch.utils.weak import WeakIdKeyDictionary
 
 from sparsecompile.errors import Reject
@@ -37,14 +36,8 @@ class Earlier:
         looked: see `WatchedGraph`.
     """
 
-    names: Mapping[int, str]
+    names: Mapping[int, tuple[str, ...]]
     looked: WeakIdKeyDictionary
-
-    def placeholders(self, module: GraphModule, inputs: Sequence[Any]) -> dict[str, str]:
-        """Names of the model's own tensors by placeholder of the graph that is made now."""
-        nodes = module.graph.find_nodes(op="placeholder")
-        pairs = zip(nodes, inputs, strict=True)
-        return {n.name: self.names[id(value)] for n, value in pairs if id(value) in self.names}
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +99,7 @@ class WatchedGraph:
         run: Callable[..., Any],
         weights: Sequence[Watched],
         args: Sequence[Any],
-        names: Mapping[int, str],
+        names: Mapping[int, tuple[str, ...]],
         looked: WeakIdKeyDictionary,
         again: Callable[[Earlier], Callable[..., Any]],
     ) -> None:

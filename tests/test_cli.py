@@ -149,7 +149,7 @@ def test_explain_hands_options_on(asked: dict[str, Any]) -> None:
         "--quantize",
         "int4",
         "--formats",
-        "n_m[2:4],bitmap",
+        "n_m[2:4],block(16,16),unstructured",
         "--target",
         "cpu[portable]",
         "--tune",
@@ -160,7 +160,7 @@ def test_explain_hands_options_on(asked: dict[str, Any]) -> None:
     options = asked["options"]
     assert options.prune == "2:4"
     assert options.quantize == "int4"
-    assert options.formats == ("n_m[2:4]", "bitmap")
+    assert options.formats == ("n_m[2:4]", "block(16,16)", "unstructured")
     assert options.target == "cpu[portable]"
     assert options.tune == "cached"
     assert options.strict is True

@@ -75,6 +75,7 @@ def test_each_pass_preserves_the_function(current: Pass, data: st.DataObject) ->
         lambda x, w, b: x @ w.mT + b,
         lambda x, w, b: torch.mm(x, w.t()) + b,
         lambda x, w, b: x.matmul(w.t()).add(b),
+        lambda x, w, b: torch.einsum("bk,nk->bn", x, w) + b,
     ],
 )
 def test_spellings_of_linear(spelled: Callable[..., torch.Tensor]) -> None:
@@ -119,6 +120,8 @@ def test_transposed_weight_is_packed_along_its_inputs() -> None:
         (lambda x, w, b: F.linear(x, w) + x, "what is added is not a weight of the model"),
         (lambda x, w, b: (lambda y: (y, y + b))(F.linear(x, w)), "without the bias is used too"),
         (lambda x, w, b: (lambda y: (x.add_(1), y + b))(F.linear(x, w)), "in place in between"),
+        (lambda x, w, b: torch.einsum("bk,nk->nb", x, w), "einsum is no linear of a weight"),
+        (lambda x, w, b: torch.einsum("bk,nk->bn", x[:, :1], w), "repeats what has one column"),
         (lambda x, w, b: torch.matmul(x, b), "the weight is not two-dimensional"),
         (lambda x, w, b: torch.matmul(x, x.relu()), "reads no weight of the model"),
     ],

@@ -125,7 +125,7 @@ def bench_model(
             compile_s=0.0 if candidate == "eager" else first[candidate],
             difference=_difference(results[candidate], results["eager"]),
             weight_bytes=report.packed_bytes if candidate == "sparse" else report.dense_bytes,
-            packed=f"{packed} of {len(report.nodes)}" if candidate == "sparse" else "",
+            packed=f"{packed} of {len(report.linears)}" if candidate == "sparse" else "",
         )
         for candidate, timing in timings.items()
     ]

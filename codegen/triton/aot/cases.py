@@ -138,10 +138,10 @@ def report_cases(report: Report, registry: Registry) -> Iterator[Case]:
             continue
         target = Target.parse(report.target.split()[-1])
         size = re.search(r"(\d+)x(\d+)$", node.problem)
-        shape = (int(size[1]), int(size[2])) if size else node.shape or SHAPE
+        n, k = map(int, size.groups()) if size else node.shape or SHAPE
         schedule = _schedule(chosen.schedule)
         zeros = ZEROS if node.zeros is None else round(node.zeros, 2)
-        case = Case(parse_spec(chosen.spec, registry), template, schedule, target, shape, zeros)
+        case = Case(parse_spec(chosen.spec, registry), template, schedule, target, (n, k), zeros)
         if case not in seen:
             seen.add(case)
             yield case

@@ -50,7 +50,7 @@ class Sparse(Peer):
         graphs = f"{report.graphs} graph{'' if report.graphs == 1 else 's'}"
         size = f"{report.dense_bytes / 1e6:.0f} -> {report.packed_bytes / 1e6:.0f} MB"
         return task.prepared(
-            compiled, f"{packed} of {len(report.nodes)} linears packed, {graphs}, {size}"
+            compiled, f"{packed} of {len(report.linears)} linears packed, {graphs}, {size}"
         )
 
 
