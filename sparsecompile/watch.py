@@ -82,8 +82,8 @@ class WatchedGraph:
     """Calls a compiled graph; when a weight's zeros have changed by much it is looked at again.
 
     Of one weight a call asks torch for the version, and samples its zeros when that has changed.
-    What formats find in it then is asked by a thread of its own, once for a change. If there is a
-    better one now the graph is compiled anew at the next call.
+    What formats find in it then is asked by a thread of its own, once for a change. If one fits and
+    its own does not, or it has none, the graph is compiled anew at the next call.
 
     Args:
         run: the compiled graph.
@@ -153,21 +153,23 @@ class WatchedGraph:
                 self._note(args[place])
             for weight in self._weights:
                 if any(leaf.index in changed for leaf in weight.binding.leaves()):
-                    self._fits |= _fits_better(weight, live(weight.binding, args))
+                    self._fits |= _fits_another(weight, live(weight.binding, args))
         finally:
             self._looking.release()
 
 
-def _fits_better(weight: Watched, tensors: tuple[Tensor, ...]) -> bool:
+def _fits_another(weight: Watched, tensors: tuple[Tensor, ...]) -> bool:
     try:
         survey = weight.survey(tensors)
         found = str(survey.format())
     except Reject as reject:
         logger.info("%s has other zeros now: %s", weight.name, reject.reason)
         return False
+    fits = {finding.format for finding in survey.findings if finding.nbytes is not None}
+    stays = weight.format in fits
     what = f"fits {found}; its graph is compiled anew at the next call"
-    if found == weight.format:
-        what = f"still fits {found}"
+    if stays:
+        what = f"still fits {weight.format}"
     logger.info(
         "%s holds %.1f%% zeros now, %.1f%% when it was compiled, and %s",
         weight.name,
@@ -175,7 +177,7 @@ def _fits_better(weight: Watched, tensors: tuple[Tensor, ...]) -> bool:
         100 * weight.zeros,
         what,
     )
-    return found != weight.format
+    return not stays
 
 
 @torch.no_grad()

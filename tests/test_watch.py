@@ -104,6 +104,30 @@ def test_a_weight_is_looked_at_once_a_change(caplog: pytest.LogCaptureFixture) -
     assert backend.compiler.report.graphs == 1
 
 
+def test_a_packed_weight_is_compiled_anew_once_it_fits_another_format(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, backend = sparse_(dense()), Packing()
+    fast, x = torch.compile(model, backend=backend), torch.randn(4, 32)
+    fast(x)
+    with caplog.at_level("INFO", "sparsecompile"):
+        model.weight[:24] = 0
+        for _ in range(4):
+            close(fast(x), model(x))
+            settle()
+        assert backend.compiler.report.graphs == 1
+        model.weight.normal_().mul_((torch.rand(64, 32) > 0.85).float())
+        for _ in range(4):
+            close(fast(x), model(x))
+            settle()
+    assert backend.compiler.report.graphs == 2
+    assert backend.compiler.report.nodes[-1].format != "n_m[2:4]/float"
+    said = [r.getMessage() for r in caplog.records if "zeros now" in r.getMessage()]
+    assert len(said) == 2
+    assert said[0].endswith("and still fits n_m[2:4]/float")
+    assert said[1].endswith("its graph is compiled anew at the next call")
+
+
 def test_a_change_that_is_small_is_no_reason_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
     model, backend = dense(), Packing()
     fast, x = torch.compile(model, backend=backend), torch.randn(4, 32)
