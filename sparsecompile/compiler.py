@@ -28,8 +28,9 @@ from sparsecompile.graph_copy import copy_graph
 from sparsecompile.inductor import compile_rest
 from sparsecompile.lowering import Lowered, lower_packed
 from sparsecompile.options import Options
-from sparsecompile.record import graph_report
+from sparsecompile.record import graph_report, switched
 from sparsecompile.registry import Component, Registry, default_registry
+from sparsecompile.relayout import share_layouts
 from sparsecompile.report import Report
 from sparsecompile.rule import run_passes
 from sparsecompile.runtime import CompiledGraph
@@ -219,13 +220,13 @@ class Compiler:
         dump.graph("captured", module)
         run_passes(self.passes, edit, lambda done: dump.graph(done.name, module))
         try:
-            slots, lowered = lower_packed(edit, self.options)
+            slots, lowered, readings = lower_packed(edit, self.options)
         except (BuildError, CacheError) as error:
             self._record(edit, (), before, before, dump, failure=str(error))
             raise
         keep = drop_packed(module, slots, len(inputs))
         dump.graph("lowered", module)
-        self._record(edit, lowered, before, readable(module), dump)
+        number = self._record(edit, lowered, before, readable(module), dump)
         if not slots:
             return finish(gm, inputs, ())
         tensors = [tensor for slot in slots for tensor in live(slot.binding)]
@@ -235,7 +236,9 @@ class Compiler:
         run = finish(module, [inputs[i] for i in keep], weights)
         if any(map(is_fake, tensors)):
             return lambda *args: run(*[args[i] for i in keep], *weights)
-        return CompiledGraph(run, keep, slots, lambda: torch.compile(gm), self._misfit)
+        graph = CompiledGraph(run, keep, slots, lambda: torch.compile(gm), self._misfit)
+        share_layouts(readings, graph, device, partial(self._switched, number))
+        return graph
 
     def _record(
         self,
@@ -245,8 +248,8 @@ class Compiler:
         after: str,
         dump: Dump,
         failure: str = "",
-    ) -> None:
-        """Add a graph to the report.
+    ) -> int:
+        """Add a graph to the report; its number.
 
         Raises:
             RejectedError: under `strict`, something was left dense.
@@ -257,7 +260,8 @@ class Compiler:
         if bandwidth is None and any(low.lowering.trials for low in lowered):
             bandwidth = edit.device.codegen.read_bandwidth()
         with self._lock:
-            graph = graph_report(self._report.graphs, edit, lowered, before, after, failure)
+            number = self._report.graphs
+            graph = graph_report(number, edit, lowered, before, after, failure)
             # One Compiler may serve graphs on several devices.
             before_it = self._report.target.split(", ") if self._report.graph_reports else []
             self._report = replace(
@@ -275,6 +279,11 @@ class Compiler:
             refused = not node.packed and not node.trials and not failure
             if self.options.strict and wanted and refused:
                 raise RejectedError(node.weight, node.reason)
+        return number
+
+    def _switched(self, number: int, low: Lowered) -> None:
+        with self._lock:
+            self._report = switched(self._report, number, low)
 
     def _misfit(self, weight: str, reason: str) -> None:
         logger.warning("%s %s; its graph runs dense until it can", weight, reason)

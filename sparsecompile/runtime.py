@@ -72,6 +72,11 @@ class CompiledGraph:
             return self._run_dense(args)
         return self._run(*self._kept(args) + state.weights)
 
+    def forget(self) -> None:
+        """Let go of what slots made; they are asked again at the next call."""
+        with self._lock:
+            self._states = {}
+
     def _renew(self, args: tuple[Any, ...]) -> _State:
         """Pack what changed, or note that the dense original has to run."""
         with self._lock:

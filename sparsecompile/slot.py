@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,12 +13,13 @@ from torch.fx import GraphModule
 from sparsecompile.dense_copy import DenseCopy
 from sparsecompile.ops import HEADER_BYTES
 from sparsecompile.packing import pack_binding, stored_parts
+from sparsecompile.readers import READERS
 from sparsecompile.stored import Part
 from sparsecompile.template import Kernel
 from sparsecompile.weights import PACK_CACHE, Binding, beside, evaluate, live
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Slot(ABC):
     """A weight of a graph, made of live tensors of the model and made again when they change."""
 
@@ -62,11 +63,14 @@ class Layout:
         return cls(data, empty.set_(storage, data.storage_offset(), (HEADER_BYTES,), (1,)))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class PackedSlot(Slot):
     """A packed weight: the header of its layout.
 
     Weights that are packed in the model keep this layout in place of what it is made of.
+
+    Attributes:
+        kernel: one of those that read it; exchanged where another layout is chosen.
     """
 
     kernel: Kernel
@@ -74,6 +78,11 @@ class PackedSlot(Slot):
     def __str__(self) -> str:
         """The format."""
         return str(self.kernel.spec.format)
+
+    @property
+    def purpose(self) -> Hashable:
+        """What the layout is made for, as a key of `PACK_CACHE`."""
+        return ("layout", self.kernel.spec.format, self.kernel.layout)
 
     def weight(self, tensors: Sequence[Tensor]) -> Tensor:
         """Uint8: `[HEADER_BYTES]` with the layout behind it, or all of it on GPUs."""
@@ -85,8 +94,8 @@ class PackedSlot(Slot):
         return self._layout(live(self.binding)).data.numel()
 
     def _layout(self, tensors: Sequence[Tensor]) -> Layout:
-        kernel = self.kernel
-        purpose = ("layout", kernel.spec.format, kernel.layout)
+        kernel, purpose = self.kernel, self.purpose
+        READERS.add(self, tensors)
 
         def make() -> Layout:
             packed = pack_binding(self.binding, tensors, kernel.spec.format)
@@ -101,7 +110,7 @@ class PackedSlot(Slot):
         return PACK_CACHE.get(self.binding, tensors, purpose, make).value
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class DenseSlot(Slot):
     """A weight that is no Parameter as it is, such as a pruned one: its dense copy.
 

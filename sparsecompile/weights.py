@@ -227,7 +227,7 @@ class PackCache:
         self._entries: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._lock = threading.RLock()
         self.epoch = 0
-        """Rises with `forget`; compiled graphs look at everything anew when it does."""
+        """Rises with `forget`, or when another layout is chosen: graphs look at everything anew."""
 
     def get(
         self,
@@ -245,7 +245,7 @@ class PackCache:
             make: makes it of these live tensors; called without gradients.
         """
         leaves = tuple(tensors)
-        key = (_key(binding, leaves), purpose)
+        key = (identity(binding, leaves), purpose)
         _watch_fused_optimizers()
         with self._lock:
             entries = self._entries.setdefault(leaves[0], {})
@@ -258,6 +258,12 @@ class PackCache:
                     del entries[other]
                 entries[key] = found
             return found
+
+    def release(self, binding: Binding, tensors: Iterable[Tensor], purpose: Hashable) -> None:
+        """Let go of what `get` made for a purpose."""
+        leaves = tuple(tensors)
+        with self._lock:
+            self._entries.get(leaves[0], {}).pop((identity(binding, leaves), purpose), None)
 
     def forget(self, tensors: Iterable[Tensor]) -> None:
         """Pack these tensors anew at the next call of any graph, whatever torch says of them."""
@@ -282,7 +288,7 @@ def _watch_fused_optimizers() -> None:
     register_optimizer_step_post_hook(forget)
 
 
-def _key(binding: Binding, leaves: tuple[Tensor, ...]) -> Hashable:
+def identity(binding: Binding, leaves: tuple[Tensor, ...]) -> Hashable:
     """Identity of an expression, whatever graph it appears in."""
     names = {leaf.index: id(tensor) for leaf, tensor in zip(binding.leaves(), leaves, strict=True)}
 

@@ -40,6 +40,7 @@ class CppCodegen(TunedCodegen):
     device = "cpu"
     language = "cpp"
     packers = (Template,)
+    switches = True
 
     def __init__(self) -> None:
         self._kernels: dict[int, Kernel] = {}
@@ -53,6 +54,10 @@ class CppCodegen(TunedCodegen):
     def start(self) -> None:
         """Begin to build the native library."""
         start_loading()
+
+    def serve(self, call: int, kernel: Kernel) -> None:
+        """The native library knows calls as it knows kernels."""
+        load_native().serve(call, kernel.key)
 
     def dense_copy(self, dtype: torch.dtype) -> DenseCopy | None:
         """In oneDNN's order, where that is to be had."""

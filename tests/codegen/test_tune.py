@@ -20,8 +20,7 @@ from sparsecompile.codegen.tuning import tuner as tuning
 from sparsecompile.codegen.tuning.key import tuning_key
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
 from sparsecompile.codegen.tuning.tuner import Tuner
-from sparsecompile.lowering import ROWS
-from sparsecompile.problem import DenseUse, Problem
+from sparsecompile.problem import ROWS, DenseUse, Problem
 from sparsecompile.registry import Registry
 from sparsecompile.report import NodeReport
 from sparsecompile.spec import KernelSpec, Target

@@ -1,0 +1,108 @@
+"""One layout of a weight for all graphs that read it, chosen again when another m comes."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from sparsecompile.lowering import Lowered
+from sparsecompile.problem import DenseUse, Problem
+from sparsecompile.problems import packer
+from sparsecompile.readers import READERS, Reading
+from sparsecompile.runtime import CompiledGraph
+from sparsecompile.slot import PackedSlot
+from sparsecompile.template import Device
+from sparsecompile.weights import PACK_CACHE, live
+
+logger = logging.getLogger("sparsecompile")
+
+
+def share_layouts(
+    calls: Mapping[PackedSlot, Sequence[Lowered]],
+    graph: CompiledGraph,
+    device: Device,
+    tell: Callable[[Lowered], None],
+) -> None:
+    """Let other graphs read the layouts that a new one was compiled for.
+
+    They get the kernels for their own m that read these, under the names that they call kernels by.
+    So there is one copy of a weight still.
+
+    Args:
+        calls: the nodes of the new graph by the slots that they read.
+        graph: the new graph.
+        device: where its kernels run.
+        tell: is told what serves a node of it, whenever that changes.
+
+    Raises:
+        BuildError: the compiler is missing or failed.
+        CacheError: the cache folder cannot be used.
+    """
+    for slot, nodes in calls.items():
+        READERS.set(slot, Reading(device, tuple(nodes), tell, weakref.WeakMethod(graph.forget)))
+    for slot in calls:
+        _share(slot, device)
+
+
+def _share(slot: PackedSlot, device: Device) -> None:
+    tensors, kernel = live(slot.binding), slot.kernel
+    same = [
+        (other, reading)
+        for other, reading in READERS.of(slot.binding, tensors, device)
+        if other.kernel.spec.format == kernel.spec.format
+    ]
+    apart = [(other, reading) for other, reading in same if other.kernel.layout != kernel.layout]
+    if not apart:
+        return
+    problems = [low.problem for _, reading in same for low in reading.calls]
+    why = f"layout chosen again for {_rows(problems)}"
+    names = ", ".join(leaf.name for leaf in slot.binding.leaves())
+    logger.info("%s: %s: %s", names, why, kernel.layout)
+    stale = {other.purpose for other, _ in apart}
+    for other, reading in same:
+        if (other, reading) in apart:
+            reading = _switched(slot, other, reading)
+        told = tuple(replace(low, lowering=low.lowering.because(why)) for low in reading.calls)
+        READERS.set(other, replace(reading, calls=told))
+        for low in told:
+            reading.tell(low)
+    for purpose in stale:
+        PACK_CACHE.release(slot.binding, tensors, purpose)
+    PACK_CACHE.epoch += 1
+    for _, reading in apart:
+        forget = reading.forget()
+        if forget is not None:
+            forget()
+
+
+def _switched(slot: PackedSlot, other: PackedSlot, reading: Reading) -> Reading:
+    """Let a slot hand out the layout of another one."""
+    device, layout = reading.device, slot.kernel.layout
+    problems = [_with_layout(low, layout) for low in reading.calls]
+    sample = packer(slot.binding, slot.kernel.spec.format)
+    lowerings = device.lower(dict.fromkeys(problems, sample))
+    calls = []
+    for low, problem in zip(reading.calls, problems, strict=True):
+        lowering = lowerings[problem]
+        if lowering.kernel is not None:
+            device.codegen.serve(low.call, lowering.kernel)
+            other.kernel = lowering.kernel
+        calls.append(replace(low, lowering=lowering, nbytes=slot.nbytes))
+    return replace(reading, calls=tuple(calls))
+
+
+def _with_layout(low: Lowered, layout: str) -> Problem:
+    """The problem of a node whose graph is compiled: it reads this layout, and dense if it can."""
+    problem = low.problem
+    dense = problem.dense if low.has_dense else DenseUse.NEVER
+    return replace(problem, layout=layout, layout_rows=problem.rows, dense=dense)
+
+
+def _rows(problems: Sequence[Problem]) -> str:
+    """`m = 1 and 128`, `any m`."""
+    if any(problem.is_dynamic for problem in problems):
+        return "any m"
+    *rest, last = map(str, sorted({m for problem in problems for m in problem.rows}))
+    return f"m = {' and '.join(filter(None, (', '.join(rest), last)))}"
