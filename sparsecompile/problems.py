@@ -35,9 +35,8 @@ def problems_of(edit: Edit, options: Options) -> dict[Node, Problem]:
         by_weight[match["weight"]].append(found[match.node])
     for weight, problems in by_weight.items():
         binding, format = edit.binding(weight), problems[0].spec.format
-        for slot, reading in READERS.of(binding, live(binding), edit.device):
-            if slot.kernel.spec.format == format:
-                problems += [low.problem for low in reading.calls]
+        for _, reading in READERS.of(binding, live(binding), format, edit.device):
+            problems += [low.problem for low in reading.calls]
     rows = {weight: _layout_rows(problems) for weight, problems in by_weight.items()}
     return {
         match.node: replace(found[match.node], layout_rows=rows[match["weight"]])

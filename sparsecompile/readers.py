@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from sparsecompile.packed import Format
 from sparsecompile.template import Device
 from sparsecompile.weights import Binding, identity
 
@@ -41,29 +42,60 @@ class Readers:
 
     def __init__(self) -> None:
         self._slots: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        """By the first live tensor of a weight: slots by the weight's identity."""
+        self._weights: weakref.WeakKeyDictionary[PackedSlot, WeakIdKeyDictionary] = (
+            weakref.WeakKeyDictionary()
+        )
+        """Identities of what a slot hands out, by the first live tensor."""
         self._readings: weakref.WeakKeyDictionary[PackedSlot, Reading] = weakref.WeakKeyDictionary()
         self._lock = threading.Lock()
 
     def add(self, slot: PackedSlot, tensors: Sequence[Tensor]) -> None:
         """Note that a slot hands out the weight that its binding makes of these live tensors."""
-        key = identity(slot.binding, tuple(tensors))
+        first, weight = tensors[0], identity(slot.binding, tuple(tensors))
         with self._lock:
-            weights = self._slots.setdefault(tensors[0], {})
-            weights.setdefault(key, weakref.WeakSet()).add(slot)
+            slots = self._slots.setdefault(first, {}).setdefault(weight, weakref.WeakSet())
+            slots.add(slot)
+            weights = self._weights.setdefault(slot, WeakIdKeyDictionary())
+            weights.setdefault(first, set()).add(weight)
 
     def set(self, slot: PackedSlot, reading: Reading) -> None:
         """What the graph of a slot does with it from now on."""
         self._readings[slot] = reading
 
     def of(
-        self, binding: Binding, tensors: Sequence[Tensor], device: Device
+        self, binding: Binding, tensors: Sequence[Tensor], format: Format, device: Device
     ) -> list[tuple[PackedSlot, Reading]]:
-        """The slots of graphs for a device that hand out a weight, and what is done with it."""
+        """Slots that hand out a weight, or others beside one that does, and what reads them.
+
+        Args:
+            binding: the weight.
+            tensors: the live tensors of its leaves, in order.
+            format: in which it is packed.
+            device: of their graphs.
+        """
+        left = [(tensors[0], identity(binding, tuple(tensors)))]
+        found: dict[PackedSlot, Reading] = {}
         with self._lock:
-            weights = self._slots.get(tensors[0], {})
-            slots = list(weights.get(identity(binding, tuple(tensors)), ()))
-        found = [(slot, self._readings[slot]) for slot in slots if slot in self._readings]
-        return [(slot, reading) for slot, reading in found if reading.device == device]
+            while left:
+                first, weight = left.pop()
+                for slot in self._slots.get(first, {}).get(weight, ()):
+                    reading = self._readings.get(slot)
+                    if slot in found or reading is None or reading.device != device:
+                        continue
+                    if slot.kernel.spec.format == format:
+                        found[slot] = reading
+                        left += self._handed_out(slot)
+        return list(found.items())
+
+    def weights(self, slot: PackedSlot) -> list[tuple[Tensor, Hashable]]:
+        """What a slot hands out: the first live tensor and the identity of each weight."""
+        with self._lock:
+            return self._handed_out(slot)
+
+    def _handed_out(self, slot: PackedSlot) -> list[tuple[Tensor, Hashable]]:
+        weights = self._weights[slot]
+        return [(first, weight) for first, keys in weights.items() for weight in keys]
 
 
 READERS = Readers()

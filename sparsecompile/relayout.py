@@ -48,11 +48,7 @@ def share_layouts(
 
 def _share(slot: PackedSlot, device: Device) -> None:
     tensors, kernel = live(slot.binding), slot.kernel
-    same = [
-        (other, reading)
-        for other, reading in READERS.of(slot.binding, tensors, device)
-        if other.kernel.spec.format == kernel.spec.format
-    ]
+    same = READERS.of(slot.binding, tensors, kernel.spec.format, device)
     apart = [(other, reading) for other, reading in same if other.kernel.layout != kernel.layout]
     if not apart:
         return
@@ -60,7 +56,7 @@ def _share(slot: PackedSlot, device: Device) -> None:
     why = f"layout chosen again for {_rows(problems)}"
     names = ", ".join(leaf.name for leaf in slot.binding.leaves())
     logger.info("%s: %s: %s", names, why, kernel.layout)
-    stale = {other.purpose for other, _ in apart}
+    stale = [(other, other.purpose) for other, _ in apart]
     for other, reading in same:
         if (other, reading) in apart:
             reading = _switched(slot, other, reading)
@@ -68,8 +64,9 @@ def _share(slot: PackedSlot, device: Device) -> None:
         READERS.set(other, replace(reading, calls=told))
         for low in told:
             reading.tell(low)
-    for purpose in stale:
-        PACK_CACHE.release(slot.binding, tensors, purpose)
+    for other, purpose in stale:
+        for first, weight in READERS.weights(other):
+            PACK_CACHE.release(first, weight, purpose)
     PACK_CACHE.epoch += 1
     for _, reading in apart:
         forget = reading.forget()

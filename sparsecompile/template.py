@@ -187,6 +187,7 @@ class Lowering:
         reason: why it was chosen.
         dropped: candidates that were not measured after all, each with the reason.
         is_choice: false where dense serves because no candidate could be measured.
+        is_open: whether another layout may be the best one where other m come too.
     """
 
     kernel: Kernel | None
@@ -194,6 +195,7 @@ class Lowering:
     reason: str
     dropped: tuple[tuple[str, str], ...] = ()
     is_choice: bool = True
+    is_open: bool = False
 
     def because(self, why: str) -> Lowering:
         """With one more reason."""

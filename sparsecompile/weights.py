@@ -259,11 +259,10 @@ class PackCache:
                 entries[key] = found
             return found
 
-    def release(self, binding: Binding, tensors: Iterable[Tensor], purpose: Hashable) -> None:
-        """Let go of what `get` made for a purpose."""
-        leaves = tuple(tensors)
+    def release(self, first: Tensor, weight: Hashable, purpose: Hashable) -> None:
+        """Let go of what was made of a weight: of its first tensor and `identity`."""
         with self._lock:
-            self._entries.get(leaves[0], {}).pop((identity(binding, leaves), purpose), None)
+            self._entries.get(first, {}).pop((weight, purpose), None)
 
     def forget(self, tensors: Iterable[Tensor]) -> None:
         """Pack these tensors anew at the next call of any graph, whatever torch says of them."""

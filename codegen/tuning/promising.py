@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sparsecompile.codegen.tuning.limits import Limits
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.problem import Contents, Problem
+from sparsecompile.problem import LAYOUT_ROWS, Contents, Problem
 
 CHEAPER = 1.05
 """A candidate is left out where another one has to do this much less; less is no difference."""
@@ -18,7 +18,8 @@ def promising(
     """Variants without those that another one beats.
 
     One of the same template does where it is nowhere more expensive: with the same layout at all m
-    of the problem, with another one at those by which layouts are compared.
+    of the problem, with another one also where others would come, so that of equal ones the layout
+    is left that serves them too, and takes less memory.
     What bounds of different templates say is vaguer: only one that reaches less of the machine's
     rate gives way to others.
 
@@ -31,7 +32,7 @@ def promising(
     Returns:
         The most promising first.
     """
-    spec, layout_rows = problem.spec, problem.layout_rows
+    spec, layout_rows = problem.spec, {*LAYOUT_ROWS, *problem.layout_rows}
     rows = {*layout_rows, *problem.rows}
     costs = [variant.template.cost(spec, variant.schedule, contents) for variant in variants]
     bounds = [
@@ -52,4 +53,5 @@ def promising(
 
     places = range(len(variants))
     kept = [j for j in places if not any(beats(i, j) for i in places)]
-    return [variants[j] for j in sorted(kept, key=lambda j: sum(bounds[j][m] for m in layout_rows))]
+    order = sorted(kept, key=lambda j: sum(bounds[j][m] for m in problem.layout_rows))
+    return [variants[j] for j in order]

@@ -43,6 +43,7 @@ class Decision:
         reason: in words.
         dropped: candidates that were not measured after all, each with the reason.
         is_choice: false where dense serves because no candidate could be measured.
+        is_open: whether another layout may be the best one where other m come too.
     """
 
     variants: tuple[Variant, ...]
@@ -51,6 +52,7 @@ class Decision:
     reason: str
     dropped: tuple[tuple[str, str], ...] = ()
     is_choice: bool = True
+    is_open: bool = False
 
 
 class Tuner:
@@ -109,6 +111,7 @@ class Tuner:
         layout = choose_layout(functions, timings, dense=problem.dense is DenseUse.ANYWHERE)
         if layout is None:
             return self._without_timings()
+        is_open = any(f.layout != layout for f in functions if self._wants(f))
         functions = [f for f in functions if f.layout == layout]
         for rows in problem.rows:
             if rows not in timings:
@@ -125,7 +128,8 @@ class Tuner:
         source = "measured" if self.measured_now else "from the tuning record, nothing measured"
         ranges = join(functions, refined)
         variants = self._needed(functions, ranges)
-        return Decision(variants, ranges, tuple(trials), source, self._left_out)
+        dropped = self._left_out
+        return Decision(variants, ranges, tuple(trials), source, dropped, is_open=is_open)
 
     @cached_property
     def contents(self) -> Contents:
