@@ -16,13 +16,7 @@ from torch.fx import GraphModule
 
 from sparsecompile.bind import WeightView
 from sparsecompile.dump import Dump, readable
-from sparsecompile.errors import (
-    BuildError,
-    CacheError,
-    Reject,
-    RejectedError,
-    unwrapped_by_dynamo,
-)
+from sparsecompile.errors import BuildError, CacheError, Reject, RejectedError, unwrapped_by_dynamo
 from sparsecompile.graph import Edit
 from sparsecompile.graph_copy import copy_graph
 from sparsecompile.inductor import compile_rest
@@ -272,11 +266,12 @@ class Compiler:
                 read_bandwidth=bandwidth,
             )
         dump.finish(self._report, {s.file: s.text for k in kernels for s in k.sources})
+        chosen = {name for low in lowered if low.lowering.is_choice for name in low.origins}
         for node in graph.nodes:
             logger.info("%s: %s", node.weight, node.format or f"dense: {node.reason}")
             wanted = node.zeros or self.options.prune or self.options.quantize
-            # What was measured to be faster dense is no failure to pack it.
-            refused = not node.packed and not node.trials and not failure
+            # What is dense because that is faster is no failure to pack it.
+            refused = not node.packed and node.node not in chosen and not failure
             if self.options.strict and wanted and refused:
                 raise RejectedError(node.weight, node.reason)
         return number

@@ -20,7 +20,7 @@ from sparsecompile.packed import Packed
 from sparsecompile.packed_node import format_of, origins
 from sparsecompile.pattern import Match
 from sparsecompile.problem import DenseUse, Problem, Trial
-from sparsecompile.problems import live_parts, packer, problems_of
+from sparsecompile.problems import live_parts, packer, problems_of, too_small
 from sparsecompile.slot import DenseSlot, PackedSlot, Slot
 from sparsecompile.spec import digest
 from sparsecompile.template import Kernel, Lowering
@@ -76,10 +76,17 @@ def lower_packed(
     """
     problems = problems_of(edit, options)
     samples: dict[Problem, Callable[[], Packed]] = {}
+    lowerings: dict[Problem, Lowering] = {}
     for match in edit.packed_nodes():
-        sample = packer(edit.binding(match["weight"]), format_of(match["format"]))
-        samples.setdefault(problems[match.node], sample)
-    lowerings = edit.device.lower(samples)
+        problem = problems[match.node]
+        why = too_small(problem, edit.device)
+        if why:
+            lowerings[problem] = Lowering(None, (), why)
+        else:
+            sample = packer(edit.binding(match["weight"]), format_of(match["format"]))
+            samples.setdefault(problem, sample)
+    if samples:
+        lowerings |= edit.device.lower(samples)
     slots = _Slots(edit)
     lowered = []
     for match in edit.packed_nodes():

@@ -20,6 +20,7 @@ from sparsecompile.pattern import Match
 from sparsecompile.problem import LAYOUT_ROWS, DenseUse, Problem, rows_of
 from sparsecompile.readers import READERS
 from sparsecompile.spec import KernelSpec
+from sparsecompile.template import Device
 from sparsecompile.weights import Binding, live
 
 _DENSITY_STEP = 0.05
@@ -62,7 +63,7 @@ def _problem(match: Match, edit: Edit, options: Options) -> Problem:
     copies = dense is not DenseUse.NEVER and (options.dense_copies or not live_parts(match))
     # Torch's own linear has gradients.
     copies = copies and not edit.weights.grad
-    return Problem(
+    problem = Problem(
         spec=KernelSpec(
             format_of(match["format"]), x.dtype, match["epilogue"], match["activations"]
         ),
@@ -72,8 +73,17 @@ def _problem(match: Match, edit: Edit, options: Options) -> Problem:
         dense=dense,
         tune=options.tune,
         density=round(round(density / _DENSITY_STEP) * _DENSITY_STEP, 2),
-        dense_copy=edit.device.codegen.dense_copy(x.dtype) if copies else None,
     )
+    if copies and not too_small(problem, edit.device):
+        return replace(problem, dense_copy=edit.device.codegen.dense_copy(x.dtype))
+    return problem
+
+
+def too_small(problem: Problem, device: Device) -> str:
+    """Why no kernel is even looked for; nothing where one is."""
+    if problem.tune == "off" or problem.dense is DenseUse.NEVER:
+        return ""
+    return device.codegen.nothing_to_gain(problem.shape, problem.rows, problem.spec.dtype)
 
 
 def packer(binding: Binding, format: Format) -> Callable[[], Packed]:

@@ -23,7 +23,7 @@ def choices(report: Report) -> list[tuple[str, list[str]]]:
 
     Linears of one problem, such as a model's layers, share their lines.
     """
-    reasons = dict.fromkeys(node.chosen_by for node in report.nodes if node.chosen_by)
+    reasons = dict.fromkeys(n.chosen_by for n in report.nodes if n.chosen_by not in ("", n.reason))
     return [(f"chosen: {_title(why, report)}", _lines(why, report)) for why in reasons]
 
 

@@ -245,6 +245,12 @@ class Codegen(ABC):
         Called as soon as a weight can be packed, while other weights are looked at.
         """
 
+    def nothing_to_gain(
+        self, shape: tuple[int, int], rows: tuple[int, ...], dtype: torch.dtype
+    ) -> str:
+        """Why no packed linear `(n, k)` can beat the dense one at these m; empty if one may."""
+        return ""
+
     def dense_copy(self, dtype: torch.dtype) -> DenseCopy | None:
         """How a dense weight is kept where it needs a copy anyway; None for torch's own order."""
         return None

@@ -294,3 +294,19 @@ def test_many_graphs_for_one_m_each(measured: Tuned) -> None:
         agree(fast, model, torch.randn(130, 64))
     assert len({kernel(backend, graph).layout for graph in range(21)}) == 1
     assert len(layouts_of(model.weight)) == 1
+
+
+def test_through_inductor(measured: Tuned) -> None:
+    """As a user compiles: for many rows, then one, then any number of them."""
+    model = MODELS["residual"]()
+    backend = sc.Compiler(tune="full")
+    fast = torch.no_grad()(torch.compile(model, backend=backend))
+    for rows in (128, 1, 128, 7, 1, 300, 128):
+        agree(fast, model, torch.randn(rows, 64))
+    with torch.no_grad():
+        model.up.weight.mul_(2)
+    for rows in (128, 1, 7):
+        agree(fast, model, torch.randn(rows, 64))
+    assert backend.report.graphs == 3
+    for weight in (model.up.weight, model.down.weight):
+        assert len(layouts_of(weight)) == 1

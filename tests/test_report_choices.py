@@ -87,6 +87,12 @@ def test_recompiles_for_other_m_are_one_linear_with_all_trials() -> None:
     (node,) = Report("cpu", graphs).nodes
     assert node.trials == (*first.trials, *extra)
     assert node.chosen_by == "measured"
+    # What only the graph for that m chose is listed as chosen, once.
+    chosen = tuple(replace(t, chosen=t.candidate == BATCH) for t in first.trials[5:])
+    graphs = (*graphs[:1], GraphReport("", "", (), (replace(second, trials=chosen),)))
+    (node,) = Report("cpu", graphs).nodes
+    assert node.trials == (*first.trials[:5], *chosen)
+    graphs = tuple(GraphReport("", "", (), (node,)) for node in (first, second))
     stays = replace(dense("up.weight", "dense is faster: m=512"), shape=(1536, 576))
     graphs = (*graphs, GraphReport("", "", (), (stays,)))
     assert [node.packed for node in Report("cpu", graphs).nodes] == [True, False]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from sparsecompile.codegen.cpp.built import load_source
+from sparsecompile.codegen.cpp.gain import nothing_to_gain
 from sparsecompile.codegen.cpp.layout import layout_id
 from sparsecompile.codegen.cpp.machine import known_machine
 from sparsecompile.codegen.cpp.native import (
@@ -54,6 +55,12 @@ class CppCodegen(TunedCodegen):
     def start(self) -> None:
         """Begin to build the native library."""
         start_loading()
+
+    def nothing_to_gain(
+        self, shape: tuple[int, int], rows: tuple[int, ...], dtype: torch.dtype
+    ) -> str:
+        """By what any machine moves and computes in no time."""
+        return nothing_to_gain(shape, rows, dtype)
 
     def serve(self, call: int, kernel: Kernel) -> None:
         """The native library knows calls as it knows kernels."""
