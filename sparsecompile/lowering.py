@@ -38,6 +38,7 @@ class Lowered:
         nbytes: bytes of its layout; 0 where the dense linear serves it.
         call: what the graph calls its kernel.
         has_dense: whether the graph hands that the dense weight too.
+        copy_bytes: those of `nbytes` that a dense copy takes.
     """
 
     origins: tuple[str, ...]
@@ -47,6 +48,7 @@ class Lowered:
     nbytes: int
     call: int = 0
     has_dense: bool = False
+    copy_bytes: int = 0
 
     @property
     def kernel(self) -> Kernel | None:
@@ -110,15 +112,17 @@ def lower_packed(
         dense: tuple[Node, ...] = ()
         if kernel.wants_dense or _may_want_dense(problem, lowering, edit):
             dense = _dense_weights(match, slots, problem, MAX_DENSE)
-        nbytes = sum(slots.nbytes(node) for node in (weight, *dense))
+        copy_bytes = sum(map(slots.nbytes, dense))
+        nbytes = slots.nbytes(weight) + copy_bytes
         x, bias, operands = match["x"], match["bias"], match["operands"]
         args = arguments(x, weight, bias, operands, dense, rows, call)
         op = edit.device.codegen.op(kernel, problem)
         value = edit.value(match.node)
         new = edit.call(op, args, before=match.node, value=value, origins=names)
         edit.replace(match.node, new)
-        lowered.append(Lowered(names, problem, lowering, rows, nbytes, call, bool(dense)))
-        slots.read(weight, lowered[-1])
+        node = Lowered(names, problem, lowering, rows, nbytes, call, bool(dense), copy_bytes)
+        lowered.append(node)
+        slots.read(weight, node)
     edit.check()
     return slots.all(), lowered, slots.readings
 

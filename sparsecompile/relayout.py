@@ -27,8 +27,9 @@ def share_layouts(
 ) -> None:
     """Let other graphs read the layouts that a new one was compiled for.
 
-    They get the kernels for their own m that read these, under the names that they call kernels by.
-    So there is one copy of a weight still.
+    They get the kernels for their own m that read these, under the names that they call kernels by:
+    so there is still one copy of a weight. Where code generation never `switches`, all graphs
+    compare layouts at the same m, and each keeps what it was compiled for.
 
     Args:
         calls: the nodes of the new graph by the slots that they read.
@@ -40,6 +41,8 @@ def share_layouts(
         BuildError: the compiler is missing or failed.
         CacheError: the cache folder cannot be used.
     """
+    if not device.codegen.switches:
+        return
     for slot, nodes in calls.items():
         READERS.set(slot, Reading(device, tuple(nodes), tell, weakref.WeakMethod(graph.forget)))
     for slot in calls:
@@ -80,14 +83,17 @@ def _switched(slot: PackedSlot, other: PackedSlot, reading: Reading) -> Reading:
     problems = [_with_layout(low, layout) for low in reading.calls]
     sample = packer(slot.binding, slot.kernel.spec.format)
     lowerings = device.lower(dict.fromkeys(problems, sample))
-    calls = []
-    for low, problem in zip(reading.calls, problems, strict=True):
-        lowering = lowerings[problem]
-        if lowering.kernel is not None:
-            device.codegen.serve(low.call, lowering.kernel)
-            other.kernel = lowering.kernel
-        calls.append(replace(low, lowering=lowering, nbytes=slot.nbytes))
-    return replace(reading, calls=tuple(calls))
+    calls = tuple(
+        replace(low, lowering=lowerings[problem], nbytes=slot.nbytes + low.copy_bytes)
+        for low, problem in zip(reading.calls, problems, strict=True)
+    )
+    kernels = [(low.call, low.kernel) for low in calls if low.kernel is not None]
+    # Before any graph is handed the layout.
+    for call, kernel in kernels:
+        device.codegen.serve(call, kernel)
+    for _, kernel in kernels[:1]:
+        other.kernel = kernel
+    return replace(reading, calls=calls)
 
 
 def _with_layout(low: Lowered, layout: str) -> Problem:

@@ -5,34 +5,18 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
-from linears import MODELS, Attention, Gate, Tied, agree
-from packing import Packing, close, sparse_
-from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
+from best_layouts import SECONDS, compiled, kernel, layouts_of, nodes, runs_dense, seconds
+from linears import MODELS, agree
+from packing import Packing
 from tuned import Tuned
 
 import sparsecompile as sc
 from sparsecompile.codegen.cpp.lower import CppCodegen
-from sparsecompile.report import KernelChoice, NodeReport
-from sparsecompile.slot import Layout
 from sparsecompile.template import Kernel
 from sparsecompile.weights import PACK_CACHE
-
-SECONDS = {
-    1: {"strips": 0.1, "generic": 4.0, "dense": 5.0},
-    128: {"strips": 3.0, "generic": 1.0, "dense": 5.0},
-}
-"""The generic layout is best for 128 rows alone, that of strips for one row, and for both."""
-
-
-def seconds(name: str, rows: int) -> float:
-    times = SECONDS[1 if rows < 64 else 128]
-    return times.get(name.split()[0], 9.0) * (2.0 if name.endswith("decode") and rows > 1 else 1.0)
 
 
 @pytest.fixture
@@ -53,35 +37,6 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[int, str], Kernel]:
 
     monkeypatch.setattr(CppCodegen, "serve", watched)
     return found
-
-
-def compiled(model: nn.Module, **options: Any) -> tuple[Callable[..., Any], Packing]:
-    """A graph for each m."""
-    backend = Packing(tune="full", **options)
-    return torch.no_grad()(torch.compile(model, backend=backend, dynamic=False)), backend
-
-
-def layouts_of(weight: Tensor) -> list[Layout]:
-    """The copies that there are of a weight."""
-    entries = PACK_CACHE._entries[weight].values()
-    return [entry.value for entry in entries if isinstance(entry.value, Layout)]
-
-
-def nodes(backend: Packing, graph: int) -> tuple[NodeReport, ...]:
-    return backend.compiler.report.graph_reports[graph].nodes
-
-
-def kernel(backend: Packing, graph: int) -> KernelChoice:
-    (node,) = nodes(backend, graph)
-    assert node.kernel is not None
-    return node.kernel
-
-
-def runs_dense(fast: Callable[..., Any], x: Tensor) -> bool:
-    """Whether a call reaches torch's own linear."""
-    with profile(activities=[ProfilerActivity.CPU]) as calls:
-        fast(x)
-    return any(event.key == "aten::linear" for event in calls.key_averages())
 
 
 def test_a_graph_for_one_m_gets_the_layout_that_is_best_there(measured: Tuned) -> None:
@@ -199,100 +154,6 @@ def test_any_m_chooses_again(measured: Tuned) -> None:
     assert backend.compiler.report.graphs == 3
     assert {kernel(backend, graph).layout for graph in range(3)} == {kernel(backend, 2).layout}
     assert kernel(backend, 1).reason.endswith("; layout chosen again for any m")
-    assert len(layouts_of(model.weight)) == 1
-
-
-@pytest.mark.parametrize("make", [Attention, Gate, Tied, MODELS["transposed"]])
-def test_merged_fused_and_shared_linears(make: Callable[[], nn.Module], measured: Tuned) -> None:
-    model = make()
-    fast, backend = compiled(model)
-    for rows in (128, 1, 128, 1):
-        agree(fast, model, torch.randn(rows, 64))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(0.5)
-    for rows in (128, 1):
-        agree(fast, model, torch.randn(rows, 64))
-    for node in backend.compiler.report.nodes:
-        assert node.kernel is not None
-        assert node.kernel.layout.startswith("strips")
-    packed = [parameter for parameter in model.parameters() if parameter in PACK_CACHE._entries]
-    assert max(len(layouts_of(parameter)) for parameter in packed) == 1
-
-
-def test_a_graph_that_serves_other_weights_too_is_switched_for_them(measured: Tuned) -> None:
-    first, second = (MODELS["linear"]() for _ in range(2))
-    backend = Packing(tune="full")
-
-    @torch.no_grad()
-    def run(model: nn.Module, x: Tensor) -> Tensor:
-        return torch.compile(model, backend=backend, dynamic=False)(x)  # type: ignore[no-any-return]
-
-    many, one = torch.randn(128, 64), torch.randn(1, 64)
-    for model in (first, second):
-        close(run(model, many), model(many))
-    assert backend.compiler.report.graphs == 1
-    close(run(second, one), second(one))
-    assert "layout chosen again" in kernel(backend, 0).reason
-    for model in (second, first):
-        for x in (one, many):
-            close(run(model, x), model(x))
-        assert len(layouts_of(model.weight)) == 1
-
-
-def test_a_weight_that_is_pruned_has_no_dense_one_beside_it(
-    tuned: Tuned, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(SECONDS, 128, {"strips": 9.0, "generic": 4.0, "dense": 5.0})
-    tuned.seconds = seconds
-    model = nn.Linear(64, 32).requires_grad_(False)
-    fast, backend = compiled(model, prune="2:4")
-    twin = nn.Linear(64, 32)
-    twin.load_state_dict(model.state_dict())
-    sparse_(twin)
-    for rows in (128, 1, 128):
-        agree(fast, twin, torch.randn(rows, 64))
-    assert "sc_linear_batch" in kernel(backend, 0).ranges[0]
-    assert not runs_dense(fast, torch.randn(128, 64))
-    assert len(layouts_of(model.weight)) == 1
-
-
-def test_what_the_model_holds_packed_is_held_in_the_new_layout(measured: Tuned) -> None:
-    model = nn.Sequential(sparse_(nn.Linear(64, 32)))
-    want = {rows: torch.randn(rows, 64) for rows in (128, 1)}
-    results = {rows: model(x).detach() for rows, x in want.items()}
-    sc.compress(model)
-    fast, backend = compiled(model)
-    for rows in (128, 1, 128):
-        close(fast(want[rows]), results[rows])
-    assert kernel(backend, 0).layout.startswith("strips")
-    (layout,) = layouts_of(model[0].weight)
-    home: Any = model[0].weight.stored._home
-    assert home.layout is layout.data
-    close(model(want[1]), results[1])
-
-
-def test_graphs_for_other_targets_keep_their_layouts(measured: Tuned) -> None:
-    model = MODELS["linear"]()
-    portable, backend = compiled(model, target="cpu[portable]")
-    fast, _ = compiled(model)
-    many, one = torch.randn(128, 64), torch.randn(1, 64)
-    agree(portable, model, many)
-    agree(fast, model, one)
-    agree(portable, model, many)
-    assert "chosen again" not in kernel(backend, 0).reason
-    assert len(layouts_of(model.weight)) == 2
-
-
-def test_many_graphs_for_one_m_each(measured: Tuned) -> None:
-    """A kernel has fewer ranges than a weight may have graphs."""
-    model = MODELS["linear"]()
-    fast, backend = compiled(model)
-    with torch._dynamo.config.patch(recompile_limit=100):
-        for rows in (*range(128, 148), 1):
-            agree(fast, model, torch.randn(rows, 64))
-        agree(fast, model, torch.randn(130, 64))
-    assert len({kernel(backend, graph).layout for graph in range(21)}) == 1
     assert len(layouts_of(model.weight)) == 1
 
 
