@@ -154,7 +154,7 @@ class Compiler:
 
         def explaining(gm: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
             with unwrapped_by_dynamo():
-                return compiler.compile(gm, inputs, _run_eagerly, anywhere=True)
+                return compiler.compile(gm, inputs, _run_eagerly, explains=True)
 
         # A function explained often is not one whose guards fail often: past its limit Dynamo would
         # run it as it is, and there would be nothing to report.
@@ -167,12 +167,7 @@ class Compiler:
         return compiler.report
 
     def compile(
-        self,
-        gm: GraphModule,
-        inputs: Sequence[Any],
-        finish: Finish,
-        *,
-        anywhere: bool = False,
+        self, gm: GraphModule, inputs: Sequence[Any], finish: Finish, *, explains: bool = False
     ) -> Callable[..., Any]:
         """Pack what can be packed of a graph and let `finish` compile the rest.
 
@@ -180,14 +175,15 @@ class Compiler:
             gm: the graph.
             inputs: values of its placeholders.
             finish: compiles what is left.
-            anywhere: whether weights are packed for a target that was named wherever they are;
-                what comes out is the graph as it was where that is not the target.
+            explains: whether this is for the report alone: no other graph changes, and weights are
+                packed for a target that was named wherever they are; what comes out is the graph
+                as it was where that is not the target.
 
         Raises:
             SparseCompileError: a pass failed, or under `strict` something was left dense.
         """
         try:
-            return self._compile(gm, inputs, finish, anywhere and not self._follows)
+            return self._compile(gm, inputs, finish, explains)
         except (BuildError, CacheError) as error:
             if self.options.strict:
                 raise
@@ -196,7 +192,7 @@ class Compiler:
             return _run_eagerly(gm, inputs, ()) if without_compiler else finish(gm, inputs, ())
 
     def _compile(
-        self, gm: GraphModule, inputs: Sequence[Any], finish: Finish, anywhere: bool
+        self, gm: GraphModule, inputs: Sequence[Any], finish: Finish, explains: bool
     ) -> Callable[..., Any]:
         module = copy_graph(gm)
         device, missing = self.device, ""
@@ -204,7 +200,7 @@ class Compiler:
             device = self._device_for(inputs)
         except Reject as reject:
             missing = reject.reason
-        where = None if anywhere else device.target.device
+        where = None if explains and not self._follows else device.target.device
         view = WeightView(module, inputs, grad=torch.is_grad_enabled(), device=where)
         edit = Edit(module, view, self.formats, device)
         if missing:
@@ -231,7 +227,8 @@ class Compiler:
         if any(map(is_fake, tensors)):
             return lambda *args: run(*[args[i] for i in keep], *weights)
         graph = CompiledGraph(run, keep, slots, lambda: torch.compile(gm), self._misfit)
-        share_layouts(readings, graph, device, partial(self._switched, number))
+        if not explains:
+            share_layouts(readings, graph, device, partial(self._switched, number))
         return graph
 
     def _record(

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from sparsecompile.errors import BuildError, CacheError
 from sparsecompile.lowering import Lowered
 from sparsecompile.problem import DenseUse, Problem
 from sparsecompile.problems import packer
@@ -36,10 +37,6 @@ def share_layouts(
         graph: the new graph.
         device: where its kernels run.
         tell: is told what serves a node of it, whenever that changes.
-
-    Raises:
-        BuildError: the compiler is missing or failed.
-        CacheError: the cache folder cannot be used.
     """
     if not device.codegen.switches:
         return
@@ -50,50 +47,68 @@ def share_layouts(
 
 
 def _share(slot: PackedSlot, device: Device) -> None:
-    tensors, kernel = live(slot.binding), slot.kernel
-    same = READERS.of(slot.binding, tensors, kernel.spec.format, device)
-    apart = [(other, reading) for other, reading in same if other.kernel.layout != kernel.layout]
+    """Let all graphs that read the weight of a slot read its layout."""
+    layout = slot.kernel.layout
+    same = READERS.of(slot.binding, live(slot.binding), slot.kernel.spec.format, device)
+    apart = [(other, reading) for other, reading in same if other.kernel.layout != layout]
     if not apart:
         return
-    problems = [low.problem for _, reading in same for low in reading.calls]
-    why = f"layout chosen again for {_rows(problems)}"
+    why = f"layout chosen again for {_rows([low.problem for _, r in same for low in r.calls])}"
     names = ", ".join(leaf.name for leaf in slot.binding.leaves())
-    logger.info("%s: %s: %s", names, why, kernel.layout)
-    stale = [(other, other.purpose) for other, _ in apart]
+    logger.info("%s: %s: %s", names, why, layout)
     for other, reading in same:
-        if (other, reading) in apart:
-            reading = _switched(slot, other, reading)
-        told = tuple(replace(low, lowering=low.lowering.because(why)) for low in reading.calls)
-        READERS.set(other, replace(reading, calls=told))
-        for low in told:
-            reading.tell(low)
-    for other, purpose in stale:
-        for first, weight in READERS.weights(other):
-            PACK_CACHE.release(first, weight, purpose)
+        if (other, reading) not in apart:
+            _tell(other, reading, reading.calls, why)
+    for other, reading in apart:
+        try:
+            calls = _lowered_anew(reading, slot)
+        except (BuildError, CacheError) as error:
+            kept = f"a layout of its own is kept, since there is no kernel for {layout}: {error}"
+            logger.warning("%s: %s", names, kept)
+            _tell(other, reading, reading.calls, kept)
+            continue
+        _switch(other, reading, calls)
+        _tell(other, reading, calls, why)
     PACK_CACHE.epoch += 1
-    for _, reading in apart:
-        forget = reading.forget()
-        if forget is not None:
-            forget()
 
 
-def _switched(slot: PackedSlot, other: PackedSlot, reading: Reading) -> Reading:
-    """Let a slot hand out the layout of another one."""
-    device, layout = reading.device, slot.kernel.layout
-    problems = [_with_layout(low, layout) for low in reading.calls]
+def _lowered_anew(reading: Reading, slot: PackedSlot) -> tuple[Lowered, ...]:
+    """The calls of another graph with kernels for the layout of a slot.
+
+    Raises:
+        BuildError: the compiler is missing or failed.
+        CacheError: the cache folder cannot be used.
+    """
+    problems = [_with_layout(low, slot.kernel.layout) for low in reading.calls]
     sample = packer(slot.binding, slot.kernel.spec.format)
-    lowerings = device.lower(dict.fromkeys(problems, sample))
-    calls = tuple(
+    lowerings = reading.device.lower(dict.fromkeys(problems, sample))
+    return tuple(
         replace(low, lowering=lowerings[problem], nbytes=slot.nbytes + low.copy_bytes)
         for low, problem in zip(reading.calls, problems, strict=True)
     )
-    kernels = [(low.call, low.kernel) for low in calls if low.kernel is not None]
-    # Before any graph is handed the layout.
+
+
+def _switch(slot: PackedSlot, reading: Reading, calls: Sequence[Lowered]) -> None:
+    """Let a slot hand out another layout, and let go of the one that it handed out."""
+    old, kernels = slot.purpose, [(low.call, low.kernel) for low in calls if low.kernel is not None]
+    # Before the graph is handed the layout.
     for call, kernel in kernels:
-        device.codegen.serve(call, kernel)
+        reading.device.codegen.serve(call, kernel)
     for _, kernel in kernels[:1]:
-        other.kernel = kernel
-    return replace(reading, calls=calls)
+        slot.kernel = kernel
+    for first, weight in READERS.weights(slot):
+        PACK_CACHE.release(first, weight, old)
+    forget = reading.forget()
+    if forget is not None:
+        forget()
+
+
+def _tell(slot: PackedSlot, reading: Reading, calls: Sequence[Lowered], why: str) -> None:
+    """Report what serves the calls of a graph now, and why."""
+    told = tuple(replace(low, lowering=low.lowering.because(why)) for low in calls)
+    READERS.set(slot, replace(reading, calls=told))
+    for low in told:
+        reading.tell(low)
 
 
 def _with_layout(low: Lowered, layout: str) -> Problem:

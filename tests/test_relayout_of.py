@@ -159,3 +159,42 @@ def test_merged_fused_and_shared_linears(make: Callable[[], nn.Module], measured
         assert node.kernel.layout.startswith("strips")
     packed = [parameter for parameter in model.parameters() if parameter in PACK_CACHE._entries]
     assert max(len(layouts_of(parameter)) for parameter in packed) == 1
+
+
+def test_a_graph_keeps_its_layout_where_nothing_else_can_be_built(
+    measured: Tuned, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = MODELS["linear"]()
+    fast, backend = compiled(model)
+    agree(fast, model, torch.randn(128, 64))
+    lower = CppCodegen.lower
+
+    def fails(codegen: CppCodegen, problems: Any, *args: Any) -> Any:
+        if any(problem.layout for problem in problems):
+            raise sc.BuildError("no space left")
+        return lower(codegen, problems, *args)
+
+    monkeypatch.setattr(CppCodegen, "lower", fails)
+    for rows in (1, 128, 1):
+        agree(fast, model, torch.randn(rows, 64))
+    first, second = kernel(backend, 0), kernel(backend, 1)
+    assert (first.layout, second.layout.split()[0]) == ("generic", "strips")
+    assert "a layout of its own is kept, since there is no kernel for strips" in first.reason
+    assert first.reason.endswith("no space left")
+    assert "no space left" in caplog.text
+    sizes = [layout.data.numel() for layout in layouts_of(model.weight)]
+    assert len(sizes) == 2
+    assert backend.compiler.report.packed_bytes == sum(sizes)
+
+
+def test_an_explanation_changes_no_graph(measured: Tuned) -> None:
+    model = MODELS["linear"]()
+    fast, backend = compiled(model)
+    agree(fast, model, torch.randn(128, 64))
+    epoch = PACK_CACHE.epoch
+    (node,) = sc.explain(model, torch.randn(1, 64), tune="full").nodes
+    assert node.kernel is not None
+    assert node.kernel.layout.startswith("strips")
+    assert PACK_CACHE.epoch == epoch
+    assert kernel(backend, 0).layout == "generic"
+    agree(fast, model, torch.randn(128, 64))
