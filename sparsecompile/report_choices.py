@@ -97,8 +97,10 @@ def _race(trials: Sequence[Trial], report: Report) -> str:
         parts.append(f"{one_line(rival.label)} {_ms(rival)}")
     if dense is not None and packed is not None:
         lead = f"{dense.seconds / packed.seconds:.2g}x"
-        doubtful = chosen is dense and packed.seconds < dense.seconds
-        parts.append(f"{lead} within the noise" if doubtful else lead)
+        if chosen is dense and packed.seconds < dense.seconds:
+            is_doubtful = packed.seconds + packed.noise >= dense.seconds
+            lead += " within the noise" if is_doubtful else " with another layout"
+        parts.append(lead)
     return ", ".join(parts)
 
 
