@@ -5,12 +5,13 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from best_layouts import SECONDS, compiled, kernel, layouts_of, nodes, runs_dense, seconds
-from linears import MODELS, agree
-from packing import Packing
+from linears import MODELS, Gate, agree
+from packing import Packing, close
 from tuned import Tuned
 
 import sparsecompile as sc
@@ -155,6 +156,30 @@ def test_any_m_chooses_again(measured: Tuned) -> None:
     assert {kernel(backend, graph).layout for graph in range(3)} == {kernel(backend, 2).layout}
     assert kernel(backend, 1).reason.endswith("; layout chosen again for any m")
     assert len(layouts_of(model.weight)) == 1
+
+
+def test_an_earlier_graph_may_run_while_it_is_switched(measured: Tuned) -> None:
+    model = Gate()
+    fast, backend = compiled(model)
+    x = torch.randn(128, 64)
+    agree(fast, model, x)
+    want, running = fast(x), True
+
+    def run() -> int:
+        count = 0
+        while running:
+            close(fast(x), want)
+            count += 1
+        return count
+
+    with ThreadPoolExecutor() as pool:
+        calls = pool.submit(run)
+        try:
+            agree(fast, model, torch.randn(1, 64))
+        finally:
+            running = False
+        assert calls.result() > 0
+    assert "chosen again" in nodes(backend, 0)[0].chosen_by
 
 
 def test_through_inductor(measured: Tuned) -> None:
