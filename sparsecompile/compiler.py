@@ -28,8 +28,9 @@ from sparsecompile.options import Options
 from sparsecompile.other_weights import outside_of_graphs
 from sparsecompile.pack_cache import PACK_CACHE
 from sparsecompile.recipes import check_patterns
-from sparsecompile.record import graph_report
+from sparsecompile.record import graph_report, switched
 from sparsecompile.registry import Component, Registry, default_registry
+from sparsecompile.relayout import share_layouts
 from sparsecompile.report import NodeReport, Report
 from sparsecompile.rule import run_passes
 from sparsecompile.runtime import CompiledGraph
@@ -167,7 +168,7 @@ class Compiler:
         inputs: Sequence[Any],
         finish: Finish,
         *,
-        anywhere: bool = False,
+        explains: bool = False,
         earlier: Earlier | None = None,
     ) -> Callable[..., Any]:
         """Pack what can be packed of a graph and let `finish` compile the rest.
@@ -176,15 +177,16 @@ class Compiler:
             gm: the graph.
             inputs: values of its placeholders.
             finish: compiles what is left.
+            explains: whether this is for the report alone: no other graph changes, and weights are
+                packed for a target that was named wherever they are; what comes out is the graph
+                as it was where that is not the target.
             earlier: what is known of the graph where it was compiled before.
-            anywhere: whether weights are packed for a target that was named wherever they are;
-                what comes out is the graph as it was where that is not the target.
 
         Raises:
             SparseCompileError: a pass failed, or under `strict` something was left dense.
         """
         try:
-            return self._compile(gm, inputs, finish, anywhere and not self._follows, earlier)
+            return self._compile(gm, inputs, finish, explains, earlier)
         except Reject as reject:
             # A weight was written to between a look at it and its packing.
             logger.warning("a graph is left dense: %s", reject.reason)
@@ -201,7 +203,7 @@ class Compiler:
         gm: GraphModule,
         inputs: Sequence[Any],
         finish: Finish,
-        anywhere: bool,
+        explains: bool,
         earlier: Earlier | None,
     ) -> Callable[..., Any]:
         PACK_CACHE.distrust()
@@ -211,7 +213,7 @@ class Compiler:
             device = self._device_for(inputs)
         except Reject as reject:
             missing = reject.reason
-        where = None if anywhere else device.target.device
+        where = None if explains and not self._follows else device.target.device
         model = compiled_model()
         if model is not None:
             check_patterns(self.options.recipes(), matrices(model))
@@ -227,13 +229,13 @@ class Compiler:
         dump.graph("captured", module)
         run_passes(self.passes, edit, lambda done: dump.graph(done.name, module))
         try:
-            slots, lowered = lower_packed(edit, self.options)
+            slots, lowered, readings = lower_packed(edit, self.options)
         except (BuildError, CacheError) as error:
             self._record(edit, (), before, before, dump, failure=str(error))
             raise
         keep = drop_packed(module, slots, len(inputs))
         dump.graph("lowered", module)
-        self._record(edit, lowered, before, readable(module), dump)
+        number = self._record(edit, lowered, before, readable(module), dump)
         original = function_of(gm)
         looked = earlier.looked if earlier is not None else WeakIdKeyDictionary()
         again, weights = partial(self._again, original, finish), watched_in(edit, lowered)
@@ -251,8 +253,11 @@ class Compiler:
         run = finish(module, [inputs[i] for i in keep], packed)
         if any(map(is_fake, tensors)):
             return lambda *args: run(*[args[i] for i in keep], *packed)
-        dense = partial(torch.compile, original)
-        return watched(CompiledGraph(run, keep, slots, dense, self._misfit))
+        graph = CompiledGraph(run, keep, slots, partial(torch.compile, original), self._misfit)
+        if explains:
+            return graph
+        share_layouts(readings, graph, view.live, device, partial(self._switched, number))
+        return watched(graph)
 
     def _again(
         self, original: Callable[..., Any], finish: Finish, earlier: Earlier
@@ -273,8 +278,8 @@ class Compiler:
         after: str,
         dump: Dump,
         failure: str = "",
-    ) -> None:
-        """Add a graph to the report.
+    ) -> int:
+        """Add a graph to the report; its number.
 
         Raises:
             RejectedError: under `strict`, something was left dense.
@@ -285,7 +290,8 @@ class Compiler:
         if bandwidth is None and any(low.lowering.trials for low in lowered):
             bandwidth = edit.device.codegen.read_bandwidth()
         with self._lock:
-            graph = graph_report(self._report.graphs, edit, lowered, before, after, failure)
+            number = self._report.graphs
+            graph = graph_report(number, edit, lowered, before, after, failure)
             # One Compiler may serve graphs on several devices.
             before_it = self._report.target.split(", ") if self._report.graph_reports else []
             self._report = replace(
@@ -298,9 +304,15 @@ class Compiler:
             if model is None:
                 self._report = compare_patterns(self._report, self.options)
         dump.finish(self._report, {s.file: s.text for k in kernels for s in k.sources})
-        settle(graph.nodes, self.options, failure)
+        chosen = {name for low in lowered if low.lowering.is_choice for name in low.origins}
+        settle(graph.nodes, self.options, failure, chosen)
         if model is not None:
             self.add_outside(outside_of_graphs(model, set(), finished=False))
+        return number
+
+    def _switched(self, number: int, low: Lowered) -> None:
+        with self._lock:
+            self._report = switched(self._report, number, low)
 
     def add_outside(self, nodes: Iterable[NodeReport]) -> None:
         """Add to the report weights with zeros that no graph reads.

@@ -49,7 +49,7 @@ def explain(
     def explaining(gm: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
         read.update(map(id, inputs))
         with unwrapped_by_dynamo():
-            return compiler.compile(gm, inputs, finish, anywhere=True)
+            return compiler.compile(gm, inputs, finish, explains=True)
 
     # A function explained often is not one whose guards fail often: past its limit Dynamo would
     # run it as it is, and there would be nothing to report.

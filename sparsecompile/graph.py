@@ -17,6 +17,7 @@ from sparsecompile.fake_calls import example, fake_call
 from sparsecompile.packed import Format
 from sparsecompile.packed_node import PACKED, packed_linear, remember_format
 from sparsecompile.pattern import Match, Target
+from sparsecompile.problem import rows_of
 from sparsecompile.survey import Survey, survey, with_codec
 from sparsecompile.template import Device
 from sparsecompile.weights import Binding, lossy
@@ -137,10 +138,11 @@ class Edit:
         origins: tuple[str, ...],
     ) -> Node:
         """Insert a `packed_linear`; for `before` and `origins` see `call`."""
-        self.device.codegen.start()
+        example, (n, k) = self.value(x), self.value(weight).shape
+        if not self.device.codegen.nothing_to_gain((n, k), rows_of(example)[0], example.dtype):
+            self.device.codegen.start()
         args = (x, weight, bias, operands, remember_format(format), epilogue, activations)
-        like = self.value(x)
-        value = like.new_empty((*like.shape[:-1], self.value(weight).shape[0]))
+        value = example.new_empty((*example.shape[:-1], n))
         return self.call(packed_linear, args, before=before, value=value, origins=origins)
 
     def packed_nodes(self) -> Iterator[Match]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import operator
+from collections import defaultdict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from math import prod
-from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
@@ -19,16 +18,12 @@ from sparsecompile.ops import MAX_DENSE, arguments
 from sparsecompile.options import Options
 from sparsecompile.packed import Packed
 from sparsecompile.packed_node import format_of, origins
-from sparsecompile.packing import pack_binding
 from sparsecompile.pattern import Match
 from sparsecompile.problem import DenseUse, Problem, Trial
+from sparsecompile.problems import live_parts, packer, problems_of, too_small
 from sparsecompile.slot import DenseSlot, PackedSlot, Slot
-from sparsecompile.spec import KernelSpec
+from sparsecompile.spec import digest
 from sparsecompile.template import Kernel, Lowering
-
-ROWS = (1, 4, 8, 16, 64, 128, 256, 512)
-"""The m at which kernels for any m are compared; each stands for those after the one before."""
-_DENSITY_STEP = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +36,9 @@ class Lowered:
         lowering: its kernel, if it has one, and why.
         rows: out features.
         nbytes: bytes of its layout; 0 where the dense linear serves it.
+        call: what the graph calls its kernel.
+        has_dense: whether the graph hands that the dense weight too.
+        copy_bytes: those of `nbytes` that a dense copy takes.
     """
 
     origins: tuple[str, ...]
@@ -48,6 +46,9 @@ class Lowered:
     lowering: Lowering
     rows: int
     nbytes: int
+    call: int = 0
+    has_dense: bool = False
+    copy_bytes: int = 0
 
     @property
     def kernel(self) -> Kernel | None:
@@ -55,7 +56,9 @@ class Lowered:
         return self.lowering.kernel
 
 
-def lower_packed(edit: Edit, options: Options) -> tuple[list[Slot], list[Lowered]]:
+def lower_packed(
+    edit: Edit, options: Options
+) -> tuple[list[Slot], list[Lowered], dict[PackedSlot, list[Lowered]]]:
     """Give every packed node its kernel: `packed_linear(...) -> sparsecompile::linear(...)`.
 
     Where the dense linear is faster the node becomes dense again. Weights of slots become
@@ -65,16 +68,29 @@ def lower_packed(edit: Edit, options: Options) -> tuple[list[Slot], list[Lowered
         edit: the graph.
         options: how kernels are chosen.
 
+    Returns:
+        The slots, what became of every packed node, and which of these read a packed slot.
+
     Raises:
         BuildError: the compiler is missing or failed.
         CacheError: the cache folder cannot be used.
         Reject: no template supports a spec.
     """
-    problems = {match.node: _problem(match, edit, options) for match in edit.packed_nodes()}
+    problems = problems_of(edit, options)
     samples: dict[Problem, Callable[[], Packed]] = {}
+    lowerings: dict[Problem, Lowering] = {}
     for match in edit.packed_nodes():
-        samples.setdefault(problems[match.node], _packer(match, edit))
-    lowerings = edit.device.lower(samples)
+        problem = problems[match.node]
+        why = too_small(problem, edit.device)
+        if why:
+            lowerings[problem] = Lowering(None, (), why)
+        else:
+            binding = edit.binding(match["weight"])
+            tensors = edit.weights.live(binding)
+            sample = packer(binding, tensors, format_of(match["format"]))
+            samples.setdefault(problem, sample)
+    if samples:
+        lowerings |= edit.device.lower(samples)
     slots = _Slots(edit)
     lowered = []
     for match in edit.packed_nodes():
@@ -91,17 +107,26 @@ def lower_packed(edit: Edit, options: Options) -> tuple[list[Slot], list[Lowered
             lowered.append(Lowered(names, problem, lowering, rows, 0))
             continue
         weight = slots.packed(match["weight"], kernel)
-        dense = _dense_weights(match, slots, problem, MAX_DENSE) if kernel.wants_dense else ()
-        nbytes = sum(slots.nbytes(node) for node in (weight, *dense))
+        call = kernel.key
+        if edit.device.codegen.switches:
+            call = _call(problem, kernel)
+            edit.device.codegen.serve(call, kernel)
+        dense: tuple[Node, ...] = ()
+        if kernel.wants_dense or _may_want_dense(problem, lowering, edit):
+            dense = _dense_weights(match, slots, problem, MAX_DENSE)
+        copy_bytes = sum(map(slots.nbytes, dense))
+        nbytes = slots.nbytes(weight) + copy_bytes
         x, bias, operands = match["x"], match["bias"], match["operands"]
-        args = arguments(x, weight, bias, operands, dense, rows, kernel.key)
+        args = arguments(x, weight, bias, operands, dense, rows, call)
         op = edit.device.codegen.op(kernel, problem)
         value = edit.value(match.node)
         new = edit.call(op, args, before=match.node, value=value, origins=names)
         edit.replace(match.node, new)
-        lowered.append(Lowered(names, problem, lowering, rows, nbytes))
+        node = Lowered(names, problem, lowering, rows, nbytes, call, bool(dense), copy_bytes)
+        lowered.append(node)
+        slots.read(weight, node)
     edit.check()
-    return slots.all(), lowered
+    return slots.all(), lowered, slots.readings
 
 
 def dense_is_faster(trials: tuple[Trial, ...]) -> str:
@@ -119,78 +144,37 @@ def dense_is_faster(trials: tuple[Trial, ...]) -> str:
         )
     why = "dense is faster" if is_slower else "nothing beats dense by more than the noise"
     if is_elsewhere:
-        why = "what beats dense reads another layout than the best for few rows and many"
+        why = "what beats dense reads another layout than the best for all m of the weight"
     return f"{why}: {'; '.join(parts)}"
 
 
-def _problem(match: Match, edit: Edit, options: Options) -> Problem:
-    x, weight = edit.value(match["x"]), edit.value(match["weight"])
-    lead = x.shape[:-1]
-    is_dynamic = not all(isinstance(size, int) for size in lead)
-    surveys = [edit.considered[name].survey for name in origins(match.node)]
-    kept = [1 - survey.zeros for survey in surveys if survey is not None]
-    density = sum(kept) / len(kept) if kept else 1.0
-    dense = _dense_use(match, edit, options)
-    copies = dense is not DenseUse.NEVER and (options.dense_copies or not _live_parts(match))
-    # Torch's own linear has gradients.
-    copies = copies and not edit.weights.grad
-    return Problem(
-        spec=KernelSpec(
-            format_of(match["format"]), x.dtype, match["epilogue"], match["activations"]
-        ),
-        shape=(weight.shape[0], weight.shape[1]),
-        rows=ROWS if is_dynamic else (max(1, prod(lead)),),
-        is_dynamic=is_dynamic,
-        dense=dense,
-        tune=options.tune,
-        density=round(round(density / _DENSITY_STEP) * _DENSITY_STEP, 2),
-        dense_copy=edit.device.codegen.dense_copy(x.dtype) if copies else None,
-    )
+def _call(problem: Problem, kernel: Kernel) -> int:
+    """What a graph calls the kernel of a problem: 63 bits, positive, the same in every process.
+
+    What serves the call may change; so problems that may be decided otherwise have others.
+    """
+    facts = (problem.rows, problem.density, problem.dense, problem.tune, problem.dense_copy)
+    return (int(digest(str(kernel.key), str(problem), repr(facts))[:16], 16) >> 1) | 1
 
 
-def _packer(match: Match, edit: Edit) -> Callable[[], Packed]:
-    """What packs the weight of a node, for measurements."""
-    binding, packed_format = edit.binding(match["weight"]), format_of(match["format"])
-    tensors = edit.weights.live(binding)
+def _may_want_dense(problem: Problem, lowering: Lowering, edit: Edit) -> bool:
+    """Whether another layout may be chosen later, with which dense is faster for a graph's m.
 
-    def pack() -> Packed:
-        with torch.no_grad():
-            return pack_binding(binding, tensors, packed_format)
-
-    return pack
-
-
-def _dense_use(match: Match, edit: Edit, options: Options) -> DenseUse:
-    """Where the dense linear can serve a node."""
-    lossless = format_of(match["format"]).codec.lossless and match["activations"] == "float"
-    if not lossless or edit.weights.stored(match["weight"]) is not None:
-        return DenseUse.NEVER
-    is_kept = options.dense_copies or 0 < len(_live_parts(match)) <= MAX_DENSE
-    return DenseUse.ANYWHERE if is_kept else DenseUse.ALONE
-
-
-def _live_parts(match: Match) -> tuple[Node, ...]:
-    """The model's own dense weights that a node does the work of; none where it needs a copy."""
-    weight: Node = match["weight"]
-    parts: Any = weight.args[0] if weight.target is torch.cat else (weight,)
-    return tuple(parts) if all(map(_is_view, parts)) else ()
+    The model's own dense weight is in memory anyway; but each argument takes half a microsecond of
+    a call.
+    """
+    is_open = edit.device.codegen.switches and lowering.is_open and not problem.is_dynamic
+    return is_open and problem.dense is DenseUse.ANYWHERE and problem.dense_copy is None
 
 
 def _dense_weights(
     match: Match, slots: _Slots, problem: Problem, most: int | None = None
 ) -> tuple[Node, ...]:
     """The dense weights of a node: live ones if there are not too many, else a copy of them all."""
-    parts, copy = _live_parts(match), problem.dense_copy
+    parts, copy = live_parts(match), problem.dense_copy
     if parts and copy is None and (most is None or len(parts) <= most):
         return parts
     return (slots.dense(match["weight"], copy),)
-
-
-def _is_view(node: Node) -> bool:
-    """Whether a weight is a parameter, transposed at most."""
-    return node.op == "placeholder" or (
-        node.target is torch.t and _is_view(node.all_input_nodes[0])
-    )
 
 
 def _restore_dense(
@@ -250,6 +234,7 @@ class _Slots:
         self._edit = edit
         self._nodes: dict[Hashable, Node] = {}
         self._slots: dict[Node, Slot] = {}
+        self.readings: dict[PackedSlot, list[Lowered]] = defaultdict(list)
 
     def packed(self, weight: Node, kernel: Kernel) -> Node:
         """The layout of a weight that a kernel reads."""
@@ -260,6 +245,12 @@ class _Slots:
         """The dense copy of a weight."""
         key = (weight, copy)
         return self._node(key, "dense", lambda: DenseSlot(self._edit.binding(weight), copy))
+
+    def read(self, node: Node, lowered: Lowered) -> None:
+        """Note that a packed node reads a packed slot."""
+        slot = self._slots[node]
+        if isinstance(slot, PackedSlot):
+            self.readings[slot].append(lowered)
 
     def nbytes(self, node: Node) -> int:
         """Bytes that a node's slot takes; none if it has no slot."""

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -53,7 +53,8 @@ class PackCache:
         self._lock = threading.RLock()
         self._generation = 0
         self.epoch = 0
-        """Rises where weights changed and no version told; compiled graphs then look anew."""
+        """Rises where weights changed and no version told, or another layout was chosen: compiled
+        graphs then look anew."""
 
     def get(
         self,
@@ -71,7 +72,7 @@ class PackCache:
             make: makes it of these live tensors; called without gradients.
         """
         leaves = tuple(tensors)
-        key = (_key(binding, leaves), purpose)
+        key = (identity(binding, leaves), purpose)
         _watch_fused_optimizers()
         with self._lock:
             # Looked at before it is packed: a write in between is noticed at the next call.
@@ -107,6 +108,11 @@ class PackCache:
             looks[lies] = self._generation, found
             return found
 
+    def release(self, storage: UntypedStorage, weight: Hashable, purpose: Hashable) -> None:
+        """Let go of what was made of a weight, by the first storage and the `identity` of it."""
+        with self._lock:
+            self._memories.get(storage, _Memory()).made.pop((weight, purpose), None)
+
     def distrust(self) -> None:
         """Compare the values of every weight with what is known of them, when it is next used."""
         with self._lock:
@@ -141,7 +147,7 @@ def _watch_fused_optimizers() -> None:
     register_optimizer_step_post_hook(forget)
 
 
-def _key(binding: Binding, leaves: tuple[Tensor, ...]) -> Hashable:
+def identity(binding: Binding, leaves: tuple[Tensor, ...]) -> Hashable:
     """Identity of an expression, whatever graph it appears in."""
     tensors = {leaf.index: behind(t) for leaf, t in zip(binding.leaves(), leaves, strict=True)}
     places = {i: (t.untyped_storage()._cdata, geometry(t)) for i, t in tensors.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
+from math import prod
 
 import torch
 from torch import Tensor
@@ -12,6 +13,23 @@ from torch import Tensor
 from sparsecompile.dense_copy import DenseCopy
 from sparsecompile.packed import Packed
 from sparsecompile.spec import KernelSpec
+
+ROWS = (1, 4, 8, 16, 64, 128, 256, 512)
+"""The m at which kernels for any m are compared; each stands for those after the one before."""
+LAYOUT_ROWS = (1, 128)
+"""The m by which layouts are compared where any m may come."""
+
+
+def rows_of(x: Tensor) -> tuple[tuple[int, ...], bool]:
+    """The m that a kernel for activations `[..., k]` is called with, and whether others may come.
+
+    Args:
+        x: the activations; sizes that vary from call to call are symbols.
+    """
+    lead = x.shape[:-1]
+    if all(isinstance(size, int) for size in lead):
+        return (max(1, prod(lead)),), False
+    return ROWS, True
 
 
 class Contents:
@@ -79,6 +97,8 @@ class Problem:
         tune: `off`, `cached`, `fast` or `full`.
         density: share of stored values, rounded.
         dense_copy: what the dense linear reads where it serves; None for the weight as it is.
+        layout_rows: the m by which layouts are compared: those of all graphs that read the weight.
+        layout: name of the one that has to be read; empty where one is to be chosen.
     """
 
     spec: KernelSpec
@@ -89,6 +109,8 @@ class Problem:
     tune: str
     density: float
     dense_copy: DenseCopy | None = None
+    layout_rows: tuple[int, ...] = LAYOUT_ROWS
+    layout: str = ""
 
     def __str__(self) -> str:
         """`n_m[2:4]/float bfloat16 1536x576`: what measurements are of, without an epilogue."""

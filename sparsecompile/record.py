@@ -13,7 +13,7 @@ from sparsecompile.lowering import Lowered
 from sparsecompile.other_weights import read_by_others
 from sparsecompile.packed_node import origins
 from sparsecompile.pattern import Call
-from sparsecompile.report import GraphReport, KernelChoice, NodeReport
+from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report
 from sparsecompile.spelling import LINEAR
 from sparsecompile.template import Kernel, Lowering
 
@@ -99,10 +99,7 @@ def _node_report(
     if survey is None:
         return _refused(graph, name, considered)
     kernel = low.kernel if low is not None else None
-    nbytes = survey.dense_bytes
-    if low is not None and kernel is not None:
-        nbytes = round(low.nbytes * survey.shape[0] / low.rows)
-    return NodeReport(
+    node = NodeReport(
         graph=graph,
         node=name,
         weight=considered.weight,
@@ -110,18 +107,42 @@ def _node_report(
         dtype=survey.dtype,
         zeros=survey.zeros,
         findings=survey.findings,
-        format=str(kernel.spec.format) if kernel is not None else None,
-        kernel=_choice(low.lowering, kernel) if low is not None and kernel is not None else None,
-        epilogue=kernel.spec.epilogue if kernel is not None else (),
         merged_with=_others(name, low, edit) if low is not None and kernel is not None else (),
         lossy=considered.lossy,
         dense_bytes=survey.dense_bytes,
-        packed_bytes=nbytes,
+        packed_bytes=survey.dense_bytes,
         reason="" if kernel is not None else _why_dense(name, considered, edit),
-        trials=low.lowering.trials if low is not None else (),
         problem=str(low.problem) if low is not None else "",
-        chosen_by=low.lowering.reason if low is not None else "",
-        dropped=low.lowering.dropped if low is not None else (),
+    )
+    return _with_outcome(node, low) if low is not None else node
+
+
+def switched(report: Report, graph: int, low: Lowered) -> Report:
+    """The report with what serves a packed node of a graph from now on."""
+    graphs = list(report.graph_reports)
+    nodes = (_with_outcome(n, low) if n.node in low.origins else n for n in graphs[graph].nodes)
+    graphs[graph] = replace(graphs[graph], nodes=tuple(nodes))
+    sources = {s.name: s.text for s in (low.kernel.sources if low.kernel is not None else ())}
+    return replace(report, graph_reports=tuple(graphs), sources={**report.sources, **sources})
+
+
+def _with_outcome(node: NodeReport, low: Lowered) -> NodeReport:
+    """The report of a linear with what serves the packed node that it became."""
+    node = replace(
+        node,
+        trials=low.lowering.trials,
+        chosen_by=low.lowering.reason,
+        dropped=low.lowering.dropped,
+    )
+    kernel = low.kernel
+    if kernel is None or node.shape is None:
+        return node
+    return replace(
+        node,
+        format=str(kernel.spec.format),
+        kernel=_choice(low.lowering, kernel),
+        epilogue=kernel.spec.epilogue,
+        packed_bytes=round(low.nbytes * node.shape[0] / low.rows),
     )
 
 

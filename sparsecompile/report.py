@@ -124,6 +124,12 @@ def _layout(node: NodeReport) -> Hashable:
     return (node.weight, node.format, layout, frozenset(node.merged_with))
 
 
+def _without_twins(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
+    """Each once: the chosen one where a graph for that m chose it and others did not."""
+    found = dict.fromkeys(trials)
+    return tuple(t for t in found if t.chosen or replace(t, chosen=True) not in found)
+
+
 def _packed_last(node: NodeReport) -> bool:
     return node.packed
 
@@ -185,7 +191,7 @@ class Report:
         seen: dict[NodeReport, NodeReport] = {}
         for node in (*(n for graph in self.graph_reports for n in graph.nodes), *self.outside):
             first = seen.setdefault(_outcome(node), node)
-            trials = tuple(dict.fromkeys((*first.trials, *node.trials)))
+            trials = _without_twins((*first.trials, *node.trials))
             dropped = tuple(dict.fromkeys((*first.dropped, *node.dropped)))
             seen[_outcome(node)] = replace(first, trials=trials, dropped=dropped)
         return tuple(seen.values())

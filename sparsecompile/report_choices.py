@@ -23,7 +23,7 @@ def choices(report: Report) -> list[tuple[str, list[str]]]:
 
     Linears of one problem, such as a model's layers, share their lines.
     """
-    reasons = dict.fromkeys(node.chosen_by for node in report.nodes if node.chosen_by)
+    reasons = dict.fromkeys(n.chosen_by for n in report.nodes if n.chosen_by not in ("", n.reason))
     return [(f"chosen: {_title(why, report)}", _lines(why, report)) for why in reasons]
 
 
@@ -97,8 +97,10 @@ def _race(trials: Sequence[Trial], report: Report) -> str:
         parts.append(f"{one_line(rival.label)} {_ms(rival)}")
     if dense is not None and packed is not None:
         lead = f"{dense.seconds / packed.seconds:.2g}x"
-        doubtful = chosen is dense and packed.seconds < dense.seconds
-        parts.append(f"{lead} within the noise" if doubtful else lead)
+        if chosen is dense and packed.seconds < dense.seconds:
+            is_doubtful = packed.seconds + packed.noise >= dense.seconds
+            lead += " within the noise" if is_doubtful else " with another layout"
+        parts.append(lead)
     return ", ".join(parts)
 
 

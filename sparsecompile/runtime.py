@@ -94,6 +94,11 @@ class CompiledGraph:
             weights = tuple(args[lent[i]] if i in lent else w for i, w in enumerate(weights))
         return self._run(*self._kept(args) + weights)
 
+    def forget(self) -> None:
+        """Let go of what slots made; they are asked again at the next call."""
+        with self._lock:
+            self._states = {}
+
     def _renew(self, args: tuple[Any, ...]) -> _State:
         """Pack what changed, or note that it has to run dense."""
         with self._lock:

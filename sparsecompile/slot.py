@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +14,13 @@ from sparsecompile.dense_copy import DenseCopy
 from sparsecompile.ops import HEADER_BYTES
 from sparsecompile.pack_cache import PACK_CACHE
 from sparsecompile.packing import pack_binding, stored_parts, unpacked
+from sparsecompile.readers import READERS
 from sparsecompile.stored import Part
 from sparsecompile.template import Kernel
 from sparsecompile.weights import Binding, beside
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Slot(ABC):
     """A weight of a graph, made of live tensors of the model and made again when they change."""
 
@@ -67,11 +68,14 @@ class Layout:
         return cls(data, empty.set_(storage, data.storage_offset(), (HEADER_BYTES,), (1,)))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class PackedSlot(Slot):
     """A packed weight: the header of its layout.
 
     Weights that are packed in the model keep this layout in place of what it is made of.
+
+    Attributes:
+        kernel: one of those that read it; exchanged where another layout is chosen.
     """
 
     kernel: Kernel
@@ -85,6 +89,11 @@ class PackedSlot(Slot):
         """On CPUs, where the op looks at what it gets; GPUs' graphs start kernels themselves."""
         return self.kernel.device == "cpu"
 
+    @property
+    def purpose(self) -> Hashable:
+        """What the layout is made for, as a key of `PACK_CACHE`."""
+        return ("layout", self.kernel.spec.format, self.kernel.layout)
+
     def weight(self, tensors: Sequence[Tensor]) -> Tensor:
         """Uint8: `[HEADER_BYTES]` with the layout behind it, or all of it on GPUs."""
         return self._layout(tensors).header
@@ -94,8 +103,8 @@ class PackedSlot(Slot):
         return self._layout(tensors).data.numel()
 
     def _layout(self, tensors: Sequence[Tensor]) -> Layout:
-        kernel = self.kernel
-        purpose = ("layout", kernel.spec.format, kernel.layout)
+        kernel, purpose = self.kernel, self.purpose
+        READERS.add(self, tensors)
 
         def make() -> Layout:
             packed = pack_binding(self.binding, tensors, kernel.spec.format)
@@ -110,7 +119,7 @@ class PackedSlot(Slot):
         return PACK_CACHE.get(self.binding, tensors, purpose, make).value
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class DenseSlot(Slot):
     """A weight that is no Parameter as it is, such as a pruned one: its dense copy.
 

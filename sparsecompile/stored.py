@@ -64,13 +64,12 @@ class Stored:
         return isinstance(self._home, Part)
 
     def adopt(self, part: Part) -> None:
-        """Keep rows of a layout in place of the canonical tensors; the first layout stays.
+        """Keep rows of a layout in place of the canonical tensors, or of another layout.
 
         Args:
             part: as many rows as this weight has, packed from it.
         """
-        if isinstance(self._home, Packed):
-            self._home = part
+        self._home = part
 
     def packed(self) -> Packed:
         """The canonical tensors, made anew where a layout has taken their place.

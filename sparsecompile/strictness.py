@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import replace
 
 from sparsecompile.errors import RejectedError
@@ -14,13 +14,19 @@ from sparsecompile.report import NodeReport, Report
 logger = logging.getLogger("sparsecompile")
 
 
-def settle(nodes: Iterable[NodeReport], options: Options, failure: str = "") -> None:
+def settle(
+    nodes: Iterable[NodeReport],
+    options: Options,
+    failure: str = "",
+    chosen: Set[str] = frozenset(),
+) -> None:
     """Log what was decided on some weights.
 
     Args:
         nodes: of the report.
         options: the Compiler's.
         failure: why none could get a kernel, which is an error of its own; else empty.
+        chosen: nodes that are dense because that is faster, which is no failure to pack them.
 
     Raises:
         RejectedError: under `strict`, one was left dense although it holds zeros or was asked to be
@@ -29,8 +35,7 @@ def settle(nodes: Iterable[NodeReport], options: Options, failure: str = "") -> 
     for node in nodes:
         logger.info("%s: %s", node.weight, node.format or f"dense: {node.reason}")
         wanted = node.zeros or options.prune or options.quantize
-        # What was measured to be faster dense is no failure to pack it.
-        refused = not node.packed and not node.trials and not failure
+        refused = not node.packed and node.node not in chosen and not failure
         if options.strict and wanted and refused:
             raise RejectedError(node.weight, node.reason, node.zeros)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -186,12 +186,20 @@ class Lowering:
         trials: what was measured, now or at an earlier time.
         reason: why it was chosen.
         dropped: candidates that were not measured after all, each with the reason.
+        is_choice: false where dense serves because no candidate could be measured.
+        is_open: whether another layout may be the best one where other m come too.
     """
 
     kernel: Kernel | None
     trials: tuple[Trial, ...]
     reason: str
     dropped: tuple[tuple[str, str], ...] = ()
+    is_choice: bool = True
+    is_open: bool = False
+
+    def because(self, why: str) -> Lowering:
+        """With one more reason."""
+        return replace(self, reason=f"{self.reason}; {why}")
 
 
 @dataclass(frozen=True)
@@ -219,6 +227,8 @@ class Codegen(ABC):
     """Code generation for one kind of device: spec -> candidates -> choice -> build -> kernel."""
 
     device: ClassVar[str]
+    switches: ClassVar[bool] = False
+    """Whether graphs that are compiled can be switched to another layout of their weights."""
 
     @property
     def name(self) -> str:
@@ -235,6 +245,12 @@ class Codegen(ABC):
         Called as soon as a weight can be packed, while other weights are looked at.
         """
 
+    def nothing_to_gain(
+        self, shape: tuple[int, int], rows: tuple[int, ...], dtype: torch.dtype
+    ) -> str:
+        """Why no packed linear `(n, k)` can beat the dense one at these m; empty if one may."""
+        return ""
+
     def dense_copy(self, dtype: torch.dtype) -> DenseCopy | None:
         """How a dense weight is kept where it needs a copy anyway; None for torch's own order."""
         return None
@@ -246,6 +262,14 @@ class Codegen(ABC):
     def op(self, kernel: Kernel, problem: Problem) -> Any:
         """The op that a graph calls a kernel by; it takes what `sparsecompile::linear` takes."""
         return torch.ops.sparsecompile.linear.default
+
+    def serve(self, call: int, kernel: Kernel) -> None:
+        """Let a call in graphs run this kernel from now on, on weights that have its layout.
+
+        Where they have the layout of another kernel that serves the call, that one runs. Only for
+        code generation that `switches`; else graphs call kernels by their keys.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def candidates(self, spec: KernelSpec, target: Target, registry: Registry) -> Sequence[Any]:

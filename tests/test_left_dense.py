@@ -233,7 +233,9 @@ def test_a_library_call_that_is_chosen_leaves_the_node_dense() -> None:
             return dict.fromkeys(problems, Lowering(None, (), "the library is faster"))
 
     kinds = (sc.Structure, sc.Codec, sc.Pass, sc.Extern)
-    compiler = sc.Compiler(sc.Registry(Chooses(), *(c for k in kinds for c in registry.all(k))))
+    compiler = sc.Compiler(
+        sc.Registry(Chooses(), *(c for k in kinds for c in registry.all(k))), strict=True
+    )
     model = MLP()
     x = torch.randn(3, 32)
     report = compiler.explain(model, x)

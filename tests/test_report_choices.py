@@ -60,12 +60,17 @@ def test_a_kernel_that_reads_faster_than_the_machine_says_why() -> None:
 
 
 def test_choices_of_what_stays_dense_come_before_it() -> None:
-    text = render(report([measured("up.weight", "dense is faster: ...", "from the record")]))
+    doubtful = measured("up.weight", "dense is faster: ...", "from the record")
+    trials = tuple(replace(t, noise=0.06e-3) for t in doubtful.trials)
+    text = render(report([replace(doubtful, trials=trials)]))
     assert "GB/s" not in text
     line = (
         "n_m[2:4] bf16 1536x576 m=1: dense 0.101 ms, strips decode 0.043 ms, 2.3x within the noise"
     )
     assert text.index(f"chosen: from the record\n  {line}") < text.index("dense is faster: ...")
+    # Beyond the noise, it can only be that the weight has another layout.
+    line = line.replace("within the noise", "with another layout")
+    assert line in render(report([doubtful]))
 
 
 def test_choices_without_the_bandwidth_have_no_share() -> None:
@@ -87,6 +92,12 @@ def test_recompiles_for_other_m_are_one_linear_with_all_trials() -> None:
     (node,) = Report("cpu", graphs).nodes
     assert node.trials == (*first.trials, *extra)
     assert node.chosen_by == "measured"
+    # What only the graph for that m chose is listed as chosen, once.
+    chosen = tuple(replace(t, chosen=t.candidate == BATCH) for t in first.trials[5:])
+    graphs = (*graphs[:1], GraphReport("", "", (), (replace(second, trials=chosen),)))
+    (node,) = Report("cpu", graphs).nodes
+    assert node.trials == (*first.trials[:5], *chosen)
+    graphs = tuple(GraphReport("", "", (), (node,)) for node in (first, second))
     stays = replace(dense("up.weight", "dense is faster: m=512"), shape=(1536, 576))
     graphs = (*graphs, GraphReport("", "", (), (stays,)))
     assert [node.packed for node in Report("cpu", graphs).nodes] == [True, False]

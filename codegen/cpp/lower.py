@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from sparsecompile.codegen.cpp.built import load_source
+from sparsecompile.codegen.cpp.gain import nothing_to_gain
 from sparsecompile.codegen.cpp.layout import layout_id
 from sparsecompile.codegen.cpp.machine import known_machine
 from sparsecompile.codegen.cpp.native import (
@@ -40,6 +41,7 @@ class CppCodegen(TunedCodegen):
     device = "cpu"
     language = "cpp"
     packers = (Template,)
+    switches = True
 
     def __init__(self) -> None:
         self._kernels: dict[int, Kernel] = {}
@@ -53,6 +55,16 @@ class CppCodegen(TunedCodegen):
     def start(self) -> None:
         """Begin to build the native library."""
         start_loading()
+
+    def nothing_to_gain(
+        self, shape: tuple[int, int], rows: tuple[int, ...], dtype: torch.dtype
+    ) -> str:
+        """By what any machine moves and computes in no time."""
+        return nothing_to_gain(shape, rows, dtype)
+
+    def serve(self, call: int, kernel: Kernel) -> None:
+        """The native library knows calls as it knows kernels."""
+        load_native().serve(call, kernel.key)
 
     def dense_copy(self, dtype: torch.dtype) -> DenseCopy | None:
         """In oneDNN's order, where that is to be had."""

@@ -58,10 +58,12 @@ class Native:
 
     Attributes:
         register: makes a kernel known to the ops.
+        serve: lets a call run a kernel, see `Codegen.serve`.
         evict: takes the memory of a contiguous tensor out of the caches.
     """
 
     register: Callable[[NativeKernel], None]
+    serve: Callable[[int, int], None]
     evict: Callable[[Tensor], None]
 
 
@@ -107,13 +109,15 @@ def _load() -> Native:
         freshness = NativeFreshness(library)
         if freshness.knows_tensors():
             provide(freshness)
-    return Native(register, evict)
+    return Native(register, library.sc_serve, evict)
 
 
 def _open(path: Path) -> ctypes.CDLL:
     library = open_library(path)
     library.sc_register_kernel.argtypes = (ctypes.POINTER(NativeKernel),)
     library.sc_register_kernel.restype = None
+    library.sc_serve.argtypes = (ctypes.c_int64, ctypes.c_int64)
+    library.sc_serve.restype = None
     library.sc_evict.argtypes = (ctypes.c_void_p, ctypes.c_int64)
     library.sc_evict.restype = None
     return library

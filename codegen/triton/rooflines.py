@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sparsecompile.codegen.tuning.choose import DENSE, LAYOUT_ROWS, choose_layout
+from sparsecompile.codegen.tuning.choose import DENSE, choose_layout
 from sparsecompile.codegen.tuning.function import BuiltFunction, functions_of
 from sparsecompile.codegen.tuning.limits import Limits
 from sparsecompile.codegen.tuning.ranges import choose_for_rows, join
@@ -31,9 +31,9 @@ def guess(problem: Problem, variants: Sequence[Variant], weight: Contents, gpu: 
     functions, limits = functions_of(variants), limits_of(gpu)
     timings = {
         rows: predict(problem, functions, weight, limits, rows)
-        for rows in (*LAYOUT_ROWS, *problem.rows)
+        for rows in (*problem.layout_rows, *problem.rows)
     }
-    by_layout = {rows: timings[rows] for rows in LAYOUT_ROWS}
+    by_layout = {rows: timings[rows] for rows in problem.layout_rows}
     layout = choose_layout(functions, by_layout, dense=problem.dense is DenseUse.ANYWHERE)
     functions = [f for f in functions if f.layout == layout]
     ranges = join(functions, choose_for_rows(problem, functions, timings))

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from sparsecompile.codegen.tuning.record import Timing
 
 DENSE = "dense"
-LAYOUT_ROWS = (1, 128)
-"""The m by which layouts are compared, whatever m a graph has: all graphs choose the same one."""
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,9 @@ class TunedCodegen(Codegen):
             kernel = None
             if found.variants:
                 kernel = self._with_epilogue(problem.spec, found, target, registry)
-            return Lowering(kernel, found.trials, found.reason, found.dropped)
+            return Lowering(
+                kernel, found.trials, found.reason, found.dropped, found.is_choice, found.is_open
+            )
 
         def decide(problem: Problem, sample: Callable[[], Packed]) -> Decision:
             spec = problem.spec

@@ -46,9 +46,7 @@ def functions_of(variants: Iterable[Variant]) -> list[BuiltFunction]:
 
 
 def variants_of(functions: Sequence[BuiltFunction], ranges: Sequence[Range]) -> tuple[Variant, ...]:
-    """The variants that ranges need; none where the dense linear serves all of them."""
-    if all(part.dense for part in ranges):
-        return ()
+    """The variants that ranges need, in their order."""
     needed = dict.fromkeys((part.source, part.schedule) for part in ranges)
     known = {(f.variant.source_name, f.variant.schedule): f.variant for f in functions}
     return tuple(known[each] for each in needed)

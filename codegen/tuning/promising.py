@@ -2,51 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from sparsecompile.codegen.tuning.choose import LAYOUT_ROWS
 from sparsecompile.codegen.tuning.limits import Limits
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.problem import Contents
-from sparsecompile.spec import KernelSpec
+from sparsecompile.problem import LAYOUT_ROWS, Contents, Problem
 
 CHEAPER = 1.05
 """A candidate is left out where another one has to do this much less; less is no difference."""
 
 
 def promising(
-    spec: KernelSpec,
-    variants: Sequence[Variant],
-    contents: Contents,
-    limits: Limits,
-    rows: Iterable[int],
+    problem: Problem, variants: Sequence[Variant], contents: Contents, limits: Limits
 ) -> list[Variant]:
     """Variants without those that another one beats.
 
-    One of the same template does where it is nowhere more expensive: with the same layout at these
-    m, with another one at those by which layouts are chosen, so that all graphs choose alike.
+    One of the same template does where it is nowhere more expensive: with the same layout at all m
+    of the problem, with another one also where others would come, so that of equal ones the layout
+    is left that serves them too, and takes less memory.
     What bounds of different templates say is vaguer: only one that reaches less of the machine's
     rate gives way to others.
 
     Args:
-        spec: what they compute.
+        problem: what is needed.
         variants: all of them.
         contents: a weight.
         limits: what memory and arithmetic take.
-        rows: each m that it will be called with.
 
     Returns:
         The most promising first.
     """
+    spec, layout_rows = problem.spec, {*LAYOUT_ROWS, *problem.layout_rows}
+    rows = {*layout_rows, *problem.rows}
     costs = [variant.template.cost(spec, variant.schedule, contents) for variant in variants]
     bounds = [
-        {m: limits.seconds(cost, m, variant.template.relative_rate) for m in {*LAYOUT_ROWS, *rows}}
+        {m: limits.seconds(cost, m, variant.template.relative_rate) for m in rows}
         for cost, variant in zip(costs, variants, strict=True)
     ]
 
     def beats(i: int, j: int) -> bool:
         winner, loser = variants[i], variants[j]
-        counted = bounds[i] if winner.layout == loser.layout else LAYOUT_ROWS
+        counted = bounds[i] if winner.layout == loser.layout else layout_rows
         pairs = [(bounds[i][m], bounds[j][m]) for m in counted]
         if winner.template is not loser.template:
             no_worse = all(theirs < own * CHEAPER for theirs, own in pairs)
@@ -57,4 +53,5 @@ def promising(
 
     places = range(len(variants))
     kept = [j for j in places if not any(beats(i, j) for i in places)]
-    return [variants[j] for j in sorted(kept, key=lambda j: sum(bounds[j][m] for m in LAYOUT_ROWS))]
+    order = sorted(kept, key=lambda j: sum(bounds[j][m] for m in problem.layout_rows))
+    return [variants[j] for j in order]

@@ -12,13 +12,7 @@ from itertools import pairwise
 import torch
 
 from sparsecompile.codegen.cache import Cache
-from sparsecompile.codegen.tuning.choose import (
-    DENSE,
-    LAYOUT_ROWS,
-    choose_function,
-    choose_layout,
-    last_row,
-)
+from sparsecompile.codegen.tuning.choose import DENSE, choose_function, choose_layout, last_row
 from sparsecompile.codegen.tuning.contest import Ahead, Build, Contest
 from sparsecompile.codegen.tuning.function import BuiltFunction, functions_of, variants_of
 from sparsecompile.codegen.tuning.key import tuning_key
@@ -48,6 +42,8 @@ class Decision:
         trials: what it rests on.
         reason: in words.
         dropped: candidates that were not measured after all, each with the reason.
+        is_choice: false where dense serves because no candidate could be measured.
+        is_open: whether another layout may be the best one where other m come too.
     """
 
     variants: tuple[Variant, ...]
@@ -55,6 +51,8 @@ class Decision:
     trials: tuple[Trial, ...]
     reason: str
     dropped: tuple[tuple[str, str], ...] = ()
+    is_choice: bool = True
+    is_open: bool = False
 
 
 class Tuner:
@@ -82,8 +80,10 @@ class Tuner:
     ) -> None:
         self.problem, self._workbench = problem, workbench
         self._sample, self._build, self._ahead = sample, build, ahead
-        self._variants = variants
-        self._functions = functions_of(dict.fromkeys((*variants, *searched)))
+        self._all = tuple(dict.fromkeys((*variants, *searched)))
+        fit = [v for v in self._all if problem.layout in ("", v.layout)]
+        self._variants = [v for v in variants if v in fit] or fit
+        self._functions = functions_of(fit)
         self._dropped: dict[str, str] = {}
         self.measured_now = 0
 
@@ -107,10 +107,11 @@ class Tuner:
     def _decide(self) -> Decision:
         """By timings, as far as there are some."""
         problem, functions = self.problem, self._functions
-        timings = {rows: self._timings(rows, functions) for rows in LAYOUT_ROWS}
+        timings = {rows: self._timings(rows, functions) for rows in problem.layout_rows}
         layout = choose_layout(functions, timings, dense=problem.dense is DenseUse.ANYWHERE)
         if layout is None:
             return self._without_timings()
+        is_open = any(f.layout != layout for f in functions if self._wants(f))
         functions = [f for f in functions if f.layout == layout]
         for rows in problem.rows:
             if rows not in timings:
@@ -126,8 +127,9 @@ class Tuner:
         ]
         source = "measured" if self.measured_now else "from the tuning record, nothing measured"
         ranges = join(functions, refined)
-        variants = variants_of(functions, ranges)
-        return Decision(variants, ranges, tuple(trials), source, self._left_out)
+        variants = self._needed(functions, ranges)
+        dropped = self._left_out
+        return Decision(variants, ranges, tuple(trials), source, dropped, is_open=is_open)
 
     @cached_property
     def contents(self) -> Contents:
@@ -142,13 +144,12 @@ class Tuner:
     @cached_property
     def _promising(self) -> list[Variant]:
         limits = self._workbench.limits(measure=self.problem.tune in ("fast", "full"))
-        problem = self.problem
-        return promising(problem.spec, self._variants, self.contents, limits, problem.rows)
+        return promising(self.problem, self._variants, self.contents, limits)
 
     def _guess(self, reason: str) -> Decision:
         """The cost model's word."""
         guess = self._workbench.guess(self.problem, self._promising, self.contents)
-        variants = variants_of(functions_of(self._promising), guess.ranges)
+        variants = self._needed(functions_of(self._promising), guess.ranges)
         basis = "; ".join(filter(None, (reason, guess.basis)))
         if not variants:
             basis = f"the dense linear is no slower ({basis})"
@@ -161,9 +162,17 @@ class Tuner:
             return self._guess(f"not in the tuning record (tune is {tune})")
         name, why = next(iter(self._dropped.items()))
         reason = f"could not be measured ({name}: {why})"
-        if self.problem.dense is DenseUse.NEVER:
+        if self.problem.dense is DenseUse.NEVER or self.problem.layout:
             return self._guess(reason)
-        return Decision((), (), (), reason, self._left_out)
+        return Decision((), (), (), reason, self._left_out, is_choice=False)
+
+    def _needed(
+        self, functions: Sequence[BuiltFunction], ranges: Sequence[Range]
+    ) -> tuple[Variant, ...]:
+        """The variants that ranges need; none where dense serves and no graph reads the layout."""
+        if not self.problem.layout and all(part.dense for part in ranges):
+            return ()
+        return variants_of(functions, ranges)
 
     @property
     def _left_out(self) -> tuple[tuple[str, str], ...]:
@@ -285,8 +294,7 @@ class Tuner:
     @cached_property
     def _sources(self) -> str:
         """Stands for what is generated: that of plug-ins changes with none of our own files."""
-        variants = dict.fromkeys(f.variant for f in self._functions)
-        return digest(*(repr((v.name, v.source)) for v in variants))
+        return digest(*(repr((v.name, v.source)) for v in self._all))
 
     def _key(self, rows: int) -> str:
         return tuning_key(self._facts(rows))

@@ -116,6 +116,35 @@ def test_refuses_other_kernels_and_layouts(
         linear(x, moved, *ABSENT, N, case.kernel.key)
 
 
+def test_a_call_runs_the_kernel_of_the_layout_that_it_is_given(
+    case: Case, build: Callable[..., Kernel], pack: Callable[..., Packed]
+) -> None:
+    """Kernels with other epilogues tell which one ran."""
+    x, number = torch.randn(2, K), 54321
+    other = build("csr", torch.float32, "relu")
+    packed = pack(other, N, K)
+    layouts = {"n_m": case.layout, "csr": other.prepack(packed)}
+    want = {"n_m": F.linear(x, case.weight), "csr": F.linear(x, packed.unpack()).relu()}
+    codegen = lower.CppCodegen()
+
+    def ran(name: str) -> Tensor:
+        return torch.ops.sparsecompile.linear(x, layouts[name], *ABSENT, N, number)
+
+    codegen.serve(number, case.kernel)
+    torch.testing.assert_close(ran("n_m"), want["n_m"])
+    with pytest.raises(RuntimeError, match="prepack the weight with this kernel"):
+        ran("csr")
+    codegen.serve(number, other)
+    for name in ("n_m", "csr"):
+        torch.testing.assert_close(ran(name), want[name])
+        like = torch.empty(0)
+        dense = torch.ops.sparsecompile.unpack(layouts[name], like, N, K, number)
+        assert torch.equal(dense, {"n_m": case.weight, "csr": packed.unpack()}[name])
+    # The last one of a layout stays.
+    codegen.serve(number, build("csr", torch.float32))
+    torch.testing.assert_close(ran("csr"), F.linear(x, packed.unpack()))
+
+
 def test_refuses_to_unpack_to_another_shape_or_dtype(case: Case) -> None:
     unpack = torch.ops.sparsecompile.unpack
     with pytest.raises(

@@ -13,7 +13,7 @@ from sparsecompile.codegen.cpp.machine import Machine
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.codegen.tuning.promising import promising
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.problem import Contents
+from sparsecompile.problem import Contents, DenseUse, Problem
 from sparsecompile.registry import default_registry
 from sparsecompile.spec import KernelSpec, Target
 from sparsecompile.template import Source, Template
@@ -45,7 +45,8 @@ def measured(
         weight = weight * format.structure.prune(weight, sparsity)
     spec = KernelSpec(format, dtype)
     variants = [v for template in TEMPLATES for v in variants_of(template, spec, isa)]
-    found = promising(spec, variants, Contents(format.pack(weight)), MACHINE.limits, rows)
+    problem = Problem(spec, (512, 512), rows, False, DenseUse.NEVER, "fast", 1.0)
+    found = promising(problem, variants, Contents(format.pack(weight)), MACHINE.limits)
     assert len(found) == len(set(found))
     return found
 
@@ -85,4 +86,5 @@ def test_a_template_that_is_alone_is_measured() -> None:
     contents = Contents(format.pack(weight * format.structure.prune(weight)))
     spec, generic = KernelSpec(format, torch.float32), GenericLinear()
     variants = variants_of(generic, spec)
-    assert promising(spec, variants, contents, MACHINE.limits, ()) == variants
+    problem = Problem(spec, (16, 64), (), False, DenseUse.NEVER, "fast", 1.0)
+    assert promising(problem, variants, contents, MACHINE.limits) == variants

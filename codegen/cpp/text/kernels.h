@@ -1,6 +1,6 @@
-// The native library behind torch.ops.sparsecompile, built once and cached: kernels by key, which
-// Python registers, and the checks of what they read. arguments.h comes before this text, the ops
-// after it.
+// The native library behind torch.ops.sparsecompile, built once and cached: kernels by key and
+// layout, which Python registers, and the checks of what they read. arguments.h comes before this
+// text, the ops after it.
 
 #include <ATen/core/Tensor.h>
 #include <torch/library.h>
@@ -8,6 +8,7 @@
 #include <atomic>
 #include <mutex>
 #include <unordered_map>
+#include <vector>
 
 // How Python registers a kernel; native.py has the same fields.
 struct SCKernel {
@@ -30,13 +31,13 @@ namespace {
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-// Kernels by key. A registration publishes a new table; old ones are kept, since a call may
-// still read them, and registrations are few.
-using Table = std::unordered_map<int64_t, SCKernel>;
+// Kernels by key, one for each layout: they compute the same. A registration publishes a new table;
+// old ones are kept, since a call may still read them, and registrations are few.
+using Table = std::unordered_map<int64_t, std::vector<SCKernel>>;
 std::atomic<const Table*> table{new Table()};
 std::mutex registration;
 
-const SCKernel& kernel_of(int64_t key) {
+const std::vector<SCKernel>& kernels_of(int64_t key) {
   const Table& kernels = *table.load(std::memory_order_acquire);
   const auto found = kernels.find(key);
   TORCH_CHECK(found != kernels.end(), "sparsecompile has no kernel ", key,
@@ -50,7 +51,7 @@ constexpr at::ScalarType dtypes[] = {at::kFloat, at::kBFloat16, at::kHalf};
 at::ScalarType dtype_of(const SCKernel& kernel) { return dtypes[kernel.dtype]; }
 
 // The layout behind `weight`, which may be a view of its header alone.
-const SCLayoutHeader* layout_of(const Tensor& weight, const SCKernel& kernel) {
+const SCLayoutHeader* layout_of(const Tensor& weight) {
   TORCH_CHECK(weight.scalar_type() == at::kByte && weight.device().is_cpu(),
               "sparsecompile: the packed weight must be uint8 on the CPU, not ",
               weight.scalar_type(), " on ", weight.device());
@@ -61,14 +62,20 @@ const SCLayoutHeader* layout_of(const Tensor& weight, const SCKernel& kernel) {
   const auto* header = static_cast<const SCLayoutHeader*>(weight.const_data_ptr());
   TORCH_CHECK(reinterpret_cast<uintptr_t>(header) % 64 == 0,
               "sparsecompile: the packed weight must begin at a multiple of 64 bytes; clone() it");
-  TORCH_CHECK(header->layout == kernel.layout,
-              "sparsecompile: the packed weight has layout ", header->layout, ", kernel ",
-              kernel.key, " reads layout ", kernel.layout,
-              "; prepack the weight with this kernel");
   const int64_t there = (int64_t)weight.storage().nbytes() - weight.storage_offset();
   TORCH_CHECK(header->total_bytes <= there, "sparsecompile: the packed weight is cut off: ", there,
               " of ", header->total_bytes, " bytes are there; prepack it again");
   return header;
+}
+
+// The kernel of this key that reads the layout.
+const SCKernel& kernel_of(int64_t key, const SCLayoutHeader* header) {
+  const std::vector<SCKernel>& kernels = kernels_of(key);
+  for (const SCKernel& kernel : kernels)
+    if (kernel.layout == header->layout) return kernel;
+  TORCH_CHECK(false, "sparsecompile: the packed weight has layout ", header->layout, ", kernel ",
+              key, " reads layout ", kernels.front().layout,
+              "; prepack the weight with this kernel");
 }
 
 Tensor check_input(const Tensor& tensor, const char* name, const SCKernel& kernel) {
@@ -80,18 +87,26 @@ Tensor check_input(const Tensor& tensor, const char* name, const SCKernel& kerne
   return tensor.contiguous();
 }
 
-// Whether a weight is the dense one itself, which a graph hands over while it does not fit the layout.
-bool is_dense(const Tensor& weight, const SCKernel& kernel) {
-  return weight.scalar_type() == dtype_of(kernel);
-}
+// Whether a weight is the dense one itself, which a graph hands over while that fits no layout.
+bool is_dense(const Tensor& weight) { return weight.scalar_type() != at::kByte; }
 
 bool given(const OptionalTensor& tensor) { return tensor.has_value() && tensor->defined(); }
 
 }  // namespace
 
+// Call a kernel by its key from now on where a weight has its layout.
 SC_EXPORT void sc_register_kernel(const SCKernel* kernel) {
   const std::lock_guard<std::mutex> guard(registration);
   auto* next = new Table(*table.load(std::memory_order_relaxed));
-  next->insert_or_assign(kernel->key, *kernel);
+  std::vector<SCKernel>& kernels = (*next)[kernel->key];
+  std::erase_if(kernels, [&](const SCKernel& old) { return old.layout == kernel->layout; });
+  kernels.push_back(*kernel);
   table.store(next, std::memory_order_release);
+}
+
+// Let what is called by `call` run a kernel, known by its key, where a weight has its layout.
+SC_EXPORT void sc_serve(int64_t call, int64_t key) {
+  SCKernel kernel = kernels_of(key).front();
+  kernel.key = call;
+  sc_register_kernel(&kernel);
 }

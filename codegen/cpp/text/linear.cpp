@@ -69,17 +69,17 @@ Tensor linear_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& b
                   const OptionalTensor& operand0, const OptionalTensor& operand1,
                   const OptionalTensor& dense0, const OptionalTensor& dense1,
                   const OptionalTensor& dense2, int64_t n, int64_t key) {
-  const SCKernel& kernel = kernel_of(key);
   SCLayoutHeader dense_shape{};
   const SCLayoutHeader* header = &dense_shape;
-  const bool misfit = is_dense(weight, kernel);
+  const bool misfit = is_dense(weight);
   if (misfit) {
     TORCH_CHECK(weight.dim() == 2, "sparsecompile: the dense weight has shape ", weight.sizes());
     dense_shape.n = weight.size(0);
     dense_shape.k = weight.size(1);
   } else {
-    header = layout_of(weight, kernel);
+    header = layout_of(weight);
   }
+  const SCKernel& kernel = misfit ? kernels_of(key).front() : kernel_of(key, header);
   TORCH_CHECK(n == header->n, "sparsecompile: n is ", n, ", the packed weight has ", header->n,
               " rows");
   TORCH_CHECK(x.dim() >= 1 && x.size(-1) == header->k, "sparsecompile: x has shape ", x.sizes(),
@@ -147,7 +147,7 @@ Tensor linear_autograd(c10::DispatchKeySet keys, const Tensor& x, const Tensor& 
   if (at::GradMode::is_enabled() &&
       (x.requires_grad() || wants_gradient(bias) || wants_gradient(operand0) ||
        wants_gradient(operand1))) {
-    TORCH_CHECK(!kernel_of(key).epilogue,
+    TORCH_CHECK(!kernels_of(key).front().epilogue,
                 "sparsecompile: gradients through a fused epilogue are not supported: compile "
                 "with gradients enabled, so that nothing is fused");
     using WithGrad = Tensor(const Tensor&, const Tensor&, const OptionalTensor&,

@@ -4,24 +4,23 @@
 
 namespace {
 
-// The layout of which rows [first, first + n) are to be unpacked like a tensor.
-const SCLayoutHeader* unpackable(const Tensor& weight, const Tensor& like, int64_t n, int64_t k,
-                                 int64_t first, const SCKernel& kernel) {
-  const SCLayoutHeader* header = layout_of(weight, kernel);
+// Check that rows [first, first + n) of a layout can be unpacked like a tensor.
+void check_unpackable(const SCLayoutHeader* header, const Tensor& like, int64_t n, int64_t k,
+                      int64_t first, const SCKernel& kernel) {
   TORCH_CHECK(first >= 0 && n >= 0 && n <= header->n - first && k == header->k,
               "sparsecompile: unpack to [", n, ", ", k, "] from row ", first,
               ", the packed weight is [", header->n, ", ", header->k, "]");
   TORCH_CHECK(like.scalar_type() == dtype_of(kernel) || like.scalar_type() == at::kFloat,
               "sparsecompile: unpack like ", like.scalar_type(), ", the packed weight is ",
               dtype_of(kernel));
-  return header;
 }
 
 Tensor unpack_cpu(const Tensor& weight, const Tensor& like, int64_t n, int64_t k, int64_t key,
                   int64_t first) {
-  const SCKernel& kernel = kernel_of(key);
-  if (is_dense(weight, kernel)) return weight.narrow(0, first, n).to(like.options(), false, true);
-  const SCLayoutHeader* header = unpackable(weight, like, n, k, first, kernel);
+  if (is_dense(weight)) return weight.narrow(0, first, n).to(like.options(), false, true);
+  const SCLayoutHeader* header = layout_of(weight);
+  const SCKernel& kernel = kernel_of(key, header);
+  check_unpackable(header, like, n, k, first, kernel);
   Tensor dense = at::empty({n, k}, like.options());
   const bool in_float32 = like.scalar_type() == at::kFloat;
   kernel.unpack(header, first, n, in_float32, dense.mutable_data_ptr(), at::get_num_threads());
@@ -30,8 +29,9 @@ Tensor unpack_cpu(const Tensor& weight, const Tensor& like, int64_t n, int64_t k
 
 Tensor unpack_rows_cpu(const Tensor& weight, const Tensor& rows, const Tensor& like, int64_t n,
                        int64_t k, int64_t key, int64_t first) {
-  const SCKernel& kernel = kernel_of(key);
-  const SCLayoutHeader* header = unpackable(weight, like, n, k, first, kernel);
+  const SCLayoutHeader* header = layout_of(weight);
+  const SCKernel& kernel = kernel_of(key, header);
+  check_unpackable(header, like, n, k, first, kernel);
   const Tensor wanted = rows.to(at::kLong).contiguous();
   const int64_t* row = wanted.const_data_ptr<int64_t>();
   for (int64_t i = 0; i < wanted.numel(); ++i)

@@ -12,8 +12,7 @@ from triton_cases import build, template_of
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.rooflines import guess
-from sparsecompile.lowering import ROWS
-from sparsecompile.problem import Contents, DenseUse, Problem
+from sparsecompile.problem import ROWS, Contents, DenseUse, Problem
 from sparsecompile.registry import default_registry
 from sparsecompile.spec import KernelSpec, Target
 from sparsecompile.template import Range

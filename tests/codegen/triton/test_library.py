@@ -23,9 +23,8 @@ from sparsecompile.codegen.triton.aot.cases import report_cases
 from sparsecompile.codegen.triton.library import LibraryKernel
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.ops import run_linear, run_unpack
-from sparsecompile.lowering import ROWS
 from sparsecompile.packed import Packed
-from sparsecompile.problem import DenseUse, Problem
+from sparsecompile.problem import ROWS, DenseUse, Problem
 from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Schedule, Target
 from sparsecompile.template import Lowering, Range
