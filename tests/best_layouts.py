@@ -10,9 +10,9 @@ from packing import Packing
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
+from sparsecompile.pack_cache import PACK_CACHE
 from sparsecompile.report import KernelChoice, NodeReport
 from sparsecompile.slot import Layout
-from sparsecompile.weights import PACK_CACHE
 
 SECONDS = {
     1: {"strips": 0.1, "generic": 4.0, "dense": 5.0},
@@ -34,7 +34,7 @@ def compiled(model: nn.Module, **options: Any) -> tuple[Callable[..., Any], Pack
 
 def layouts_of(weight: Tensor) -> list[Layout]:
     """The copies that there are of a weight."""
-    entries = PACK_CACHE._entries[weight].values()
+    entries = PACK_CACHE._memory(weight).made.values()
     return [entry.value for entry in entries if isinstance(entry.value, Layout)]
 
 

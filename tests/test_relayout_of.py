@@ -15,7 +15,7 @@ from tuned import Tuned
 
 import sparsecompile as sc
 from sparsecompile.codegen.cpp.lower import CppCodegen
-from sparsecompile.weights import PACK_CACHE
+from sparsecompile.pack_cache import PACK_CACHE
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_merged_fused_and_shared_linears(make: Callable[[], nn.Module], measured
     for node in backend.compiler.report.nodes:
         assert node.kernel is not None
         assert node.kernel.layout.startswith("strips")
-    packed = [parameter for parameter in model.parameters() if parameter in PACK_CACHE._entries]
+    packed = [p for p in model.parameters() if PACK_CACHE._memory(p).made]
     assert max(len(layouts_of(parameter)) for parameter in packed) == 1
 
 

@@ -102,8 +102,10 @@ def test_refuses_other_kernels_and_layouts(
     layout = other.prepack(pack(other, N, K))
     with pytest.raises(RuntimeError, match="prepack the weight with this kernel"):
         linear(x, layout, *ABSENT, N, case.kernel.key)
-    with pytest.raises(RuntimeError, match="must be uint8 on the CPU, not Float"):
-        linear(x, case.weight, *ABSENT, N, case.kernel.key)
+    with pytest.raises(RuntimeError, match="must be uint8 on the CPU, not Double"):
+        linear(x, case.weight.double(), *ABSENT, N, case.kernel.key)
+    with pytest.raises(RuntimeError, match=r"must have two dimensions on the CPU, not \[960\]"):
+        linear(x, case.weight.view(-1), *ABSENT, N, case.kernel.key)
     with pytest.raises(RuntimeError, match="hold a header of 128 bytes"):
         linear(x, case.layout[:64], *ABSENT, N, case.kernel.key)
     with pytest.raises(RuntimeError, match="hold a header of 128 bytes"):
@@ -114,6 +116,30 @@ def test_refuses_other_kernels_and_layouts(
     moved = torch.cat((torch.zeros(1, dtype=torch.uint8), case.layout))[1:]
     with pytest.raises(RuntimeError, match="begin at a multiple of 64 bytes"):
         linear(x, moved, *ABSENT, N, case.kernel.key)
+
+
+@pytest.mark.parametrize("fuses", [False, True])
+@pytest.mark.parametrize("m", [0, 1, 3])
+def test_the_dense_weight_serves_in_place_of_the_layout(
+    case: Case, fused: Case, fuses: bool, m: int
+) -> None:
+    """What graphs hand over while a weight does not fit: bias and epilogue stay the kernel's."""
+    given, x, bias = fused if fuses else case, torch.randn(m, K), torch.randn(N)
+    gates = (torch.randn(m, N),) if fuses else ()
+    weight = torch.randn(N, K)
+    found = ops.linear(x, weight, bias, gates, N, given.kernel.key)
+    expected = F.linear(x, weight, bias)
+    torch.testing.assert_close(found, F.silu(expected) * gates[0] if fuses else expected)
+
+
+def test_gradients_through_the_dense_weight_in_place_of_the_layout(case: Case) -> None:
+    x, weight = torch.randn(3, K, requires_grad=True), torch.randn(N, K)
+    bias = torch.randn(N, requires_grad=True)
+    ops.linear(x, weight, bias, (), N, case.kernel.key).square().sum().backward()
+    found = x.grad, bias.grad
+    x.grad = bias.grad = None
+    F.linear(x, weight, bias).square().sum().backward()
+    torch.testing.assert_close(found, (x.grad, bias.grad))
 
 
 def test_a_call_runs_the_kernel_of_the_layout_that_it_is_given(

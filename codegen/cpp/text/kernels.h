@@ -88,7 +88,9 @@ Tensor check_input(const Tensor& tensor, const char* name, const SCKernel& kerne
 }
 
 // Whether a weight is the dense one itself, which a graph hands over while that fits no layout.
-bool is_dense(const Tensor& weight) { return weight.scalar_type() != at::kByte; }
+bool is_dense(const Tensor& weight, int64_t key) {
+  return weight.scalar_type() == dtype_of(kernels_of(key).front());
+}
 
 bool given(const OptionalTensor& tensor) { return tensor.has_value() && tensor->defined(); }
 

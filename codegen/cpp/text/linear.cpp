@@ -71,9 +71,11 @@ Tensor linear_cpu(const Tensor& x, const Tensor& weight, const OptionalTensor& b
                   const OptionalTensor& dense2, int64_t n, int64_t key) {
   SCLayoutHeader dense_shape{};
   const SCLayoutHeader* header = &dense_shape;
-  const bool misfit = is_dense(weight);
+  const bool misfit = is_dense(weight, key);
   if (misfit) {
-    TORCH_CHECK(weight.dim() == 2, "sparsecompile: the dense weight has shape ", weight.sizes());
+    TORCH_CHECK(weight.dim() == 2 && weight.device().is_cpu(),
+                "sparsecompile: the dense weight must have two dimensions on the CPU, not ",
+                weight.sizes(), " on ", weight.device());
     dense_shape.n = weight.size(0);
     dense_shape.k = weight.size(1);
   } else {

@@ -17,7 +17,7 @@ void check_unpackable(const SCLayoutHeader* header, const Tensor& like, int64_t 
 
 Tensor unpack_cpu(const Tensor& weight, const Tensor& like, int64_t n, int64_t k, int64_t key,
                   int64_t first) {
-  if (is_dense(weight)) return weight.narrow(0, first, n).to(like.options(), false, true);
+  if (is_dense(weight, key)) return weight.narrow(0, first, n).to(like.options(), false, true);
   const SCLayoutHeader* header = layout_of(weight);
   const SCKernel& kernel = kernel_of(key, header);
   check_unpackable(header, like, n, k, first, kernel);
