@@ -25,7 +25,7 @@ from sparsecompile.errors import (
 )
 from sparsecompile.graph import Edit
 from sparsecompile.graph_copy import copy_graph
-from sparsecompile.inductor import compile_rest
+from sparsecompile.inductor import compile_dense, compile_rest
 from sparsecompile.lowering import Lowered, lower_packed
 from sparsecompile.options import Options
 from sparsecompile.record import graph_report
@@ -197,8 +197,7 @@ class Compiler:
             if self.options.strict:
                 raise
             self._warn(error)
-            without_compiler = isinstance(error, BuildError) and error.source is None
-            return _run_eagerly(gm, inputs, ()) if without_compiler else finish(gm, inputs, ())
+            return finish(gm, inputs, ())
 
     def _compile(
         self, gm: GraphModule, inputs: Sequence[Any], finish: Finish, anywhere: bool
@@ -235,7 +234,7 @@ class Compiler:
         run = finish(module, [inputs[i] for i in keep], weights)
         if any(map(is_fake, tensors)):
             return lambda *args: run(*[args[i] for i in keep], *weights)
-        return CompiledGraph(run, keep, slots, lambda: torch.compile(gm), self._misfit)
+        return CompiledGraph(run, keep, slots, partial(compile_dense, gm), self._misfit)
 
     def _record(
         self,
@@ -253,6 +252,7 @@ class Compiler:
         """
         kernels = [low.kernel for low in lowered if low.kernel is not None]
         sources = {s.name: s.text for kernel in kernels for s in kernel.sources}
+        origins = {name: folder for k in kernels for name, folder in k.origins.items()}
         bandwidth = self._report.read_bandwidth
         if bandwidth is None and any(low.lowering.trials for low in lowered):
             bandwidth = edit.device.codegen.read_bandwidth()
@@ -265,6 +265,7 @@ class Compiler:
                 target=", ".join(dict.fromkeys((*before_it, str(edit.device.target)))),
                 graph_reports=(*self._report.graph_reports, graph),
                 sources={**self._report.sources, **sources},
+                origins={**self._report.origins, **origins},
                 read_bandwidth=bandwidth,
             )
         dump.finish(self._report, {s.file: s.text for k in kernels for s in k.sources})

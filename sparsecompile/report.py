@@ -153,6 +153,8 @@ class Report:
         read_bandwidth: bytes a second that the device reads from memory, None unless measured.
         misfits: weights with which a graph ran dense at some call, because they did not fit the
             format that it was compiled for, and the last reason of each.
+        origins: of kernels that are built ahead, by source name: the cache folder that had the
+            library, empty where this process has built it.
     """
 
     target: str
@@ -160,6 +162,7 @@ class Report:
     sources: Mapping[str, str] = field(default_factory=dict)
     read_bandwidth: float | None = None
     misfits: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def graphs(self) -> int:
@@ -215,9 +218,9 @@ class Report:
         An object with `schema` (an integer, this version's is `SCHEMA`), `target`, `graphs`,
         `dense_bytes`, `packed_bytes`, `read_bandwidth` (a number or null), `nodes` (a list of
         objects with the fields of `NodeReport` and `packed`), `rewrites` (a list of objects
-        with `graph`, `pass`, `node`, `reason`) and `misfits` (an object of strings). Trials also
-        have `bandwidth` (bytes a second) and `share` (of `read_bandwidth`; null where that is
-        unknown or the weight was in a cache).
+        with `graph`, `pass`, `node`, `reason`), `misfits` and `origins` (objects of strings).
+        Trials also have `bandwidth` (bytes a second) and `share` (of `read_bandwidth`; null where
+        that is unknown or the weight was in a cache).
         Fields are only ever added within one schema version.
         """
         return json.dumps(
@@ -235,6 +238,7 @@ class Report:
                     for r in graph.rewrites
                 ],
                 "misfits": dict(self.misfits),
+                "origins": dict(self.origins),
             },
             indent=2,
         )
