@@ -172,3 +172,18 @@ def test_other_threads_measure_what_was_built(serve: Serve, tmp_path: Path) -> N
     script = "print(*{node.chosen_by for node in sc.explain(model, x).nodes})"
     done = serve(script, PATH=str(tmp_path), OMP_NUM_THREADS="1")
     assert done.stdout == "measured\n"
+
+
+@pytest.mark.slow
+def test_what_was_exported_serves_where_it_is_imported(image: Path, tmp_path: Path) -> None:
+    file, other = str(tmp_path / "kernels.tar.gz"), str(tmp_path / "other")
+    command = "from sparsecompile.cli import app; app(['cache', *sys.argv[1:]])"
+    for words, folder in ((("export", file), image / "cache"), (("import", file), other)):
+        subprocess.run(
+            [sys.executable, "-c", f"import sys; {command}", *words],
+            env={**os.environ, "SPARSECOMPILE_CACHE_DIR": str(folder), "PATH": str(tmp_path)},
+            check=True,
+        )
+    done = run(image, SERVE, sys.executable, SPARSECOMPILE_CACHE_DIR=other, PATH=str(tmp_path))
+    assert "chosen: from the tuning record, nothing measured" in done.stdout
+    assert f"kernels: 2 from the cache folder {other}" in " ".join(done.stdout.split())
