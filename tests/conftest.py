@@ -31,15 +31,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What tests build is kept beside pytest's own cache, for all test processes and the next run.
-
-    `--cache-clear` empties it; another `SPARSECOMPILE_CACHE_DIR` is taken as it is.
-    """
-    if "SPARSECOMPILE_CACHE_DIR" not in os.environ:
-        assert config.cache is not None
-        folder = config.cache.mkdir("sparsecompile")
-        folder.chmod(0o700)
-        os.environ["SPARSECOMPILE_CACHE_DIR"] = str(folder)
+    """What tests build is theirs alone, and kept for all test processes and the next run."""
+    folder = config.rootpath / ".pytest_cache" / "sparsecompile"
+    os.environ.setdefault("SPARSECOMPILE_CACHE_DIR", str(folder))
 
 
 @pytest.fixture(autouse=True)
