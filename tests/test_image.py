@@ -64,7 +64,7 @@ print(*(warning.message for warning in caught))
 Serve = Callable[..., subprocess.CompletedProcess[str]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The caches of an image: ours as it is copied into it, and Inductor's, which it writes to."""
     folder = tmp_path_factory.mktemp("image")
