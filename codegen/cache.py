@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import stat
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from sparsecompile.codegen.entries import BUILDING, VARIABLE
+from sparsecompile.codegen.private import make_private, private_folder
+from sparsecompile.codegen.sweep import alive, sweep
+from sparsecompile.codegen.trust import check_trust
 from sparsecompile.errors import CacheError
-
-VARIABLE = "SPARSECOMPILE_CACHE_DIR"
 
 
 def cache_folder() -> Path:
@@ -42,8 +44,9 @@ def cache_folder() -> Path:
 class Cache:
     """Files of one folder, each written as a whole or not at all.
 
-    What is in the folder gets executed, so it has to be the user's own: it is made with mode
-    0700, and refused when it belongs to somebody else or others may write to it.
+    What is in the folder gets executed, so nobody but its user and root may have written it: it is
+    made with mode 0700, and refused when it belongs to somebody else or others may write to it.
+    Where it is read-only, what would be written goes to a folder of this process alone.
 
     Args:
         folder: the folder; made at the first write.
@@ -58,24 +61,29 @@ class Cache:
         Raises:
             CacheError: the folder belongs to somebody else, or others may write to it.
         """
-        self._check_owner()
-        return self.folder / name
+        self._check_folder()
+        private = private_folder(self.folder)
+        own = private / name if private is not None else None
+        return own if own is not None and own.exists() else self.folder / name
 
     def read(self, name: str) -> bytes | None:
         """Content of an entry if it is there and whole, else None.
 
         Raises:
-            CacheError: the folder or the entry cannot be read.
+            CacheError: the folder or the entry cannot be read, or others may write to it.
         """
         path = self.path(name)
         try:
-            content = path.read_bytes()
-            expected = path.with_name(f"{name}.sha256").read_text(encoding="ascii")
-        except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+            content = self._read(path)
+            expected = self._read(path.with_name(f"{name}.sha256"))
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except CacheError:
+            raise
         except OSError as error:
             raise self._error("read", error) from error
-        return content if hashlib.sha256(content).hexdigest() == expected.strip() else None
+        digest = hashlib.sha256(content).hexdigest()
+        return content if digest.encode("ascii") == expected.strip() else None
 
     def write(self, name: str, content: bytes) -> Path:
         """Write an entry and, last, the digest that says it is whole.
@@ -94,10 +102,10 @@ class Cache:
         Raises:
             CacheError: the folder cannot be made or written to, or the disk is full.
         """
-        self._make()
-        path = self.folder / name
+        folder = self._writable()
+        path = folder / name
         try:
-            handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=self.folder)
+            handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder)
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(content)
@@ -110,22 +118,41 @@ class Cache:
             raise self._error("write to", error) from error
         return path
 
+    def appendable(self, name: str) -> Path:
+        """Path of a file to append to: the entry, or of a read-only one this process's copy.
+
+        Raises:
+            CacheError: the folder cannot be made or written to, or the disk is full.
+        """
+        there, own = self.path(name), self._writable() / name
+        if there != own and there.exists():
+            try:
+                shutil.copyfile(there, own)
+            except OSError as error:
+                raise self._error("write to", error) from error
+        return own
+
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
         """A folder inside the cache for the compiler's output; gone afterwards.
 
+        What killed processes left of theirs is deleted, at the first call in a process.
+
         Raises:
             CacheError: it cannot be made.
         """
-        self._make()
-        try:
-            folder = tempfile.TemporaryDirectory(
-                prefix=".build-", dir=self.folder, ignore_cleanup_errors=True
-            )
-        except OSError as error:
-            raise self._error("write to", error) from error
-        with folder as name:
-            yield Path(name)
+        inside = self._writable()
+        sweep(inside)
+        with contextlib.ExitStack() as stack:
+            try:
+                made = tempfile.TemporaryDirectory(
+                    prefix=BUILDING, dir=inside, ignore_cleanup_errors=True
+                )
+                folder = Path(stack.enter_context(made))
+                stack.enter_context(alive(folder))
+            except OSError as error:
+                raise self._error("write to", error) from error
+            yield folder
 
     @contextlib.contextmanager
     def lock(self, name: str) -> Iterator[None]:
@@ -136,8 +163,7 @@ class Cache:
         """
         import filelock
 
-        self._make()
-        lock = filelock.FileLock(self.folder / f"{name}.lock", thread_local=False)
+        lock = filelock.FileLock(self._writable() / f"{name}.lock", thread_local=False)
         try:
             lock.acquire()
         except OSError as error:
@@ -147,38 +173,55 @@ class Cache:
         finally:
             lock.release()
 
-    def _make(self) -> None:
+    def is_writable(self) -> bool:
+        """Whether what is written stays; the folder is made where there is none.
+
+        Raises:
+            CacheError: it cannot be made, belongs to somebody else, or others may write to it.
+        """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise self._error("make", error) from error
-        self._check_owner()
+        self._check_folder()
+        return os.access(self.folder, os.W_OK)
 
-    def _check_owner(self) -> None:
+    def check_writable(self) -> None:
+        """Return if what is written stays.
+
+        Raises:
+            CacheError: it would not.
+        """
+        if not self.is_writable():
+            raise CacheError(
+                self.folder,
+                f"the cache folder {self.folder} is read-only; set {VARIABLE} to a folder that you "
+                "can write to, or run this as its owner",
+            )
+
+    def _writable(self) -> Path:
+        """The folder, or what stands for it where it is read-only."""
+        return self.folder if self.is_writable() else make_private(self.folder)
+
+    def _read(self, path: Path) -> bytes:
+        with path.open("rb") as file:
+            check_trust(path, os.fstat(file.fileno()), self.folder)
+            return file.read()
+
+    def _check_folder(self) -> None:
         try:
             status = self.folder.stat()
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
             raise self._error("read", error) from error
-        if not hasattr(os, "getuid"):
-            return
-        if status.st_uid != os.getuid():
-            problem = f"belongs to user {status.st_uid}, not to you"
-        elif status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            problem = f"may be written to by others; run: chmod 700 {self.folder}"
-        else:
-            return
-        raise CacheError(
-            self.folder,
-            f"the cache folder {self.folder} {problem} (what is in it gets executed), "
-            f"or set {VARIABLE} to a folder of your own",
-        )
+        check_trust(self.folder, status, self.folder)
 
     def _error(self, action: str, error: OSError) -> CacheError:
         reason = error.strerror or str(error)
+        readable = f"run chmod -R a+rX {self.folder} as its owner, or " if action == "read" else ""
         return CacheError(
             self.folder,
-            f"cannot {action} the cache folder {self.folder}: {reason}; "
+            f"cannot {action} the cache folder {self.folder}: {reason}; {readable}"
             f"set {VARIABLE} to a folder that you can write to and that has free space",
         )

@@ -20,7 +20,8 @@ from typer.core import TyperGroup
 
 from sparsecompile.aot_command import aot
 from sparsecompile.bench.command import app as bench
-from sparsecompile.errors import BuildError, CacheError, SparseCompileError
+from sparsecompile.cache_command import app as cache
+from sparsecompile.errors import BuildError, SparseCompileError
 from sparsecompile.factory import EXAMPLE, FACTORY, InputError, fail, load_model
 from sparsecompile.tune_command import app as tune
 
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
     from sparsecompile.packed import Structure
     from sparsecompile.report import Report
     from sparsecompile.rule import Pass
-
-_OWN = re.compile(r"[^.].*[-_][0-9a-f]{20}\.\w+(\.sha256)?|tuning\.(jsonl|jsonl\.lock|lock)")
-"""Entries of the cache; the folder may be one that holds other things, such as a home."""
 
 
 class _Group(TyperGroup):
@@ -56,6 +54,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(bench, name="bench")
+app.add_typer(cache, name="cache")
 app.add_typer(tune, name="tune")
 app.command(epilog=f"{FACTORY}\n\n\b\n{EXAMPLE}")(aot)
 
@@ -149,28 +148,6 @@ def passes() -> None:
 
 
 @app.command()
-def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Delete what is in it.")] = False,
-) -> None:
-    """Show the folder of built kernels and of what was measured, and its size."""
-    from sparsecompile.codegen.cache import Cache
-    from sparsecompile.codegen.tuning.record import TuningRecord
-
-    folder = Cache().path("").resolve()
-    measured = len(TuningRecord().entries())
-    try:
-        files = [p for p in folder.iterdir() if _OWN.fullmatch(p.name)] if folder.is_dir() else []
-        size = sum(file.stat().st_size for file in files)
-        for file in files if clear else ():
-            file.unlink(missing_ok=True)
-    except OSError as error:
-        raise CacheError(folder, f"cannot use {error.filename}: {error.strerror}") from error
-    done = "deleted " if clear else ""
-    known = f", {measured} measurement{'s' * (measured != 1)}" if measured else ""
-    typer.echo(f"{folder}: {done}{len(files)} files, {size / 1e6:.1f} MB{known}")
-
-
-@app.command()
 def version() -> None:
     """Print the versions of everything that kernels depend on."""
     import torch
@@ -181,6 +158,8 @@ def version() -> None:
     try:
         compiler = find_compiler()
         found = f"{compiler.version} ({compiler.command[0]})"
+        if compiler.missing:
+            found = f"{compiler.missing}. The cache folder was filled by {compiler.version}"
     except BuildError as error:
         found = str(error)
     for name, text in (

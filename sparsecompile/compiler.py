@@ -22,7 +22,7 @@ from sparsecompile.errors import BuildError, CacheError, Reject, unwrapped_by_dy
 from sparsecompile.explanation import explain
 from sparsecompile.graph import Edit
 from sparsecompile.graph_copy import copy_graph, function_of
-from sparsecompile.inductor import compile_rest
+from sparsecompile.inductor import compile_dense, compile_rest
 from sparsecompile.lowering import Lowered, lower_packed
 from sparsecompile.options import Options
 from sparsecompile.other_weights import outside_of_graphs
@@ -195,8 +195,7 @@ class Compiler:
             if self.options.strict:
                 raise
             self._warn(error)
-            without_compiler = isinstance(error, BuildError) and error.source is None
-            return _run_eagerly(gm, inputs, ()) if without_compiler else finish(gm, inputs, ())
+            return finish(gm, inputs, ())
 
     def _compile(
         self,
@@ -253,7 +252,7 @@ class Compiler:
         run = finish(module, [inputs[i] for i in keep], packed)
         if any(map(is_fake, tensors)):
             return lambda *args: run(*[args[i] for i in keep], *packed)
-        graph = CompiledGraph(run, keep, slots, partial(torch.compile, original), self._misfit)
+        graph = CompiledGraph(run, keep, slots, partial(compile_dense, original), self._misfit)
         if explains:
             return graph
         share_layouts(readings, graph, view.live, device, partial(self._switched, number))
@@ -287,6 +286,7 @@ class Compiler:
         kernels = [low.kernel for low in lowered if low.kernel is not None]
         sources = {s.name: s.text for kernel in kernels for s in kernel.sources}
         model, bandwidth = compiled_model(), self._report.read_bandwidth
+        origins = {name: folder for k in kernels for name, folder in k.origins.items()}
         if bandwidth is None and any(low.lowering.trials for low in lowered):
             bandwidth = edit.device.codegen.read_bandwidth()
         with self._lock:
@@ -299,6 +299,7 @@ class Compiler:
                 target=", ".join(dict.fromkeys((*before_it, str(edit.device.target)))),
                 graph_reports=(*self._report.graph_reports, graph),
                 sources={**self._report.sources, **sources},
+                origins={**self._report.origins, **origins},
                 read_bandwidth=bandwidth,
             )
             if model is None:

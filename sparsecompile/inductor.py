@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, cast
 
 import torch
@@ -11,6 +13,7 @@ from torch.fx import Graph, GraphModule
 
 from sparsecompile.errors import OptionError, SparseCompileError
 
+logger = logging.getLogger("sparsecompile")
 CPU_DEFAULTS: Mapping[str, Any] = {
     # The C++ wrapper calls native ops in half the time of the Python one, but only without the
     # size checks, which it does through slow calls.
@@ -62,7 +65,9 @@ def compile_rest(
     options: Mapping[str, Any],
     version: str,
 ) -> Callable[..., Any]:
-    """Hand a graph to Inductor.
+    """Hand a graph to Inductor; without a C++ compiler, which it needs, run it as it is.
+
+    Inductor asks the compiler for its version even where its cache has everything.
 
     Args:
         module: the graph; its last placeholders are for `weights`.
@@ -85,8 +90,39 @@ def compile_rest(
     patches = {**defaults, **_mode_options(mode), **options}
     stamp = _version_stamp(version, patches.get("post_grad_custom_post_pass"))
     patches["post_grad_custom_post_pass"] = stamp
+    if not on_gpu and not _finds_compiler(patches):
+        _warn_of_no_compiler()
+        forward: Callable[..., Any] = module.forward
+        return forward
     compiled: Any = compile_fx(module, [*inputs, *fakes], config_patches=patches)
     return cast("Callable[..., Any]", compiled)
+
+
+def compile_dense(graph: Callable[..., Any]) -> Callable[..., Any]:
+    """A graph's function as Inductor compiles it without us; without a C++ compiler as it is."""
+    return torch.compile(graph) if _finds_compiler({}) else graph
+
+
+def _finds_compiler(options: Mapping[str, Any]) -> bool:
+    """Whether Inductor can compile anything for a CPU."""
+    from torch._inductor import config
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    with config.patch(dict(options)):
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler:
+            return False
+    return True
+
+
+@cache
+def _warn_of_no_compiler() -> None:
+    logger.warning(
+        "Inductor finds no C++ compiler: what is not packed runs op by op. Install one (`apt "
+        "install g++`), or name one in the environment variable CXX"
+    )
 
 
 def _defaults(module: GraphModule, *, packed: bool, on_gpu: bool) -> Mapping[str, Any]:

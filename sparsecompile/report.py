@@ -166,6 +166,8 @@ class Report:
         unmatched: what is to be said of name patterns of options that match no weight so far, by
             option. Only where the model is not known, but a function is compiled: else it is an
             error.
+        origins: of kernels that are built ahead, by source name: the cache folder that had the
+            library, empty where this process has built it.
     """
 
     target: str
@@ -175,6 +177,7 @@ class Report:
     misfits: Mapping[str, str] = field(default_factory=dict)
     outside: tuple[NodeReport, ...] = ()
     unmatched: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def graphs(self) -> int:
@@ -235,7 +238,8 @@ class Report:
         An object with `schema` (an integer, this version's is `SCHEMA`), `target`, `graphs`,
         `dense_bytes`, `packed_bytes`, `read_bandwidth` (a number or null), `nodes` (a list of
         objects with the fields of `NodeReport` and `packed`), `rewrites` (a list of objects
-        with `graph`, `pass`, `node`, `reason`), `misfits` and `unmatched` (objects of strings).
+        with `graph`, `pass`, `node`, `reason`), `misfits`, `unmatched` and `origins` (objects of
+        strings).
         Trials also have `bandwidth` (bytes a second) and `share` (of `read_bandwidth`; null where
         that is unknown or the weight was in a cache).
         Fields are only ever added within one schema version.
@@ -256,6 +260,7 @@ class Report:
                 ],
                 "misfits": dict(self.misfits),
                 "unmatched": dict(self.unmatched),
+                "origins": dict(self.origins),
             },
             indent=2,
         )

@@ -13,6 +13,7 @@ from sparsecompile.report_rows import (
     Row,
     findings_of,
     fold,
+    libraries,
     lossy,
     merged,
     outcome,
@@ -53,6 +54,8 @@ def write_html(report: Report, path: str | Path) -> None:
     nodes = report.nodes
     rows = fold(nodes, lambda node: (outcome(node), node.findings))
     body = ["<h1>sparsecompile</h1>", f"<p>{escape(summary(report))}</p>"]
+    if libraries(report):
+        body.append(f"<p>{escape(libraries(report))}</p>")
     for title, linears in lossy(nodes):
         body.append(f"<p class=lossy>{escape(title)}<br>{escape(linears)}</p>")
     body += [f"<p class=lossy>{escape(message)}" for message in report.unmatched.values()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -190,6 +191,16 @@ def summary(report: Report) -> str:
     if others:
         parts.append(f"{others} weight{'s' * (others != 1)} read by no linear")
     return " | ".join(filter(None, (*parts, one_line(report.target))))
+
+
+def libraries(report: Report) -> str:
+    """`kernels: 1 built now, 6 from the cache folder /opt/cache`; empty where there are none."""
+    folders = Counter(report.origins.values())
+    parts = (
+        f"{count} {f'from the cache folder {folder}' if folder else 'built now'}"
+        for folder, count in sorted(folders.items())
+    )
+    return f"kernels: {', '.join(parts)}" if folders else ""
 
 
 def findings_of(node: NodeReport) -> list[tuple[str, str]]:

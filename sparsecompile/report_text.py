@@ -13,6 +13,7 @@ from sparsecompile.report_rows import (
     Row,
     findings_of,
     fold,
+    libraries,
     lossy,
     merged,
     one_line,
@@ -81,6 +82,8 @@ def render(
         _say(console, f"\n{title}")
         for line in lines:
             _say(console, line, indent=2)
+    if libraries(report):
+        _say(console, f"\n{libraries(report)}")
     for why, group in sorted(dense.items(), key=lambda item: -_count(item[1])):
         what = "left dense" if packed else "nothing was packed"
         _say(console, f"\n{what}, {_count(group)} of {len(nodes)}: {why}", "bold yellow")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -135,6 +135,8 @@ class Kernel:
         registry: what it was made of.
         relayout: makes the layout out of what `template.prepack` returns, if that is not it.
         device: where it runs: `cpu` or `cuda`.
+        origins: by source, the cache folder that its library is from, empty where this process has
+            built it; none for what is not built ahead.
     """
 
     key: int
@@ -146,6 +148,7 @@ class Kernel:
     registry: Registry
     relayout: Callable[[Tensor], Tensor] | None = None
     device: str = "cpu"
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def layout(self) -> str:

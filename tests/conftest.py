@@ -30,6 +30,12 @@ settings.register_profile("thorough", settings.get_profile("default"), max_examp
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """What tests build is theirs alone, and kept for all test processes and the next run."""
+    folder = config.rootpath / ".pytest_cache" / "sparsecompile"
+    os.environ.setdefault("SPARSECOMPILE_CACHE_DIR", str(folder))
+
+
 @pytest.fixture(autouse=True)
 def _fresh_dynamo() -> Iterator[None]:
     """Every test compiles for itself, and draws the same random numbers."""

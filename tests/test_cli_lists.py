@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from sparsecompile.cli import app
 from sparsecompile.codec import Codec
 from sparsecompile.codegen.cpp import machine
+from sparsecompile.codegen.cpp.compiler import find_compiler
 from sparsecompile.codegen.cpp.machine import Machine
 from sparsecompile.codegen.cpp.memory import huge_pages, memory_nodes
 from sparsecompile.packed import Structure
@@ -72,11 +73,16 @@ def test_version_names_what_kernels_depend_on(cache_folder: Path) -> None:
     assert names == ["sparsecompile", "torch", "triton", "compiler", "target"]
 
 
-def test_version_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_version_without_a_compiler(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    there = find_compiler()
     monkeypatch.setenv("CXX", "no-such-compiler")
     result = run("version")
     assert result.exit_code == 0
     assert "CXX names 'no-such-compiler', which is no program" in result.stdout
+    filled = f". The cache folder was filled by {there.version}\n"
+    assert filled in result.stdout
+    run("cache", "--clear")
+    assert filled not in run("version").stdout
 
 
 def test_machine_shows_limits_with_their_units(monkeypatch: pytest.MonkeyPatch) -> None:

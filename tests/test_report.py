@@ -6,11 +6,12 @@ import json
 import re
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reports import any_nodes, dense, packed, report, smollm2, squeeze
+from reports import Page, any_nodes, dense, packed, report, smollm2, squeeze
 from rich.cells import cell_len
 
 from sparsecompile.graph import Rewrite
@@ -215,6 +216,17 @@ model.layers.{0-29}.self_attn.k_proj: 30 of 192 x 576 bfloat16, 221,184 bytes de
 def test_findings_of_a_weight_nobody_could_look_at() -> None:
     nodes = [NodeReport(0, "linear", "head.weight", reason="head.weight is on cuda:0")]
     assert render(report(nodes), findings=True).endswith("\n\nhead: the weight is on cuda:0")
+
+
+def test_where_kernels_are_from(tmp_path: Path) -> None:
+    origins = {"a": "", "b": "/opt/kernels", "c": "/opt/kernels"}
+    found = replace(smollm2(), origins=origins)
+    line = "kernels: 1 built now, 2 from the cache folder /opt/kernels"
+    assert line in str(found).splitlines()
+    assert "kernels: " not in str(smollm2())
+    assert json.loads(found.to_json())["origins"] == origins
+    found.to_html(tmp_path / "report.html")
+    assert line in Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
 
 
 def test_colour_is_asked_for() -> None:

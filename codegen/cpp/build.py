@@ -19,6 +19,8 @@ logger = logging.getLogger("sparsecompile")
 T = TypeVar("T")
 FORMAT_VERSION = "1"
 """Changes when libraries built by an older version must not be used any more."""
+_new: set[Path] = set()
+"""What this process has built."""
 
 
 def load_built(
@@ -26,6 +28,7 @@ def load_built(
     text: str,
     flags: Callable[[Compiler], tuple[str, ...]],
     load: Callable[[Path], T],
+    places: tuple[str, ...] = (),
 ) -> T:
     """Build a shared library unless the cache has it, and load it.
 
@@ -38,9 +41,11 @@ def load_built(
         flags: compiler flags, given the compiler.
         load: makes something of the library's path; raises OSError or AttributeError when the
             library cannot be loaded or lacks a symbol.
+        places: more flags, for where on this machine things are: what is built is the same.
 
     Raises:
-        BuildError: no compiler, the compiler failed, or a new library cannot be loaded.
+        BuildError: it has to be built, and there is no compiler, or the compiler failed, or the
+            new library cannot be loaded.
         CacheError: the cache folder cannot be used.
     """
     compiler = find_compiler()
@@ -50,11 +55,16 @@ def load_built(
     loaded = _try_load(store, stem, load)
     if loaded is not None:
         return loaded
+    if compiler.missing:
+        raise BuildError(
+            f"{compiler.missing}. {stem} is not in the cache folder {store.folder}, which was "
+            f"filled by {compiler.version}"
+        )
     with store.lock(stem):
         loaded = _try_load(store, stem, load)
         if loaded is not None:
             return loaded
-        path = _build(store, stem, text, compiler, words)
+        path = _build(store, stem, text, compiler, (*words, *places))
         try:
             return load(path)
         except (OSError, AttributeError) as error:
@@ -86,7 +96,13 @@ def _build(store: Cache, stem: str, text: str, compiler: Compiler, flags: tuple[
         compiler.run(flags, source, output, source)
         path = store.write(f"{stem}.so", output.read_bytes())
     logger.info("built %s in %.1f s", path, time.perf_counter() - started)
+    _new.add(path)
     return path
+
+
+def is_new(path: Path) -> bool:
+    """Whether this process has built a library, rather than found it."""
+    return path in _new
 
 
 def open_library(path: Path) -> ctypes.CDLL:

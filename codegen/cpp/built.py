@@ -26,11 +26,13 @@ class Built:
 
     Attributes:
         source: what was built.
+        path: of the library.
         library: the library, which stays loaded.
         functions: addresses by symbol.
     """
 
     source: Source
+    path: Path
     library: ctypes.CDLL
     functions: dict[str, int]
 
@@ -81,7 +83,7 @@ def load_source(source: Source, target: Target) -> Built:
             library.sc_prepack_size.restype = integer
             library.sc_prepack.argtypes = (pointer, pointer, pointer, integer, integer, integer)
             library.sc_prepack.restype = None
-        return Built(source, library, {name: _address(library, name) for name in symbols})
+        return Built(source, path, library, {name: _address(library, name) for name in symbols})
 
     return load_built(source.name, source.text, flags, load)
 

@@ -8,11 +8,15 @@ import os
 import shlex
 import shutil
 import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from sparsecompile.codegen.cache import Cache
+from sparsecompile.codegen.host import host_cpu
 from sparsecompile.errors import BuildError, CacheError
 from sparsecompile.spec import ISA_LEVELS, Target, digest
 
@@ -37,6 +41,8 @@ HOST = (
 )
 # GCC splits 512-bit vectors on CPUs that it tunes for 256 bits.
 WIDE = ("-mprefer-vector-width=512",)
+_known: dict[str, Compiler] = {}
+"""What this process has asked: not every cache folder can be written to."""
 MISSING = (
     "no C++ compiler was found: install one (`apt install g++`, `dnf install gcc-c++`, "
     "`xcode-select --install`), or name one in the environment variable CXX"
@@ -53,6 +59,7 @@ class Compiler:
         openmp: flags for OpenMP, none where it has no OpenMP.
         host: flags for this machine's instruction set.
         cost_model: flags for when loops become vectors, none where it has no such choice.
+        missing: why it cannot be run, where it filled the cache folder and is not here.
     """
 
     command: tuple[str, ...]
@@ -60,6 +67,7 @@ class Compiler:
     openmp: tuple[str, ...]
     host: tuple[str, ...]
     cost_model: tuple[str, ...]
+    missing: str = ""
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -108,35 +116,47 @@ def _isa_flags(isa: str) -> tuple[str, ...]:
 def find_compiler() -> Compiler:
     """`$CXX`, else `c++`, `g++` or `clang++`, whichever is found first.
 
-    What it accepts is asked once and kept in the cache folder; a process whose kernels run on one
-    thread, for want of OpenMP, is warned.
+    What it accepts is asked once and kept in the cache folder. Where there is no compiler, it is
+    the one that filled the folder: what that has built is found, and nothing else can be. A process
+    whose kernels run on one thread, for want of OpenMP, is warned.
 
     Raises:
-        BuildError: there is none, or the one in `CXX` does not run.
+        BuildError: there is none and was none, or the one in `CXX` does not run.
     """
-    command = _command()
+    store, name = Cache(), f"compiler-{digest(host_cpu())}.json"
+    kept = json.loads(store.read(name) or b"{}")
+    try:
+        command = _command()
+    except BuildError as error:
+        if not kept:
+            raise
+        return _compiler(kept, missing=str(error))
     program = Path(command[0]).resolve()
     status = program.stat()
     asked = (*HOST[0], *COST_MODEL)
     key = digest(*command, str(program), str(status.st_size), str(status.st_mtime_ns), *asked)
-    store, name = Cache(), f"compiler-{key}.json"
-    known = store.read(name)
-    if known is not None:
-        facts = json.loads(known)
-        flags = (tuple(facts[name]) for name in ("openmp", "host", "cost_model"))
-        return Compiler(command, facts["version"], *flags)
-    compiler = _ask(command)
+    if kept.get("key") == key:
+        return _compiler(kept)
+    compiler = _known.get(key) or _ask(command)
     if not compiler.openmp:
         # Asked again next time: it may have been installed.
         _warn_of_one_thread(shlex.join(command))
-        return compiler
-    facts = {name: fact for name, fact in asdict(compiler).items() if name != "command"}
-    try:
-        store.write(name, json.dumps(facts).encode())
-    except CacheError:
-        # Whoever builds will need the folder and say so; an entry that exists needs no writing.
-        return compiler
+        key = ""
+    else:
+        _known[key] = compiler
+    facts = {name: fact for name, fact in asdict(compiler).items() if name != "missing"}
+    # Whoever builds will need the folder and say so; an entry that exists needs no writing.
+    with suppress(CacheError):
+        if store.is_writable():
+            store.write(name, json.dumps({**facts, "key": key}).encode())
     return compiler
+
+
+def _compiler(kept: Mapping[str, Any], missing: str = "") -> Compiler:
+    """What was written of a compiler."""
+    names = ("command", "openmp", "host", "cost_model")
+    words = {name: tuple(kept[name]) for name in names}
+    return Compiler(version=kept["version"], missing=missing, **words)
 
 
 @cache

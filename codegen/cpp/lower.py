@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from sparsecompile.codegen.cpp.build import is_new
 from sparsecompile.codegen.cpp.built import load_source
 from sparsecompile.codegen.cpp.gain import nothing_to_gain
 from sparsecompile.codegen.cpp.layout import layout_id
@@ -168,7 +169,12 @@ def _load_kernel(
     native_library.register(native)
     relayout = own.relayout(layout)
     template, schedule = first.template, first.schedule
-    return Kernel(key, spec, template, schedule, sources, ranges, registry, relayout)
+    origins = {
+        name: "" if is_new(each.path) else str(each.path.parent) for name, each in built.items()
+    }
+    return Kernel(
+        key, spec, template, schedule, sources, ranges, registry, relayout, origins=origins
+    )
 
 
 COMPONENTS = (CppCodegen(),)

@@ -93,11 +93,26 @@ def start_loading() -> None:
 
 
 @cache
+def _library() -> ctypes.CDLL:
+    """The library, once in a process: another copy would have a table of kernels of its own.
+
+    Raises:
+        SparseCompileError: there is a copy, by whichever way it came.
+    """
+    if torch._C._dispatch_has_kernel_for_dispatch_key("sparsecompile::linear", "CPU"):
+        raise SparseCompileError(
+            "the native library of sparsecompile is in this process already, loaded by another "
+            "copy of the module sparsecompile.codegen.cpp.native: kernels of one copy are unknown "
+            "to the other. Import sparsecompile once, by this name"
+        )
+    return load_built("native", "\n".join(map(read, PARTS)), _flags, _open, _places())
+
+
+@cache
 def _load() -> Native:
     import sparsecompile.ops  # noqa: F401 - schemas come before implementations
 
-    text = "\n".join(map(read, PARTS))
-    library = load_built("native", text, _flags, _open)
+    library = _library()
 
     def register(kernel: NativeKernel) -> None:
         library.sc_register_kernel(ctypes.byref(kernel))
@@ -124,8 +139,7 @@ def _open(path: Path) -> ctypes.CDLL:
 
 
 def _flags(compiler: Compiler) -> tuple[str, ...]:
-    """Flags for a library against torch's headers; the version is there for the cache's key."""
-    root = Path(torch.__file__).parent
+    """Flags for a library against torch's headers; the versions are there for the cache's key."""
     return (
         "-std=c++20",
         "-O2",
@@ -133,6 +147,14 @@ def _flags(compiler: Compiler) -> tuple[str, ...]:
         f"-DSC_MAX_RANGES={MAX_RANGES}",
         f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
         f'-DSC_TORCH_VERSION="{torch.__version__}"',
+        f'-DSC_PYTHON="{sysconfig.get_config_var("SOABI")}"',
+    )
+
+
+def _places() -> tuple[str, ...]:
+    """Where torch and Python are."""
+    root = Path(torch.__file__).parent
+    return (
         f"-isystem{root / 'include'}",
         f"-isystem{root / 'include/torch/csrc/api/include'}",
         f"-isystem{sysconfig.get_path('include')}",

@@ -68,7 +68,8 @@ class Contest:
             Those whose source cannot be built, with the reason.
 
         Raises:
-            BuildError: the compiler is missing, or does not run.
+            BuildError: the compiler is missing, or does not run, and not one of them is in the
+                cache folder.
             CacheError: the cache folder cannot be used.
         """
         firsts = {f.variant: f for f in functions}
@@ -78,9 +79,13 @@ class Contest:
         for variant in list(firsts)[:1]:
             builds += [(variant, ahead) for ahead in self._ahead(variant)]
         with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
-            reasons = list(pool.map(lambda each: _why_not(each[1]), builds))
-        failed = {v: why for (v, _), why in zip(builds, reasons, strict=True) if why}
-        return {f.name: failed[f.variant] for f in functions if f.variant in failed}
+            errors = list(pool.map(lambda each: _error(each[1]), builds))
+        failed = {v: error for (v, _), error in zip(builds, errors, strict=True) if error}
+        # Without a source it is the compiler that is missing, and no candidate is to blame.
+        if failed.keys() == firsts.keys() and all(e.source is None for e in failed.values()):
+            for error in failed.values():
+                raise error
+        return {f.name: _why(failed[f.variant]) for f in functions if f.variant in failed}
 
     def contestants(
         self, rows: int, functions: Sequence[BuiltFunction]
@@ -132,18 +137,19 @@ class Contest:
         return self._layouts[function.layout]
 
 
-def _why_not(build: Callable[[], Kernel]) -> str:
-    """What the compiler says of a source; nothing where it is built."""
+def _error(build: Callable[[], Kernel]) -> BuildError | None:
     try:
         build()
     except BuildError as error:
-        # Without a source it is the compiler that is missing: nothing else can be built either.
-        if error.source is None:
-            raise
-        lines = str(error).splitlines()
-        what = next((line for line in lines[1:] if "error" in line), "")
-        return ": ".join(filter(None, (lines[0], what)))
-    return ""
+        return error
+    return None
+
+
+def _why(error: BuildError) -> str:
+    """What the compiler says of a source."""
+    lines = str(error).splitlines()
+    what = next((line for line in lines[1:] if "error" in line), "")
+    return ": ".join(filter(None, (lines[0], what)))
 
 
 def _call(x: Tensor, layout: Tensor, n: int, key: int) -> Callable[[], object]:

@@ -117,9 +117,18 @@ class TuningRecord:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise CacheError(path, f"cannot read the tuning record {path}: {error}") from error
-        theirs = [_line(entry) for entry in _parse(text.splitlines())]
-        if text.strip() and not theirs:
+        if text.strip() and not any(_parse(text.splitlines())):
             raise CacheError(path, f"{path} is no tuning record: no line of it can be read")
+        return self.merge_text(text)
+
+    def merge_text(self, text: str) -> int:
+        """The same with what is in a record.
+
+        Raises:
+            CacheError: the record cannot be read or written.
+        """
+        self._cache.check_writable()
+        theirs = [_line(entry) for entry in _parse(text.splitlines())]
         known = set(map(_line, self.entries()))
         new = [line for line in dict.fromkeys(theirs) if line not in known]
         self._append(new)
@@ -131,12 +140,20 @@ class TuningRecord:
         Raises:
             CacheError: the record cannot be read or the file not written.
         """
-        lines = [_line(entry) for entry in self.entries()]
+        text = self.text()
         try:
-            path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            path.write_text(text, encoding="utf-8")
         except OSError as error:
             raise CacheError(path, f"cannot write {path}: {error.strerror}") from error
-        return len(lines)
+        return text.count("\n")
+
+    def text(self) -> str:
+        """The lines that can be read.
+
+        Raises:
+            CacheError: the record cannot be read.
+        """
+        return "".join(f"{_line(entry)}\n" for entry in self.entries())
 
     def clear(self) -> None:
         """Forget everything.
@@ -166,16 +183,16 @@ class TuningRecord:
 
     def _append(self, lines: Sequence[str]) -> None:
         with self._cache.lock(FILE):
+            path = self._cache.appendable(FILE)
             try:
-                with self.path.open("a+b") as file:
+                with path.open("a+b") as file:
                     # What a process that was killed left half written must not spoil the next line.
                     if file.tell() and not _ends_a_line(file):
                         file.write(b"\n")
                     file.write("".join(f"{line}\n" for line in lines).encode())
-                self.path.chmod(0o600)
+                path.chmod(0o600)
             except OSError as error:
-                message = f"cannot write {self.path}: {error.strerror}"
-                raise CacheError(self.path, message) from error
+                raise CacheError(path, f"cannot write {path}: {error.strerror}") from error
 
 
 def _ends_a_line(file: BinaryIO) -> bool:

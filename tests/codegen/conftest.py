@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from linear_law import check_law, sparse_weight
 from torch import Tensor
 
 from sparsecompile import ops
+from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.tuning.variant import Variant
@@ -24,14 +24,9 @@ from sparsecompile.template import Kernel, Range
 
 
 @pytest.fixture(scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The cache of all tests that only want a kernel; `$SPARSECOMPILE_CACHE_DIR` if it is set."""
-    with pytest.MonkeyPatch.context() as patch:
-        if "SPARSECOMPILE_CACHE_DIR" not in os.environ:
-            folder = tmp_path_factory.mktemp("sparsecompile", numbered=True)
-            folder.chmod(0o700)
-            patch.setenv("SPARSECOMPILE_CACHE_DIR", str(folder))
-        yield Path(os.environ["SPARSECOMPILE_CACHE_DIR"])
+def shared_cache() -> Path:
+    """The cache of all tests that only want a kernel."""
+    return Cache().folder
 
 
 @pytest.fixture(scope="session")

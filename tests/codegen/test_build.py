@@ -10,6 +10,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import sparsecompile as sc
 from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp.build import load_built
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
+from sparsecompile.codegen.private import make_private, private_folder
 from sparsecompile.errors import BuildError, CacheError
 from sparsecompile.spec import Target
 
@@ -100,6 +102,32 @@ def test_no_compiler(cache_folder: Path, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(BuildError, match="CXX names 'no-such-compiler', which is no program"):
         build()
+
+
+def test_no_compiler_but_what_one_has_built(
+    cache_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert build() == 42
+    there = find_compiler()
+    with monkeypatch.context() as patch:
+        patch.delenv("CXX", raising=False)
+        patch.setenv("PATH", str(tmp_path))
+        assert find_compiler().identity == there.identity
+        assert build() == 42
+        wanted = (
+            rf"apt install g\+\+.*\. answer-\w+ is not in the cache folder {cache_folder}, which "
+        )
+        with pytest.raises(BuildError, match=wanted) as caught:
+            build(TEXT + "// not there\n")
+    assert str(caught.value).endswith(f" {there.version}")
+    assert caught.value.source is None
+    assert len(libraries(cache_folder)) == 1
+    body = 'case "$1" in --version) echo another 1.0;; *) exec c++ "$@";; esac'
+    monkeypatch.setenv("CXX", script(tmp_path, body))
+    assert build() == 42
+    assert len(libraries(cache_folder)) == 2
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert find_compiler().version == "another 1.0"
 
 
 def test_a_compiler_that_does_not_run(
@@ -187,7 +215,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_folder_that_others_may_write_to(cache_folder: Path) -> None:
     cache_folder.mkdir()
     cache_folder.chmod(0o777)
-    with pytest.raises(CacheError, match=r"may be written to by others; run: chmod 700"):
+    with pytest.raises(CacheError, match=r"may be written to by others; run: chmod -R go-w"):
         build()
 
 
@@ -230,14 +258,106 @@ def test_a_full_disk(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert build() == 42
 
 
-def test_a_read_only_folder(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_folder(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is missing is built for this process alone, with one warning."""
     monkeypatch.setenv("SPARSECOMPILE_CACHE_DIR", str(small_disk))
     assert build() == 42
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     assert build() == 42
-    with pytest.raises(CacheError, match=r"Read-only file system.*SPARSECOMPILE_CACHE_DIR"):
-        build(TEXT + "// not there yet\n")
+    assert not caplog.records
+    before = sorted(small_disk.iterdir())
+    for number in (1, 1, 2):
+        assert build(TEXT.replace("42", str(number))) == number
+    assert sorted(small_disk.iterdir()) == before
+    (warning,) = caplog.records
+    assert warning.levelname == "WARNING"
+    assert f"the cache folder {small_disk} is read-only" in warning.getMessage()
+    private = private_folder(small_disk)
+    assert private is not None
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert len(libraries(private)) == 2
+    store = Cache()
+    with pytest.raises(CacheError, match=r"is read-only; set SPARSECOMPILE_CACHE_DIR") as caught:
+        store.check_writable()
+    assert caught.value.path == small_disk
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+
+
+def test_a_process_alone_leaves_nothing(tmp_path: Path) -> None:
+    script = f"""
+import os
+from pathlib import Path
+from sparsecompile.codegen.private import make_private, private_folder
+
+made = make_private(Path({str(tmp_path)!r}))
+if os.fork() == 0:
+    assert private_folder(Path({str(tmp_path)!r})) is None
+    raise SystemExit
+os.wait()
+assert made.is_dir()
+print(made)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert "is read-only: what it lacks is built" in done.stderr
+    assert not Path(done.stdout.strip()).exists()
+
+
+def test_everything_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    with pytest.raises(CacheError, match=r"is read-only, and so is everything else: .*set SPARSE"):
+        make_private(tmp_path)
+
+
+OTHERS = """
+import json, os, sys
+from pathlib import Path
+from sparsecompile.codegen.cache import Cache
+from sparsecompile.errors import CacheError
+
+for name in sys.argv[1:]:
+    if os.fork() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        try:
+            print(Cache(Path(name)).read("entry.json"), flush=True)
+        except CacheError as error:
+            print(error, flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_what_root_made_is_read_by_others_where_they_cannot_write(tmp_path: Path) -> None:
+    modes = ((0o755, 0o644), (0o755, 0o600), (0o700, 0o644), (0o755, 0o646), (0o757, 0o644))
+    names = [f"{folder:o}-{entry:o}" for folder, entry in modes]
+    for name, (folder, entry) in zip(names, modes, strict=True):
+        path = Cache(tmp_path / name).write("entry.json", b"content")
+        for file in path.parent.iterdir():
+            file.chmod(entry)
+        path.parent.chmod(folder)
+    # They stand in it: the folders around it are root's alone.
+    tmp_path.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", OTHERS, *names],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+    )
+    whole, file, folder, open_file, open_folder = done.stdout.splitlines()
+    assert whole == "b'content'"
+    for line, name in ((file, "755-600"), (folder, "700-644")):
+        what = f"cannot read the cache folder {name}: Permission denied; run chmod -R a+rX {name}"
+        assert line.startswith(f"{what} as its owner, or set SPARSECOMPILE_CACHE_DIR")
+    may = "may be written to by others; run: chmod -R go-w"
+    assert open_file.startswith(f"755-646/entry.json in the cache folder {may} 755-646")
+    assert open_folder.startswith(f"the cache folder 757-644 {may} 757-644")
 
 
 WORKER = """

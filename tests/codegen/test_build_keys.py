@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from sparsecompile.codegen.cpp import build as building
+from sparsecompile.codegen.cpp import compiler as compilers
 from sparsecompile.codegen.cpp import machine
 from sparsecompile.codegen.cpp.build import load_built
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
+from sparsecompile.codegen.private import private_folder
 from sparsecompile.spec import Target
 
 TEXT = """
@@ -138,3 +140,21 @@ def test_openmp_is_missed_aloud_and_asked_for_again(
     assert record.message.startswith(f"{compiler} has no OpenMP: kernels run on one thread.")
     openmp.touch()
     assert find_compiler().openmp == ("-fopenmp",)
+
+
+def test_where_nothing_can_be_kept_a_process_asks_once(
+    compiler: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, ...]] = []
+    ask = compilers._ask
+
+    def counted(command: tuple[str, ...]) -> Compiler:
+        asked.append(command)
+        return ask(command)
+
+    monkeypatch.setattr(compilers, "_ask", counted)
+    monkeypatch.setattr(os, "access", lambda _, mode, **__: mode != os.W_OK)
+    assert find_compiler() == find_compiler()
+    assert asked == [(str(compiler),)]
+    assert list(cache_folder.iterdir()) == []
+    assert private_folder(cache_folder) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +15,13 @@ from torch.nn import functional as F
 import sparsecompile
 from sparsecompile import ops
 from sparsecompile.codegen.cpp import lower, native
+from sparsecompile.codegen.cpp.generic import GenericLinear
+from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.epilogue import MAX_OPERANDS
-from sparsecompile.errors import BuildError
+from sparsecompile.errors import BuildError, SparseCompileError
 from sparsecompile.packed import Packed
+from sparsecompile.registry import Registry
+from sparsecompile.spec import KernelSpec, Target
 from sparsecompile.template import Kernel
 
 N, K = 24, 40
@@ -268,3 +273,32 @@ def test_loading_begins_with_the_first_packed_linear(monkeypatch: pytest.MonkeyP
     assert not calls
     sparsecompile.explain(linear, torch.randn(2, K), prune="2:4", tune="off")
     assert calls == ["start"]
+
+
+def test_one_copy_of_the_library_has_all_kernels(
+    build: Callable[..., Kernel],
+    pack: Callable[..., Packed],
+    registry: Registry,
+    cache_folder: Path,
+) -> None:
+    """Wherever kernels are built, and whoever asks for the library again."""
+    native.load_native()
+    native._load.__wrapped__()
+    spec = KernelSpec(registry.format("n_m[2:4]"), torch.float32, ("relu", "tanh"))
+    template, target = GenericLinear(), Target.host()
+    (schedule, *_) = template.schedules(spec, target)
+    kernel = CppCodegen().build(spec, template, schedule, target, registry)
+    packed = pack(kernel, N, K)
+    case = Case(kernel, packed.unpack(), kernel.prepack(packed))
+    x = torch.randn(2, K)
+    torch.testing.assert_close(call(case, x), F.linear(x, case.weight).relu().tanh())
+    assert not list(cache_folder.glob("native-*"))
+
+
+def test_a_second_copy_is_refused(cache_folder: Path) -> None:
+    native.load_native()
+    with pytest.raises(
+        SparseCompileError, match=r"is in this process already, .*Import sparsecomp"
+    ):
+        native._library.__wrapped__()
+    assert not cache_folder.exists()

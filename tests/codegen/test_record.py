@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sparsecompile.codegen.cache import Cache
+from sparsecompile.codegen.private import private_folder
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
 from sparsecompile.errors import CacheError
 
@@ -217,3 +221,25 @@ def test_a_folder_that_others_may_write_to(tmp_path: Path) -> None:
     folder.chmod(0o777)
     with pytest.raises(CacheError, match="may be written to by others"):
         TuningRecord(Cache(folder)).entries()
+
+
+def test_a_record_that_is_read_only_is_gone_on_with_by_this_process_alone(
+    record: TuningRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record.add("first", {}, {"dense": Timing(1.0, 0.0)})
+    path, content = record.path, record.path.read_bytes()
+    monkeypatch.setattr(os, "access", lambda _, mode, **__: mode != os.W_OK)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        with pytest.raises(CacheError, match=r"cannot write to the cache folder .*: No space left"):
+            record.add("second", {}, {"dense": Timing(2.0, 0.0)})
+    for seconds in (2.0, 3.0):
+        record.add("second", {}, {"dense": Timing(seconds, 0.0)})
+    assert record.timings("second") == {"dense": Timing(3.0, 0.0)}
+    assert record.timings("first") == {"dense": Timing(1.0, 0.0)}
+    assert path.read_bytes() == content
+    assert record.path.parent == private_folder(path.parent)
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -104,6 +104,23 @@ def test_a_compiler_that_is_missing_is_no_fault_of_a_candidate(registry: Registr
         contest.build(functions_of([variant(registry, spec)]))
 
 
+def test_without_a_compiler_those_in_the_cache_compete(registry: Registry) -> None:
+    spec = KernelSpec(registry.format("n_m[2:4]"), torch.float32)
+    packed = spec.format.pack(sparse_(nn.Linear(64, 32)).weight.detach())
+    codegen, target = CppCodegen(), Target.host()
+    there, *_ = codegen.variants(spec, target, registry)
+    absent = variant(registry, spec)
+
+    def build(spec: KernelSpec, variants: tuple[Variant, ...], *_: object) -> None:
+        if absent in variants:
+            raise BuildError("no C++ compiler was found")
+
+    bench = codegen.workbench(target, registry)
+    contest = Contest(problem(spec), packed, bench, build, no_builds)  # type: ignore[arg-type]
+    why = contest.build(functions_of([absent, there]))
+    assert why == {f.name: "no C++ compiler was found" for f in functions_of([absent])}
+
+
 def test_a_variant_that_cannot_be_built_with_an_epilogue_is_left_out(registry: Registry) -> None:
     spec = KernelSpec(registry.format("n_m[2:4]"), torch.float32)
     packed = spec.format.pack(sparse_(nn.Linear(64, 32)).weight.detach())
