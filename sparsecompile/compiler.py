@@ -344,5 +344,4 @@ class Compiler:
 def _run_eagerly(
     module: GraphModule, inputs: Sequence[Any], weights: Sequence[Tensor]
 ) -> Callable[..., Any]:
-    forward: Callable[..., Any] = module.forward
-    return forward
+    return function_of(module)

@@ -31,7 +31,7 @@ def copy_graph(module: GraphModule) -> GraphModule:
 
 
 def function_of(module: GraphModule) -> Callable[..., Any]:
-    """A function to give to `torch.compile` later, with the arguments of a graph.
+    """A graph as a function, to run or to give to `torch.compile` later.
 
     It refers to no tensor of the model, as what Dynamo notes of a graph's nodes does. Dynamo would
     run a graph as it is, and counts by its code how often a function is compiled.

@@ -12,6 +12,7 @@ import torch
 from torch.fx import Graph, GraphModule
 
 from sparsecompile.errors import OptionError, SparseCompileError
+from sparsecompile.graph_copy import function_of
 
 logger = logging.getLogger("sparsecompile")
 CPU_DEFAULTS: Mapping[str, Any] = {
@@ -92,8 +93,7 @@ def compile_rest(
     patches["post_grad_custom_post_pass"] = stamp
     if not on_gpu and not _finds_compiler(patches):
         _warn_of_no_compiler()
-        forward: Callable[..., Any] = module.forward
-        return forward
+        return function_of(module)
     compiled: Any = compile_fx(module, [*inputs, *fakes], config_patches=patches)
     return cast("Callable[..., Any]", compiled)
 

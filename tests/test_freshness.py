@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +19,7 @@ from torch.nn.utils import prune
 
 import sparsecompile as sc
 from sparsecompile.pack_cache import PACK_CACHE, Made
+from sparsecompile.testing import assert_no_worse
 from sparsecompile.weights import Apply, Leaf, evaluate
 
 
@@ -282,3 +286,152 @@ def test_nan_and_infinity_in_kept_weights() -> None:
         torch.compile(model, backend=backend)(x), model(x), equal_nan=True, rtol=1e-5, atol=1e-5
     )
     assert backend.packed
+
+
+def test_parameters_of_a_compiled_model_can_be_swapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `load_state_dict` and conversions do it where torch is told to."""
+    torch._dynamo.reset()
+    model, x = MLP(), torch.randn(4, 32)
+    other = {name: value * 2 for name, value in model.state_dict().items()}
+    fast = torch.compile(model, backend="sparse", options={"tune": "off"})
+    monkeypatch.setattr(torch.__future__, "_swap_module_params_on_conversion", True)
+    with torch.no_grad():
+        close(fast(x), model(x))
+        gc.collect()
+        model.load_state_dict(other)
+        close(fast(x), model(x))
+        torch.utils.swap_tensors(model.up.weight, nn.Parameter(model.up.weight * 3))
+        close(fast(x), model(x))
+        gc.collect()
+        model.bfloat16()
+        x = x.bfloat16()
+        assert_no_worse(fast(x), model(x), deepcopy(model).double()(x.double()))
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_one_weight_that_no_longer_fits_runs_its_own_linear_dense(
+    merged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a block of five, through Inductor: one warning, the others stay packed, and back again."""
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    parts = nn.ModuleList(sparse_(nn.Linear(64, 64)) for _ in range(5)).requires_grad_(False)
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = parts
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = (part(x) for part in self.parts[:3])
+            return self.parts[4](nn.functional.silu(self.parts[3](q + k * v))) + x
+
+    model = Block()
+    without = {} if merged else {"passes": {"without": ["merge_linears"]}}
+    compiler = sc.Compiler(tune="off", **without)
+    fast, x = torch.compile(model, backend=compiler), torch.randn(4, 64)
+    with torch.no_grad(), caplog.at_level("WARNING", "sparsecompile"):
+        close(fast(x), model(x))
+        before = parts[1].weight.clone()
+        for place in (1, 3, 4):
+            parts[place].weight.data.add_(0.5)
+            for _ in range(3):
+                close(fast(x), model(x))
+        said = [r.getMessage() for r in caplog.records if r.name == "sparsecompile"]
+        assert len(said) == 3
+        assert all("; its linear runs dense until it can" in line for line in said)
+        assert "parts.1.weight" in said[0]
+        parts[1].weight.copy_(before)
+        close(fast(x), model(x))
+    assert compiler.report.graphs == 1
+    assert set(compiler.report.misfits) >= {"parts.3.weight", "parts.4.weight"}
+
+
+def test_a_weight_that_is_lent_is_not_kept_alive() -> None:
+    model = sparse_(nn.Linear(64, 64)).requires_grad_(False)
+    fast, x = torch.compile(model, backend=Packing()), torch.randn(4, 64)
+    fast(x)
+    model.weight.fill_(1)
+    close(fast(x), model(x))
+    storage = weakref.ref(model.weight.untyped_storage())
+    model.weight = nn.Parameter(sparse_(nn.Linear(64, 64)).weight, requires_grad=False)
+    gc.collect()
+    assert storage() is None
+    close(fast(x), model(x))
+
+
+def test_the_same_values_are_not_packed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = MLP()
+    fast, x = torch.compile(model, backend=Packing()), torch.randn(4, 32)
+    with torch.no_grad():
+        fast(x)
+        monkeypatch.setattr("sparsecompile.slot.pack_binding", lambda *_: pytest.fail("packed"))
+        model.load_state_dict({name: value.clone() for name, value in model.state_dict().items()})
+        close(fast(x), model(x))
+        torch._dynamo.reset()
+        close(torch.compile(model, backend=Packing())(x), model(x))
+
+
+def test_explanations_look_at_what_weights_hold_now() -> None:
+    """After a write that torch does not count, in either direction."""
+    model, x = nn.Linear(64, 64).requires_grad_(False), torch.randn(4, 64)
+    formats = []
+    for write in (lambda w: w.mul_(sc.NM(2, 4).prune(w)), lambda w: w.normal_()):
+        formats.append(sc.explain(model, x, tune="off").nodes[0].format)
+        write(model.weight.data)
+    formats.append(sc.explain(model, x, tune="off").nodes[0].format)
+    assert formats == [None, "n_m[2:4]/float", None]
+
+
+def test_a_weight_that_is_written_while_it_is_packed_is_left_dense(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As another thread may do it: no refusal reaches the caller."""
+    model, x = sparse_(nn.Linear(64, 64)).requires_grad_(False), torch.randn(4, 64)
+
+    def refuse(*_: object) -> Tensor:
+        raise sc.Reject("row 0, group 0 keeps 4 of 4")
+
+    monkeypatch.setattr("sparsecompile.slot.pack_binding", refuse)
+    close(torch.compile(model, backend=Packing())(x), model(x))
+    assert "a graph is left dense: row 0, group 0 keeps 4 of 4" in caplog.text
+
+
+def test_an_average_of_weights_is_swapped_in_and_out() -> None:
+    """As scripts do it by hand, through `.data`, and as torch's own averages do it."""
+    model, x = MLP(), torch.randn(4, 32)
+    averaged = torch.optim.swa_utils.AveragedModel(model, use_buffers=True)
+    with torch.no_grad():
+        fast, fast_average = (torch.compile(m, backend=Packing()) for m in (model, averaged))
+        for step in range(3):
+            for parameter in model.parameters():
+                parameter.mul_(1 + step)
+            averaged.update_parameters(model)
+            close(fast(x), model(x))
+            close(fast_average(x), averaged(x))
+            backup = [parameter.data for parameter in model.parameters()]
+            for own, other in zip(model.parameters(), averaged.module.parameters(), strict=True):
+                own.data = other.data
+            close(fast(x), averaged(x))
+            for own, data in zip(model.parameters(), backup, strict=True):
+                own.data = data
+            close(fast(x), model(x))
+            for own, other in zip(model.parameters(), averaged.module.parameters(), strict=True):
+                own.data.lerp_(other.data, 0.5)
+            close(fast(x), model(x))
+
+
+@pytest.mark.parametrize("how", [{"foreach": True}, {"fused": True}, {}])
+@pytest.mark.parametrize("kind", ["SGD", "AdamW"])
+def test_optimizers_that_step_between_calls_are_noticed(kind: str, how: dict[str, bool]) -> None:
+    model, x = MLP(), torch.randn(4, 32)
+    fast = torch.compile(model, backend=Packing())
+    optimizer = getattr(torch.optim, kind)(model.parameters(), lr=0.1, **how)
+    for _ in range(3):
+        with torch.no_grad():
+            close(fast(x), model(x))
+        optimizer.zero_grad()
+        model(x).square().sum().backward()
+        optimizer.step()
+    with torch.no_grad():
+        close(fast(x), model(x))
