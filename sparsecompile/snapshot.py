@@ -195,7 +195,7 @@ class _Noted(Snapshot):
             and self.storage.cdata == tensor.untyped_storage()._cdata
             and self.behind == tensor._cdata
             and self.version == tensor._version
-            and self.data_ptr in (0, tensor.data_ptr())
+            and (self.data_ptr == 0 or self.data_ptr == tensor.data_ptr())
             and self.geometry == geometry(tensor)
         )
 
