@@ -26,7 +26,9 @@ uint64_t mixed(uint64_t word, int64_t place) {
   return (x & 0xffffffff) * (x >> 32) + x;
 }
 
-uint64_t mixed_words(const char* data, int64_t first, int64_t last) {
+// Inlined, since for a line all of it is known.
+__attribute__((always_inline)) inline uint64_t mixed_words(const char* data, int64_t first,
+                                                           int64_t last) {
   uint64_t sum = 0;
   int64_t i = first;
 #if defined(__SSE2__)
@@ -73,15 +75,17 @@ struct Lines {
   const char* data;
   int64_t bytes, rows, row_bytes;
 
-  // A few bytes have one line, which is shorter.
-  const char* at(int64_t point) const {
+  // Where a line begins, in words.
+  uint32_t place(int64_t point) const {
     const int64_t row = (2 * point + 1) * rows / (2 * points);
     const int64_t column = point * slope % points * row_bytes / points;
-    const int64_t place = (row * row_bytes + column) / line_bytes * line_bytes;
-    return data + std::max<int64_t>(0, std::min(place, bytes - line_bytes));
+    const int64_t line = (row * row_bytes + column) / line_bytes * line_bytes;
+    return std::max<int64_t>(0, std::min(line, bytes - line_bytes)) / 8;
   }
-  uint32_t digest(int64_t point) const {
-    const uint64_t sum = bytes >= line_bytes ? mixed_words(at(point), 0, line_bytes / 8)
+  const char* at(uint32_t place) const { return data + int64_t{8} * place; }
+  // A few bytes have one line, which is shorter.
+  uint32_t digest(uint32_t place) const {
+    const uint64_t sum = bytes >= line_bytes ? mixed_words(at(place), 0, line_bytes / 8)
                                              : fingerprint(data, bytes);
     return static_cast<uint32_t>(sum ^ sum >> 32);
   }
@@ -143,7 +147,8 @@ struct Stamp {
            version == found._version() && data == found.const_data_ptr() &&
            geometry == geometry_of(found);
   }
-  void fetch() const {
+  // Inlined: GCC takes a function that does nothing else for one that does nothing.
+  __attribute__((always_inline)) void fetch() const {
     __builtin_prefetch(object);
     for (size_t at = 0; at < sizeof *tensor; at += line_bytes)
       __builtin_prefetch(reinterpret_cast<const char*>(tensor) + at);
@@ -171,12 +176,12 @@ struct Snapshot {
     lines.row_bytes = row * size;
     lines.rows = lines.bytes ? lines.bytes / lines.row_bytes : 0;
     print = fingerprint(lines.data, lines.bytes);
-    for (int64_t point = 0; point < points; ++point) digests[point] = lines.digest(point);
+    for (int64_t i = 0; i < points; ++i) digests[i] = lines.digest(lines.place(i));
   }
   bool matches(PyObject* live) const {
     if (!stamp.matches(live)) return false;
-    for (int64_t point = 0; point < points; ++point)
-      if (digests[point] != lines.digest(point)) return false;
+    for (int64_t i = 0; i < points; ++i)
+      if (digests[i] != lines.digest(lines.place(i))) return false;
     return true;
   }
 };
@@ -197,57 +202,52 @@ class Look {
     }
     for (int64_t turn = 0; turn < turns_; ++turn)
       for (const Shared& snapshot : snapshots_)
-        for (int64_t line = 0; line < lines_a_call_; ++line)
-          digests_.push_back(snapshot->digests[point(turn, line)]);
+        for (int64_t line = 0; line < lines_a_call_; ++line) {
+          const int64_t i = point(turn, line);
+          samples_.push_back({snapshot->lines.place(i), snapshot->digests[i]});
+        }
   }
 
   bool is_fresh(PyObject* arguments) {
     const int64_t count = stamps_.size();
-    for (int64_t i = 0; i < std::min(count, ahead); ++i) stamps_[i].fetch();
-    for (int64_t i = 0; i < count; ++i) {
-      if (i + ahead < count) stamps_[i + ahead].fetch();
-      if (!stamps_[i].matches(PyTuple_GET_ITEM(arguments, places_[i]))) return false;
-    }
-    // Lines come from memory, most of them from a page of their own: threads wait side by side.
     const int64_t turn = turn_.fetch_add(1, std::memory_order_relaxed) % turns_;
-    std::atomic<bool> fresh{true};
-    at::parallel_for(0, count, 64, [&](int64_t first, int64_t last) {
-      if (!same_lines(turn, first, last)) fresh = false;
-    });
-    return fresh;
+    const Sample* samples = &samples_[turn * count * lines_a_call_];
+    for (int64_t at = 0; at < count * lines_a_call_; at += line_bytes / sizeof(Sample))
+      __builtin_prefetch(samples + at);
+    const auto fetch = [&](int64_t i) __attribute__((always_inline)) {
+      stamps_[i].fetch();
+      for (int64_t line = 0; line < lines_a_call_; ++line)
+        __builtin_prefetch(lines_[i].at(samples[i * lines_a_call_ + line].place));
+    };
+    for (int64_t i = 0; i < std::min(ahead, count); ++i) fetch(i);
+    for (int64_t i = 0; i < count; ++i) {
+      if (i + ahead < count) fetch(i + ahead);
+      // Before its lines are read: it may be gone.
+      if (!stamps_[i].matches(PyTuple_GET_ITEM(arguments, places_[i]))) return false;
+      for (int64_t line = 0; line < lines_a_call_; ++line) {
+        const Sample& sample = samples[i * lines_a_call_ + line];
+        if (sample.digest != lines_[i].digest(sample.place)) return false;
+      }
+    }
+    return true;
   }
 
  private:
-  static constexpr int64_t ahead = 8;
+  static constexpr int64_t ahead = 16;
+  struct Sample {
+    uint32_t place, digest;
+  };
 
   // Neighbours among calls are far from each other, and so are lines of one call.
   int64_t point(int64_t turn, int64_t line) const {
     return line * turns_ + turn * (lines_a_call_ == 8 ? 5 : 9) % turns_;
   }
 
-  bool same_lines(int64_t turn, int64_t first, int64_t last) const {
-    for (int64_t i = first; i < std::min(first + ahead, last); ++i) fetch(turn, i);
-    bool same = true;
-    for (int64_t i = first; i < last; ++i) {
-      if (i + ahead < last) fetch(turn, i + ahead);
-      if (!lines_[i].bytes) continue;
-      const int64_t begin = (turn * lines_.size() + i) * lines_a_call_;
-      for (int64_t line = 0; line < lines_a_call_; ++line)
-        same &= digests_[begin + line] == lines_[i].digest(point(turn, line));
-    }
-    return same;
-  }
-
-  void fetch(int64_t turn, int64_t i) const {
-    for (int64_t line = 0; line < lines_a_call_; ++line)
-      __builtin_prefetch(lines_[i].at(point(turn, line)));
-  }
-
   std::vector<Shared> snapshots_;
   std::vector<Stamp> stamps_;
   std::vector<Lines> lines_;
   std::vector<int64_t> places_;
-  std::vector<uint32_t> digests_;  // by turn, snapshot and line
+  std::vector<Sample> samples_;  // by turn, snapshot and line
   int64_t lines_a_call_, turns_;
   std::atomic<int64_t> turn_{0};
 };
