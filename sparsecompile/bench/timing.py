@@ -54,6 +54,7 @@ def interleaved(
     *,
     rounds: int,
     least: float = 0.0,
+    ready: Callable[[], object] | None = None,
     clock: Callable[[], float] = time.perf_counter,
     switches: Callable[[], int] = involuntary_switches,
 ) -> dict[str, Timing]:
@@ -65,6 +66,7 @@ def interleaved(
         least: seconds that a sample should last; short functions are called several times for
             one sample. 0 means one call a sample, which leaves the caches to the others between
             two samples.
+        ready: called before every sample, which does not count.
         clock: the time in seconds.
         switches: a count that rises when something disturbs a sample.
 
@@ -81,6 +83,8 @@ def interleaved(
     for _ in range(rounds):
         for name, function in functions.items():
             repeats = range(calls[name])
+            if ready is not None:
+                ready()
             before = switches()
             start = clock()
             for _ in repeats:
