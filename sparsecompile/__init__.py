@@ -100,8 +100,10 @@ def explain(model: Callable[..., Any], *inputs: Any, **options: Any) -> Report:
 def refresh(model: Module) -> None:
     """Pack the weights of a compiled model anew at its next call.
 
-    In-place writes, `load_state_dict` and replaced parameters are noticed without it. It is needed
-    after writes that torch does not count: through `weight.data`, numpy, or another process.
+    In-place writes, `load_state_dict` and replaced parameters are noticed without it, and so is
+    what changes much of a weight on the CPU. It is needed after writes that torch does not count
+    (through `weight.data`, numpy, or another process) to a small part of a weight, or to one on a
+    GPU.
 
     Args:
         model: what `torch.compile` returned for a module, or that module.

@@ -161,7 +161,7 @@ def test_model_with_options() -> None:
 def test_overhead() -> None:
     words = ("--chain", "3", "--weights", "4", "--rounds", "3")
     rows = written("overhead", OverheadRow, bench("overhead", *words, *WRITE))
-    assert [row["candidate"] for row in rows] == ["inductor", "sparse"] * 2
+    assert [row["candidate"] for row in rows] == ["inductor", "sparse"] * 3
     assert [row["what"].partition(",")[0] for row in rows[:2]] == ["one more call of 3"] * 2
     assert all("freshness of 4 weights" in row["what"] for row in rows[2:])
     assert rows[0]["ratio"] == rows[2]["ratio"] == 1
