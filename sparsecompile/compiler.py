@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,21 +21,19 @@ from sparsecompile.explanation import explain
 from sparsecompile.graph import Edit
 from sparsecompile.graph_copy import copy_graph, function_of
 from sparsecompile.inductor import compile_dense, compile_rest
-from sparsecompile.lowering import Lowered, lower_packed
+from sparsecompile.lowering import lower_packed
 from sparsecompile.options import Options
-from sparsecompile.other_weights import outside_of_graphs
 from sparsecompile.pack_cache import PACK_CACHE
 from sparsecompile.recipes import check_patterns
-from sparsecompile.record import graph_report, switched
 from sparsecompile.registry import Component, Registry, default_registry
 from sparsecompile.relayout import share_layouts
-from sparsecompile.report import NodeReport, Report
+from sparsecompile.report import Report
+from sparsecompile.reporter import Reporter
 from sparsecompile.rule import run_passes
 from sparsecompile.runtime import CompiledGraph
 from sparsecompile.selection import gpu_of, select_formats, select_passes, select_target
 from sparsecompile.slot import drop_packed
 from sparsecompile.spec import Target
-from sparsecompile.strictness import compare_patterns, settle
 from sparsecompile.template import Codegen, Device
 from sparsecompile.watch import Earlier, WatchedGraph, watched_in
 from sparsecompile.weights import is_fake
@@ -67,8 +63,7 @@ class Compiler:
         named = select_target(self.options)
         self._follows = named is None
         self.target = named or Target.host()
-        self._report = Report(str(self.target))
-        self._lock = threading.Lock()
+        self.reporter = Reporter(self.options, self.target)
         self._warned = False
         self._use(registry if registry is not None else default_registry())
 
@@ -80,7 +75,7 @@ class Compiler:
     @property
     def report(self) -> Report:
         """What happened to every linear compiled so far."""
-        return self._report
+        return self.reporter.report
 
     def register(self, *components: Component) -> None:
         """Add structures, codecs, passes or templates to this Compiler alone.
@@ -230,11 +225,11 @@ class Compiler:
         try:
             slots, lowered, readings = lower_packed(edit, self.options)
         except (BuildError, CacheError) as error:
-            self._record(edit, (), before, before, dump, failure=str(error))
+            self.reporter.graph(edit, (), before, before, dump, failure=str(error))
             raise
         keep = drop_packed(module, slots, len(inputs))
         dump.graph("lowered", module)
-        number = self._record(edit, lowered, before, readable(module), dump)
+        number = self.reporter.graph(edit, lowered, before, readable(module), dump)
         original = function_of(gm)
         looked = earlier.looked if earlier is not None else WeakIdKeyDictionary()
         again, weights = partial(self._again, original, finish), watched_in(edit, lowered)
@@ -252,10 +247,12 @@ class Compiler:
         run = finish(module, [inputs[i] for i in keep], packed)
         if any(map(is_fake, tensors)):
             return lambda *args: run(*[args[i] for i in keep], *packed)
-        graph = CompiledGraph(run, keep, slots, partial(compile_dense, original), self._misfit)
+        graph = CompiledGraph(
+            run, keep, slots, partial(compile_dense, original), self.reporter.misfit
+        )
         if explains:
             return graph
-        share_layouts(readings, graph, view.live, device, partial(self._switched, number))
+        share_layouts(readings, graph, view.live, device, partial(self.reporter.switched, number))
         return watched(graph)
 
     def _again(
@@ -268,71 +265,6 @@ class Compiler:
                 return self.compile(module, inputs, finish, earlier=earlier)
 
         return torch.compile(original, backend=backend)
-
-    def _record(
-        self,
-        edit: Edit,
-        lowered: Sequence[Lowered],
-        before: str,
-        after: str,
-        dump: Dump,
-        failure: str = "",
-    ) -> int:
-        """Add a graph to the report; its number.
-
-        Raises:
-            RejectedError: under `strict`, something was left dense.
-        """
-        kernels = [low.kernel for low in lowered if low.kernel is not None]
-        sources = {s.name: s.text for kernel in kernels for s in kernel.sources}
-        model, bandwidth = compiled_model(), self._report.read_bandwidth
-        origins = {name: folder for k in kernels for name, folder in k.origins.items()}
-        if bandwidth is None and any(low.lowering.trials for low in lowered):
-            bandwidth = edit.device.codegen.read_bandwidth()
-        with self._lock:
-            number = self._report.graphs
-            graph = graph_report(number, edit, lowered, before, after, failure)
-            # One Compiler may serve graphs on several devices.
-            before_it = self._report.target.split(", ") if self._report.graph_reports else []
-            self._report = replace(
-                self._report,
-                target=", ".join(dict.fromkeys((*before_it, str(edit.device.target)))),
-                graph_reports=(*self._report.graph_reports, graph),
-                sources={**self._report.sources, **sources},
-                origins={**self._report.origins, **origins},
-                read_bandwidth=bandwidth,
-            )
-            if model is None:
-                self._report = compare_patterns(self._report, self.options)
-        dump.finish(self._report, {s.file: s.text for k in kernels for s in k.sources})
-        chosen = {name for low in lowered if low.lowering.is_choice for name in low.origins}
-        settle(graph.nodes, self.options, failure, chosen)
-        if model is not None:
-            self.add_outside(outside_of_graphs(model, set(), finished=False))
-        return number
-
-    def _switched(self, number: int, low: Lowered) -> None:
-        with self._lock:
-            self._report = switched(self._report, number, low)
-
-    def add_outside(self, nodes: Iterable[NodeReport]) -> None:
-        """Add to the report weights with zeros that no graph reads.
-
-        Raises:
-            RejectedError: under `strict`, there are some.
-        """
-        found = {node.weight: node for node in nodes}
-        with self._lock:
-            outside = {node.weight: node for node in self._report.outside} | found
-            self._report = replace(self._report, outside=tuple(outside.values()))
-        settle(found.values(), self.options)
-
-    def _misfit(self, weight: str, reason: str, alone: bool) -> None:
-        dense = "linear" if alone else "graph"
-        logger.warning("%s %s; its %s runs dense until it can", weight, reason, dense)
-        with self._lock:
-            misfits = {**self._report.misfits, weight: reason}
-            self._report = replace(self._report, misfits=misfits)
 
     def _warn(self, error: Exception) -> None:
         if not self._warned:

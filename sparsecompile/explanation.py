@@ -62,5 +62,5 @@ def explain(
     for option, message in compiler.report.unmatched.items():
         raise OptionError(option, message)
     if module is not None:
-        compiler.add_outside(outside_of_graphs(module, read))
+        compiler.reporter.add_outside(outside_of_graphs(module, read))
     return compiler.report
