@@ -30,6 +30,10 @@ class _WritesAnInput(Exception):  # noqa: N818 - an answer, not an error
     """Raised before the operation runs, so that the fake tensors stay as they are."""
 
 
+_CANNOT_RUN = (RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
+"""What calls raise that cannot be run on fake tensors."""
+
+
 class _Watch(TorchDispatchMode):
     """Stops at the first operation whose schema says that it writes into one of some tensors."""
 
@@ -78,7 +82,7 @@ def use_of(node: Node, tensor: Node) -> Use:
     try:
         with _mode_of(values.values()), _Watch(_storages(list(values.values()))):
             result = _call(node, args, kwargs)
-    except Exception:
+    except (_WritesAnInput, *_CANNOT_RUN):
         return Use.MAY_WRITE
     return Use.ALIASES if _storages(result) & _storages(values[tensor]) else Use.READS
 

@@ -98,11 +98,15 @@ class History(RuleBasedStateMachine):
     def prune_data(self, place: int) -> None:
         weight = self.weight(place).data
         weight[two_of_four(weight) == 0] = 0
+        # Of one that is pruned already nothing else may change.
+        weight *= 1.1
 
     @rule(place=places)
     def prune_unstructured_in_place(self, place: int) -> None:
         with torch.no_grad():
-            self.weight(place).mul_((torch.rand_like(self.weight(place)) > 0.8).float())
+            # Anew each time: of few values a later write would not change much of the weight.
+            weight = self.weight(place).normal_()
+            weight.mul_((torch.rand_like(weight) > 0.8).float())
 
     @rule(place=places)
     def replace(self, place: int) -> None:
@@ -125,7 +129,7 @@ class History(RuleBasedStateMachine):
     def write_a_quarter_behind_its_back(self, place: int, first: int) -> None:
         weight = self.weight(place)
         rows = weight.shape[0] // 4
-        weight.data[first * rows : (first + 1) * rows] *= 2
+        weight.data[first * rows : (first + 1) * rows] += 1
 
     @rule(place=places, row=st.integers(0, WIDTH - 1))
     def write_a_row_behind_its_back(self, place: int, row: int) -> None:
