@@ -35,7 +35,6 @@ def check_law(
     ours = run(x, bias, operands)
     assert ours.dtype == dtype
     assert ours.shape == (*lead, n)
-    eager = apply_epilogue(F.linear(round_x(x), weight, bias), steps, operands)
     wide = [t.double() for t in operands]
     wide_x, wide_bias = round_x(x.float()).double(), None if bias is None else bias.double()
     product = F.linear(wide_x, stored.double(), wide_bias)
@@ -53,11 +52,13 @@ def check_law(
     rounding = torch.finfo(dtype).eps / 2 * largest
     of_rounded = apply_epilogue(F.linear(wide_x, weight.double(), wide_bias), steps, wide)
     ours_off = _error(ours, exact)
-    eager_off = max(_error(eager, exact), rounding, _error(of_rounded, exact))
+    eager_off = max(rounding, _error(of_rounded, exact))
+    # The largest of few errors is chance: torch's is taken of the same sums in other orders too.
+    for order in (torch.arange(k), torch.arange(k).flip(0), torch.randperm(k)):
+        ordered = F.linear(round_x(x)[..., order], weight[:, order], bias)
+        eager_off = max(eager_off, _error(apply_epilogue(ordered, steps, operands), exact))
     allowed = 2 * eager_off + eps
-    # The largest of few errors is chance, all of them together are not.
-    together = (ours.double() - exact).norm() <= 2 * (eager.double() - exact).norm()
-    assert ours_off <= allowed or together, f"error {ours_off:.3g}, allowed {allowed:.3g}"
+    assert ours_off <= allowed, f"error {ours_off:.3g}, allowed {allowed:.3g}"
     return ours, allowed
 
 

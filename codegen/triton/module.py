@@ -29,7 +29,10 @@ def write_module(source: Source) -> Path:
 
 
 def import_module(path: Path) -> ModuleType:
-    """The module of a file, imported once a process.
+    """The module of a file that `write_module` wrote, imported once a process.
+
+    Its name holds a digest of its text, so the same file of another cache folder is the same
+    module.
 
     Raises:
         BuildError: there is no Triton, or it refuses the file.
@@ -37,7 +40,7 @@ def import_module(path: Path) -> ModuleType:
     name = f"sparsecompile_generated.{path.stem}"
     with _lock:
         found = sys.modules.get(name)
-        if found is not None and found.__file__ == str(path):
+        if found is not None:
             return found
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
