@@ -27,7 +27,7 @@ _FUNCTIONS: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
 
 
 class NativeFreshness(Provider):
-    """The functions of `text/freshness.cpp`; they want Python's lock.
+    """The functions of `text/native/freshness.cpp`; they want Python's lock.
 
     Args:
         library: the native library.

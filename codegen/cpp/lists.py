@@ -64,8 +64,8 @@ class ListsLinear(CppTemplate):
 
     def files(self, spec: KernelSpec, schedule: Schedule, codes: Codes | None) -> Sequence[str]:
         """The layout, and loops over it."""
-        layout = ("lists.h", "lists_prepack.h")
-        loops = ("lists_multiply.h", "lists_batch.h", "lists_decode.h")
+        layout = ("lists/layout.h", "lists/prepack.h")
+        loops = ("lists/multiply.h", "lists/batch.h", "lists/decode.h")
         return ("finish.h", "transpose.h", *layout, *loops)
 
 

@@ -25,13 +25,13 @@ from sparsecompile.weights.snapshot import provide
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 MAX_RANGES = 16
 PARTS = (
-    *("arguments.h", "kernels.h", "onednn.cpp", "linear.cpp", "unpack.cpp"),
-    *("freshness.cpp", "evict.cpp"),
+    *("arguments.h", "native/kernels.h", "native/onednn.cpp", "native/linear.cpp"),
+    *("native/unpack.cpp", "native/freshness.cpp", "native/evict.cpp"),
 )
 
 
 class NativeKernel(ctypes.Structure):
-    """`SCKernel` of `text/kernels.h`, field by field."""
+    """`SCKernel` of `text/native/kernels.h`, field by field."""
 
     _fields_: ClassVar[Sequence[tuple[str, Any]]] = (
         ("key", ctypes.c_int64),

@@ -93,5 +93,5 @@ class CppTemplate(Template):
             )
         )
         name = f"{self.name}_{spec.identifier}_{schedule.tag}"
-        prepacks = any(file.endswith("_prepack.h") for file in files)
+        prepacks = any(file.endswith("/prepack.h") for file in files)
         return Source(name, "cpp", text, self.kernels, prepacks, target.isa)

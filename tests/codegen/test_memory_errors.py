@@ -37,7 +37,8 @@ def one_of_each_kind() -> list[KernelCase]:
 def loops(case: KernelCase) -> str:
     """The files of loops in a case's source."""
     source = case.template.render(case.spec, case.schedule, Target.host(), default_registry())
-    names = (file.name for file in Path(text.__file__).parent.glob("*.h"))
+    folder = Path(text.__file__).parent
+    names = (str(file.relative_to(folder)) for file in folder.rglob("*.h"))
     return " ".join(sorted(name for name in names if text.read(name) in source.text))
 
 

@@ -7,7 +7,7 @@ static_assert(strip_rows == 16 && native_floats == 16);
 using Register = __m512i;  // codes, or integers
 using Singles = __m512;
 
-// See strips_avx2.h.
+// See avx2.h.
 constexpr int sums_in_registers = 16;
 constexpr int rows_together = 8, strips_together = 1;
 constexpr int strips_at_once = 2;
