@@ -11,8 +11,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sparsecompile.cli import app
-from sparsecompile.codegen.tuning.key import tuning_key
-from sparsecompile.codegen.tuning.record import Timing, TuningRecord
+from sparsecompile.codegen.tuning.measure import Timing
+from sparsecompile.codegen.tuning.measurements import TuningRecord, tuning_key
 
 FACTS = {
     "spec": "linear n_m[2:4]/float bfloat16",
