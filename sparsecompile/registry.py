@@ -10,12 +10,13 @@ from importlib import import_module, metadata
 from types import ModuleType
 from typing import TypeVar
 
-from sparsecompile.codec import Codec
 from sparsecompile.errors import RegistrationError
-from sparsecompile.extern import Extern
-from sparsecompile.packed import Format, Structure
-from sparsecompile.rule import Pass
-from sparsecompile.template import Codegen, Fragment, Template
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.packed import Format
+from sparsecompile.formats.structure import Structure
+from sparsecompile.graph.rule import Pass
+from sparsecompile.kernels.extern import Extern
+from sparsecompile.kernels.template import Codegen, Fragment, Template
 
 ENTRY_POINT_GROUP = "sparsecompile.plugins"
 KINDS = (Structure, Codec, Pass, Template, Extern, Fragment, Codegen)

@@ -46,7 +46,7 @@ assert "sparsecompile" not in sys.modules
 fast = torch.compile(model, backend="sparse", options={"inductor": {"cpp_wrapper": False}})
 x = torch.randn(2, 16)
 torch.testing.assert_close(fast(x), model(x))
-from sparsecompile.pack_cache import PACK_CACHE
+from sparsecompile.weights.cache import PACK_CACHE
 assert PACK_CACHE._memory(model.weight).made
 """
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sparsecompile import NM, Compiler, Reject
-from sparsecompile.bind import WeightView
+from sparsecompile.graph.weight_view import WeightView
 from sparsecompile.testing import captured, check_passes
 
 

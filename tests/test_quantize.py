@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sparsecompile as sc
-from sparsecompile.activations import ACTIVATIONS
-from sparsecompile.spelling import LINEAR
+from sparsecompile.kernels.prologue import ACTIVATIONS
+from sparsecompile.operators.linear.spellings import LINEAR
 from sparsecompile.testing import apply_passes, assert_no_worse, captured
 
 

@@ -11,12 +11,12 @@ import torch
 from sparsecompile.codegen.cpp.fragment import Codes, fragment_of
 from sparsecompile.codegen.cpp.template import CppTemplate
 from sparsecompile.errors import Reject
-from sparsecompile.problem import Contents
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target, isa_at_least
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Schedule, Target, isa_at_least
 
 if TYPE_CHECKING:
-    from sparsecompile.costs import Cost
+    from sparsecompile.kernels.cost import Cost
 
 DECODE_ROWS = 8
 TILE_COLUMNS = 32
@@ -87,7 +87,8 @@ class StripsLinear(CppTemplate):
         """One bit a place and the values, or whole tiles; all that is stored is multiplied."""
         import sympy
 
-        from sparsecompile.costs import Cost, m
+        from sparsecompile.formats.symbols import m
+        from sparsecompile.kernels.cost import Cost
 
         (n, k), rows, columns = weight.shape, schedule["strip_rows"], schedule["tile_columns"]
         places = -(-n // rows) * rows * -(-k // columns) * columns
