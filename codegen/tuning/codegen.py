@@ -16,9 +16,10 @@ import torch
 from sparsecompile.codegen.candidates import Candidate, find_candidates
 from sparsecompile.codegen.sources import sources_digest
 from sparsecompile.codegen.tuning.contest import Build
-from sparsecompile.codegen.tuning.function import functions_of
+from sparsecompile.codegen.tuning.promising import Candidates
+from sparsecompile.codegen.tuning.timings import Timings
 from sparsecompile.codegen.tuning.tuner import Decision, Tuner
-from sparsecompile.codegen.tuning.variant import Variant
+from sparsecompile.codegen.tuning.variant import Variant, functions_of
 from sparsecompile.codegen.tuning.workbench import Workbench
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels.packer import Packer
@@ -94,8 +95,8 @@ class TunedCodegen(Codegen):
         def decide(problem: Problem, sample: Callable[[], Packed]) -> Decision:
             spec = problem.spec
             ahead = partial(self._with_epilogues, epilogues[spec], target, registry)
-            choices = variants[spec], searched[spec]
-            return Tuner(problem, *choices, sample, workbench, build, ahead).decide()
+            found = Candidates(problem, variants[spec], searched[spec], sample, workbench)
+            return Tuner(found, Timings(found, build, ahead)).decide()
 
         started = time.perf_counter()
         decisions = {p: decide(p, sample) for p, sample in samples.items()}

@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsecompile.codegen.tuning.choose import DENSE
-from sparsecompile.codegen.tuning.function import BuiltFunction
 from sparsecompile.codegen.tuning.measure import Contestant
-from sparsecompile.codegen.tuning.variant import Variant
+from sparsecompile.codegen.tuning.variant import Function, Variant
 from sparsecompile.codegen.tuning.workbench import Workbench
 from sparsecompile.errors import BuildError
 from sparsecompile.formats.packed import Packed
@@ -55,7 +54,7 @@ class Contest:
             self._dense = self._copy.make(self._dense)
         self._layouts: dict[str, Tensor] = {}
 
-    def build(self, functions: Sequence[BuiltFunction]) -> dict[str, str]:
+    def build(self, functions: Sequence[Function]) -> dict[str, str]:
         """Use all threads while nothing is measured yet: for what is measured, and what follows.
 
         Functions of one variant share a library, which is compiled once. For the first variant
@@ -88,7 +87,7 @@ class Contest:
         return {f.name: _why(failed[f.variant]) for f in functions if f.variant in failed}
 
     def contestants(
-        self, rows: int, functions: Sequence[BuiltFunction]
+        self, rows: int, functions: Sequence[Function]
     ) -> tuple[dict[str, Contestant], dict[str, str]]:
         """The dense linear and the functions, on random activations `[rows, k]`.
 
@@ -126,10 +125,10 @@ class Contest:
                 failed[function.name] = f"m={rows}: {' '.join(str(error).split()) or repr(error)}"
         return found, failed
 
-    def _kernel(self, function: BuiltFunction) -> Kernel:
+    def _kernel(self, function: Function) -> Kernel:
         return self._build(self._spec, (function.variant,), (function.range(None),))
 
-    def _layout(self, function: BuiltFunction, kernel: Kernel) -> Tensor:
+    def _layout(self, function: Function, kernel: Kernel) -> Tensor:
         if function.layout not in self._layouts:
             packed = self._packed
             layout = kernel.prepack(packed).to(self._workbench.device)

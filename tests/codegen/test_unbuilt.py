@@ -16,12 +16,13 @@ import sparsecompile as sc
 from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
-from sparsecompile.codegen.tuning import tuner as tuning
+from sparsecompile.codegen.tuning import timings
 from sparsecompile.codegen.tuning.contest import Contest
-from sparsecompile.codegen.tuning.function import BuiltFunction, functions_of
-from sparsecompile.codegen.tuning.record import TuningRecord
+from sparsecompile.codegen.tuning.measurements import TuningRecord
+from sparsecompile.codegen.tuning.promising import Candidates
+from sparsecompile.codegen.tuning.timings import Timings
 from sparsecompile.codegen.tuning.tuner import Tuner
-from sparsecompile.codegen.tuning.variant import Variant
+from sparsecompile.codegen.tuning.variant import Function, Variant, functions_of
 from sparsecompile.errors import BuildError
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.spec import KernelSpec, Target
@@ -58,21 +59,21 @@ def test_the_others_are_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     record = TuningRecord(Cache(tmp_path))
-    monkeypatch.setattr(tuning, "TuningRecord", lambda: record)
+    monkeypatch.setattr(timings, "TuningRecord", lambda: record)
     spec = KernelSpec(registry.format("n_m[2:4]"), torch.float32)
     weight = sparse_(nn.Linear(64, 32)).weight.detach()
     codegen, target = CppCodegen(), Target.host()
     good = [] if alone else codegen.variants(spec, target, registry)
     broken = variant(registry, spec)
-    decision = Tuner(
+    candidates = Candidates(
         problem(spec),
         [broken, *good],
         [],
         lambda: spec.format.pack(weight),
         codegen.workbench(target, registry),
-        codegen.builder(target, registry),
-        no_builds,
-    ).decide()
+    )
+    measured = Timings(candidates, codegen.builder(target, registry), no_builds)
+    decision = Tuner(candidates, measured).decide()
     names = [f.name for f in functions_of([broken])]
     assert [name for name, _ in decision.dropped] == sorted(names)
     for _, why in decision.dropped:
@@ -146,7 +147,7 @@ def test_it_is_tried_again_at_every_start_and_only_then_measured(
     tried: list[str] = []
     bad = ["decode"]
 
-    def build(contest: Contest, functions: Sequence[BuiltFunction]) -> dict[str, str]:
+    def build(contest: Contest, functions: Sequence[Function]) -> dict[str, str]:
         names = [f.name for f in functions]
         tried.extend(names)
         return {name: "nonsense" for name in names if name.split("_")[-1] in bad}

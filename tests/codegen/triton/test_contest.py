@@ -19,8 +19,8 @@ from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.timer import GpuTimer
 from sparsecompile.codegen.triton.workbench import TritonWorkbench
 from sparsecompile.codegen.tuning.contest import Contest
-from sparsecompile.codegen.tuning.function import functions_of
 from sparsecompile.codegen.tuning.measure import Contestant, measure
+from sparsecompile.codegen.tuning.variant import functions_of
 from sparsecompile.codegen.tuning.workbench import Guess, Workbench
 from sparsecompile.errors import BuildError
 from sparsecompile.formats.packed import Packed
