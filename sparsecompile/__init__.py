@@ -38,7 +38,7 @@ from sparsecompile.graph.edit import Edit, origins
 from sparsecompile.graph.mutation import writes_in_place
 from sparsecompile.graph.pattern import Call, Match
 from sparsecompile.graph.rule import Pass, Phase, Rule
-from sparsecompile.graph.weight_view import weight_function
+from sparsecompile.graph.weight_view import weight_function, weight_reader
 from sparsecompile.kernels.epilogue import MAX_OPERANDS, STEPS
 from sparsecompile.kernels.extern import Extern, PackedExtern
 from sparsecompile.kernels.prologue import quantize_activation
@@ -58,6 +58,7 @@ from sparsecompile.operators.linear.quantized import (
     remember_codec,
 )
 from sparsecompile.operators.linear.spellings import LINEAR
+from sparsecompile.operators.operator import Operator
 from sparsecompile.options.options import Options
 from sparsecompile.registry import Registry, default_registry
 from sparsecompile.report.facts import GraphReport, KernelChoice, NodeReport
@@ -164,6 +165,7 @@ __all__ = [
     "ModelError",
     "NodeReport",
     "Occupancy",
+    "Operator",
     "OptionError",
     "Options",
     "OrderingError",
@@ -204,5 +206,6 @@ __all__ = [
     "remember_codec",
     "save",
     "weight_function",
+    "weight_reader",
     "writes_in_place",
 ]
