@@ -12,7 +12,6 @@ from tuned import Tuned
 import sparsecompile as sc
 from sparsecompile import spec
 from sparsecompile.codegen.triton import workbench
-from sparsecompile.codegen.triton.aot import specialization
 from sparsecompile.report import NodeReport
 from sparsecompile.spec import KernelSpec, Target
 
@@ -31,7 +30,7 @@ class Gpu:
         # Not torch's own functions: Dynamo would go on to start the driver.
         patch.setattr(workbench, "torch", self)
         patch.setattr(spec, "torch", self)
-        patch.setattr(specialization, "triton_version", lambda: self.triton)
+        patch.setattr(workbench, "triton_version", lambda: self.triton)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from imports import imports
+from imports import importers, imports
 
+AOT = {
+    "sparsecompile.aot_command",
+    "sparsecompile.aot_text",
+    "sparsecompile.bench.gpu.command",
+    "sparsecompile.bench.gpu.correctness",
+}
+"""What `sparsecompile aot` and `sparsecompile bench gpu` are made of."""
 TUNING = "sparsecompile.codegen.tuning."
 
 
@@ -20,3 +27,13 @@ def test_what_decides_knows_nothing_of_the_record() -> None:
 
 def test_the_record_knows_nothing_of_how_it_is_decided() -> None:
     assert _inside(f"{TUNING}measurements") == {"measure"}
+
+
+def test_no_compilation_imports_the_tool_that_looks_at_kernels() -> None:
+    assert importers("sparsecompile.bench.aot") == AOT
+
+
+def test_of_compilations_only_a_full_search_looks_at_machine_code() -> None:
+    found = importers("sparsecompile.codegen.triton.inspection")
+    tools = {module for module in found if module.startswith("sparsecompile.bench.aot.")}
+    assert found - tools - AOT == {"sparsecompile.codegen.triton.workbench"}

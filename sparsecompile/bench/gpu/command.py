@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     import torch
 
-    from sparsecompile.codegen.triton.aot.cases import Case
+    from sparsecompile.bench.aot.cases import Case
     from sparsecompile.spec import Target
 
 SHAPES = "4096x4096,11008x4096,4096x11008,8192x8192"
