@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecompile.snapshot import IsFresh, Provider, Snapshot, geometry
+from sparsecompile.weights.snapshot import IsFresh, Provider, Snapshot, geometry
 
 _FUNCTIONS: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
     ("sc_tensor_in", ctypes.c_void_p, (ctypes.py_object,)),
@@ -27,7 +27,7 @@ _FUNCTIONS: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
 
 
 class NativeFreshness(Provider):
-    """The functions of `text/freshness.cpp`; they want Python's lock.
+    """The functions of `text/native/freshness.cpp`; they want Python's lock.
 
     Args:
         library: the native library.

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from sparsecompile.codegen.cpp.fragment import Codes, fragment_of
 from sparsecompile.codegen.cpp.template import CppTemplate
 from sparsecompile.errors import Reject
-from sparsecompile.problem import Contents
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Schedule, Target
 
 if TYPE_CHECKING:
-    from sparsecompile.costs import Cost
+    from sparsecompile.kernels.cost import Cost
 
 
 class ListsLinear(CppTemplate):
@@ -53,7 +53,8 @@ class ListsLinear(CppTemplate):
 
     def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
         """A value and the byte of its column, three bytes a list; what is kept is multiplied."""
-        from sparsecompile.costs import Cost, m
+        from sparsecompile.formats.symbols import m
+        from sparsecompile.kernels.cost import Cost
 
         (n, k), size = weight.shape, spec.dtype.itemsize
         rows, columns = schedule["block_rows"], schedule["block_columns"]
@@ -63,8 +64,8 @@ class ListsLinear(CppTemplate):
 
     def files(self, spec: KernelSpec, schedule: Schedule, codes: Codes | None) -> Sequence[str]:
         """The layout, and loops over it."""
-        layout = ("lists.h", "lists_prepack.h")
-        loops = ("lists_multiply.h", "lists_batch.h", "lists_decode.h")
+        layout = ("lists/layout.h", "lists/prepack.h")
+        loops = ("lists/multiply.h", "lists/batch.h", "lists/decode.h")
         return ("finish.h", "transpose.h", *layout, *loops)
 
 

@@ -20,7 +20,7 @@ from sparsecompile.codegen.cpp.text import read
 from sparsecompile.codegen.host import host_cpu
 from sparsecompile.codegen.tuning.workbench import Limits
 from sparsecompile.errors import SparseCompileError
-from sparsecompile.spec import Target, digest
+from sparsecompile.kernels.spec import Target, digest
 
 logger = logging.getLogger("sparsecompile")
 
@@ -198,7 +198,7 @@ def _bandwidth(library: Any, llc: int, threads: int) -> float:
 
 
 class _Rate(ctypes.Structure):
-    """`SCRate` of `text/machine_rates.cpp`, field by field."""
+    """`SCRate` of `text/machine/rates.cpp`, field by field."""
 
     _fields_: ClassVar[Sequence[tuple[str, Any]]] = (
         ("per_second", ctypes.c_double),
@@ -213,7 +213,7 @@ def _rate(function: Any, threads: int) -> _Rate:
 
 
 def _text() -> str:
-    return read("machine.cpp") + "\n" + read("machine_rates.cpp")
+    return read("machine/bandwidth.cpp") + "\n" + read("machine/rates.cpp")
 
 
 def _flags(compiler: Compiler) -> tuple[str, ...]:

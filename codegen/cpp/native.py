@@ -20,18 +20,18 @@ from sparsecompile.codegen.cpp.compiler import Compiler
 from sparsecompile.codegen.cpp.freshness import NativeFreshness
 from sparsecompile.codegen.cpp.text import read
 from sparsecompile.errors import SparseCompileError
-from sparsecompile.snapshot import provide
+from sparsecompile.weights.snapshot import provide
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 MAX_RANGES = 16
 PARTS = (
-    *("arguments.h", "kernels.h", "onednn.cpp", "linear.cpp", "unpack.cpp"),
-    *("freshness.cpp", "evict.cpp"),
+    *("arguments.h", "native/kernels.h", "native/onednn.cpp", "native/linear.cpp"),
+    *("native/unpack.cpp", "native/freshness.cpp", "native/evict.cpp"),
 )
 
 
 class NativeKernel(ctypes.Structure):
-    """`SCKernel` of `text/kernels.h`, field by field."""
+    """`SCKernel` of `text/native/kernels.h`, field by field."""
 
     _fields_: ClassVar[Sequence[tuple[str, Any]]] = (
         ("key", ctypes.c_int64),
@@ -110,7 +110,7 @@ def _library() -> ctypes.CDLL:
 
 @cache
 def _load() -> Native:
-    import sparsecompile.ops  # noqa: F401 - schemas come before implementations
+    import sparsecompile.kernels.ops  # noqa: F401 - schemas come before implementations
 
     library = _library()
 

@@ -8,9 +8,10 @@ from sparsecompile.codegen.tuning.choose import DENSE, choose_for_rows, choose_l
 from sparsecompile.codegen.tuning.measure import Timing
 from sparsecompile.codegen.tuning.variant import Function, Variant, functions_of
 from sparsecompile.codegen.tuning.workbench import Guess, Limits
-from sparsecompile.costs import Cost, m
-from sparsecompile.gpu import GPU
-from sparsecompile.problem import Contents, DenseUse, Problem
+from sparsecompile.formats.symbols import m
+from sparsecompile.kernels.cost import Cost
+from sparsecompile.kernels.gpu import GPU
+from sparsecompile.kernels.problem import Contents, DenseUse, Problem
 
 LEAD = 1.05
 """The dense linear serves what is not predicted to be faster than it by this factor."""

@@ -16,7 +16,7 @@ from sparsecompile.codegen.host import host_cpu
 from sparsecompile.codegen.sources import sources_digest
 from sparsecompile.codegen.tuning.measure import Timing
 from sparsecompile.errors import CacheError
-from sparsecompile.spec import digest
+from sparsecompile.kernels.spec import digest
 
 logger = logging.getLogger("sparsecompile")
 FILE = "tuning.jsonl"

@@ -11,8 +11,8 @@ from sparsecompile.codegen.tuning.choose import DENSE
 from sparsecompile.codegen.tuning.measure import Timing
 from sparsecompile.codegen.tuning.variant import Function, Variant, functions_of
 from sparsecompile.codegen.tuning.workbench import Limits, Workbench
-from sparsecompile.packed import Packed
-from sparsecompile.problem import LAYOUT_ROWS, Contents, Problem, Trial
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.problem import LAYOUT_ROWS, Contents, Problem, Trial
 
 CHEAPER = 1.05
 """A candidate is left out where another one has to do this much less; less is no difference."""
@@ -72,7 +72,8 @@ class Candidates:
             chosen: name of the one that serves this m.
         """
         # sympy takes a third of a second to import, and not everyone measures.
-        from sparsecompile.costs import Cost, m
+        from sparsecompile.formats.symbols import m
+        from sparsecompile.kernels.cost import Cost
 
         spec, (n, k) = self.problem.spec, self.problem.shape
         kind = "bfloat16" if spec.dtype == torch.bfloat16 else "float32"

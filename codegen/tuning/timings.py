@@ -16,7 +16,7 @@ from sparsecompile.codegen.tuning.measure import Timing, measure
 from sparsecompile.codegen.tuning.measurements import TuningRecord, tuning_key
 from sparsecompile.codegen.tuning.promising import Candidates
 from sparsecompile.codegen.tuning.variant import Function
-from sparsecompile.spec import digest
+from sparsecompile.kernels.spec import digest
 
 logger = logging.getLogger("sparsecompile")
 _measuring = threading.Lock()

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from sparsecompile.packer import Packer
-from sparsecompile.spec import Schedule
-from sparsecompile.template import Range, Source
+from sparsecompile.kernels.packer import Packer
+from sparsecompile.kernels.spec import Schedule
+from sparsecompile.kernels.template import Range, Source
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from sparsecompile.codegen.tuning.measure import Contestant
 from sparsecompile.codegen.tuning.variant import Function, Variant
-from sparsecompile.problem import Contents, Problem
-from sparsecompile.template import Range
+from sparsecompile.kernels.problem import Contents, Problem
+from sparsecompile.kernels.template import Range
 
 if TYPE_CHECKING:
-    from sparsecompile.costs import Cost
+    from sparsecompile.kernels.cost import Cost
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from sparsecompile.bench.aot.cases import Case
-from sparsecompile.codec import Codec
 from sparsecompile.codegen.triton.fragment import codec_fragment, structure_fragment
 from sparsecompile.codegen.triton.inspection.analyse import analyse
 from sparsecompile.codegen.triton.inspection.architecture import architecture
@@ -21,10 +20,12 @@ from sparsecompile.codegen.triton.inspection.specialization import compile_for
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Format, Structure
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.packed import Format
+from sparsecompile.formats.structure import Structure
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Template
 from sparsecompile.registry import default_registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Template
 
 REGISTRY = default_registry()
 TARGETS = ("sm_80", "sm_90", "gfx942")

@@ -20,19 +20,20 @@ from sparsecompile.bench.aot.cases import (
     report_cases,
 )
 from sparsecompile.bench.aot.kernels import analyse_kernels
-from sparsecompile.cli import app
 from sparsecompile.codegen.triton.inspection import prune as pruning
 from sparsecompile.codegen.triton.inspection.analyse import analyse
 from sparsecompile.codegen.triton.inspection.analysis import Analysis
 from sparsecompile.codegen.triton.inspection.prune import prune_schedules
 from sparsecompile.codegen.triton.inspection.specialization import Specialization
 from sparsecompile.codegen.triton.template import TritonTemplate
+from sparsecompile.commands.app import app
 from sparsecompile.compiler import Compiler
 from sparsecompile.errors import BuildError
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.template import Template
 from sparsecompile.registry import default_registry
-from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report
-from sparsecompile.spec import KernelSpec, Schedule, Target
-from sparsecompile.template import Template
+from sparsecompile.report.facts import GraphReport, KernelChoice, NodeReport
+from sparsecompile.report.model import Report
 
 REGISTRY = default_registry()
 TWO_OF_FOUR = REGISTRY.format("n_m[2:4]")

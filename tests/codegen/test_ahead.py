@@ -15,11 +15,11 @@ from sparsecompile.codegen.tuning import promising, timings
 from sparsecompile.codegen.tuning.measure import Timing
 from sparsecompile.codegen.tuning.measurements import TuningRecord
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.packed import Packed
-from sparsecompile.problem import DenseUse, Problem
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.problem import DenseUse, Problem
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Kernel
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Kernel
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ from sparsecompile.codegen.cpp.fragment import fragment_of
 from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.codegen.cpp.text import read
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Template
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Template
 
 GOLDENS = Path(__file__).parent / "goldens"
 SHARED = {
@@ -24,18 +24,24 @@ SHARED = {
     ),
     "strips": (
         *("arguments.h", "prelude.h", "numbers.h", "activations.h", "round.h", "finish.h"),
-        *("strips.h", "strips_values.h", "strips_ahead.h", "strips_float.h", "strips_prepack.h"),
-        *("strips_decode.h", "strips_few.h", "strips_share.h"),
+        *(f"strips/layout/{part}.h" for part in ("strips", "values", "ahead", "float", "prepack")),
+        *("strips/decode/float.h", "strips/decode/few.h", "strips/batch/share.h"),
     ),
 }
-PAIRS = ("transpose.h", "strips_x_tiles.h", "strips_kept.h")
+PAIRS = ("transpose.h", "strips/x/tiles.h", "strips/batch/kept.h")
 STRIPS = (
     (
         "amx",
-        ("strips_avx512.h", "strips_chunk.h", "strips_vectors.h", "strips_amx.h", "strips_batch.h"),
+        (
+            "strips/layout/avx512.h",
+            *(f"strips/batch/{part}.h" for part in ("chunk", "vectors", "amx", "expanded")),
+        ),
     ),
-    ("avx512_bf16", ("strips_avx512.h", *PAIRS, "strips_x_pairs.h", "strips_pairs_bfloat16.h")),
-    ("avx2", ("strips_avx2.h", *PAIRS, "strips_x_floats.h", "strips_pairs_floats.h")),
+    (
+        "avx512_bf16",
+        ("strips/layout/avx512.h", *PAIRS, "strips/x/pairs.h", "strips/batch/pairs_bfloat16.h"),
+    ),
+    ("avx2", ("strips/layout/avx2.h", *PAIRS, "strips/x/floats.h", "strips/batch/pairs_floats.h")),
 )
 CASES = (
     ("dense", torch.float32, ()),

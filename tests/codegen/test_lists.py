@@ -11,11 +11,11 @@ from sparsecompile.codegen.cpp.fragments.float import CppFloat
 from sparsecompile.codegen.cpp.lists import ListsLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.errors import Reject
-from sparsecompile.ops import HEADER_BYTES, linear
-from sparsecompile.problem import Contents
+from sparsecompile.kernels.ops import HEADER_BYTES, linear
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Fragment, Kernel
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Fragment, Kernel
 
 HOST = Target.host()
 

@@ -12,10 +12,10 @@ from kernel_cases import KernelCase, cases_in_turn, two_of_four_cases
 
 from sparsecompile.codegen.cpp import text
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
-from sparsecompile.packed import Packed
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.template import Source
 from sparsecompile.registry import Registry, default_registry
-from sparsecompile.spec import Target
-from sparsecompile.template import Source
 
 DRIVER = Path(__file__).parent / "memory_driver.cpp"
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
@@ -37,7 +37,8 @@ def one_of_each_kind() -> list[KernelCase]:
 def loops(case: KernelCase) -> str:
     """The files of loops in a case's source."""
     source = case.template.render(case.spec, case.schedule, Target.host(), default_registry())
-    names = (file.name for file in Path(text.__file__).parent.glob("*.h"))
+    folder = Path(text.__file__).parent
+    names = (str(file.relative_to(folder)) for file in folder.rglob("*.h"))
     return " ".join(sorted(name for name in names if text.read(name) in source.text))
 
 

@@ -12,11 +12,11 @@ from sparsecompile.codegen.cpp.fragments.float import CppFloat
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.errors import Reject
-from sparsecompile.ops import HEADER_BYTES, linear
-from sparsecompile.problem import Contents
+from sparsecompile.kernels.ops import HEADER_BYTES, linear
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Fragment
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Fragment
 
 AVX2, AMX = Target("cpu", "x86_64", "avx2"), Target("cpu", "x86_64", "amx")
 

@@ -24,10 +24,10 @@ from sparsecompile.codegen.tuning.timings import Timings
 from sparsecompile.codegen.tuning.tuner import Tuner
 from sparsecompile.codegen.tuning.variant import Function, Variant, functions_of
 from sparsecompile.errors import BuildError
-from sparsecompile.problem import DenseUse, Problem
+from sparsecompile.kernels.problem import DenseUse, Problem
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Kernel
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Kernel
 
 SHAPE = (32, 64)
 

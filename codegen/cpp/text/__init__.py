@@ -8,5 +8,5 @@ from importlib.resources import files
 
 @cache
 def read(name: str) -> str:
-    """Text of one of the files beside this module, such as `prelude.h`."""
+    """Text of a file in this folder or its rooms: `prelude.h`, `strips/layout/prepack.h`."""
     return files(__name__).joinpath(name).read_text(encoding="utf-8")

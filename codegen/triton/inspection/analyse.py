@@ -21,7 +21,7 @@ from sparsecompile.codegen.triton.inspection.occupancy import occupancy
 from sparsecompile.codegen.triton.inspection.sass import read_cubin
 from sparsecompile.codegen.triton.inspection.specialization import Specialization, compile_for
 from sparsecompile.codegen.triton.version import triton_version
-from sparsecompile.spec import digest
+from sparsecompile.kernels.spec import digest
 
 if TYPE_CHECKING:
     from triton.compiler import CompiledKernel

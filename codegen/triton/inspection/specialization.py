@@ -16,8 +16,8 @@ from sparsecompile.codegen.triton.signature import linear_signature
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.codegen.triton.version import triton_version
 from sparsecompile.errors import BuildError
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target, digest
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Schedule, Target, digest
 
 if TYPE_CHECKING:
     from triton.compiler import CompiledKernel

@@ -15,14 +15,15 @@ from sparsecompile.codegen.triton.inspection.specialization import SHAPE, Specia
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Format, Structure
+from sparsecompile.formats.packed import Format
+from sparsecompile.formats.structure import Structure
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.template import Template
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Schedule, Target
-from sparsecompile.template import Template
 
 if TYPE_CHECKING:
-    from sparsecompile.codec import Codec
-    from sparsecompile.report import Report
+    from sparsecompile.formats.codec import Codec
+    from sparsecompile.report.model import Report
 
 ZEROS = 0.5
 
@@ -96,7 +97,7 @@ def registry_cases(
 
 
 def _formats(registry: Registry) -> Iterator[Format]:
-    from sparsecompile.codec import Codec
+    from sparsecompile.formats.codec import Codec
 
     codecs: tuple[Codec, ...] = registry.all(Codec)
     for structure in registry.all(Structure):

@@ -14,9 +14,9 @@ from sparsecompile.codegen.triton.inspection.analysis import Analysis
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.version import triton_version
 from sparsecompile.errors import BuildError
-from sparsecompile.problem import Contents
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.module import import_module, write_module
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import BuildError, Reject
-from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Codegen, Fragment, Source
 from sparsecompile.structures.dense import Dense
-from sparsecompile.template import Codegen, Fragment, Source
 
 
 def spec_of(
