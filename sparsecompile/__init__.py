@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     )
     from sparsecompile.formats.codec import Codec
     from sparsecompile.formats.coordinates import Places
+    from sparsecompile.formats.names import format_of
     from sparsecompile.formats.occupancy import Occupancy
     from sparsecompile.formats.packed import Format, Packed
     from sparsecompile.formats.structure import Structure
-    from sparsecompile.graph.edit import Edit
+    from sparsecompile.graph.edit import Edit, origins
     from sparsecompile.graph.mutation import writes_in_place
     from sparsecompile.graph.pattern import Call, Match
     from sparsecompile.graph.rule import Pass, Phase, Rule
@@ -47,9 +48,7 @@ if TYPE_CHECKING:
     from sparsecompile.kernels.template import Codegen, Fragment, Kernel, Source, Template
     from sparsecompile.operators.linear.packed import (
         PACKED,
-        format_of,
         insert_packed_linear,
-        origins,
         packed_linear,
         packed_linears,
     )
@@ -93,10 +92,11 @@ _MODULES = {
         ),
         "sparsecompile.formats.codec": "Codec",
         "sparsecompile.formats.coordinates": "Places",
+        "sparsecompile.formats.names": "format_of",
         "sparsecompile.formats.occupancy": "Occupancy",
         "sparsecompile.formats.packed": "Format Packed",
         "sparsecompile.formats.structure": "Structure",
-        "sparsecompile.graph.edit": "Edit",
+        "sparsecompile.graph.edit": "Edit origins",
         "sparsecompile.graph.mutation": "writes_in_place",
         "sparsecompile.graph.pattern": "Call Match",
         "sparsecompile.graph.rule": "Pass Phase Rule",
@@ -107,7 +107,7 @@ _MODULES = {
         "sparsecompile.kernels.spec": "KernelSpec Schedule Target",
         "sparsecompile.kernels.template": "Codegen Fragment Kernel Source Template",
         "sparsecompile.operators.linear.packed": (
-            "PACKED format_of insert_packed_linear origins packed_linear packed_linears"
+            "PACKED insert_packed_linear packed_linear packed_linears"
         ),
         "sparsecompile.operators.linear.quantized": (
             "QUANTIZED_ACTIVATION QUANTIZED_WEIGHT codec_of quantize_weight remember_codec"

@@ -11,7 +11,7 @@ from imports import PACKAGE, importers, imports
 
 LAYERS = (
     *("errors", "component", "formats", "registry", "structures", "codecs", "kernels"),
-    *("weights", "detection", "graph", "operators", "options", "lowering", "report"),
+    *("weights", "detection", "graph", "options", "operators", "lowering", "report"),
     *("compiler", "backend", "storage", "", "testing"),
 )
 """From the bottom up; the empty one is `sparsecompile` itself."""

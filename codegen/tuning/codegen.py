@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -26,6 +26,7 @@ from sparsecompile.kernels.packer import Packer
 from sparsecompile.kernels.problem import Problem
 from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
 from sparsecompile.kernels.template import Codegen, Kernel, Lowering, Template
+from sparsecompile.operators.operator import Operator
 from sparsecompile.registry import Registry
 
 logger = logging.getLogger("sparsecompile")
@@ -35,7 +36,7 @@ class TunedCodegen(Codegen):
     """Code generation whose candidates are measured against each other."""
 
     language: ClassVar[str]
-    packers: ClassVar[tuple[type[Packer], ...]]
+    packers: ClassVar[tuple[type[Packer[Any]], ...]]
     """What makes the layouts that its kernels read."""
 
     @abstractmethod
@@ -73,14 +74,14 @@ class TunedCodegen(Codegen):
             BuildError: the compiler is missing or failed.
             CacheError: the cache folder cannot be used.
         """
-        plain = {p: replace(p, spec=replace(p.spec, epilogue=())) for p in problems}
+        plain = {p: replace(p, spec=p.spec.plain) for p in problems}
         samples = {plain[p]: sample for p, sample in problems.items()}
         variants = {p.spec: self.variants(p.spec, target, registry) for p in samples}
         searched = {p.spec: self.searched(p.spec, target, registry) for p in samples}
         workbench, build = self.workbench(target, registry), self.builder(target, registry)
         epilogues: dict[KernelSpec, set[KernelSpec]] = {p.spec: set() for p in samples}
         for problem in problems:
-            if problem.spec.epilogue:
+            if problem != plain[problem]:
                 epilogues[plain[problem].spec].add(problem.spec)
 
         def finish(problem: Problem) -> Lowering:
@@ -95,7 +96,9 @@ class TunedCodegen(Codegen):
         def decide(problem: Problem, sample: Callable[[], Packed]) -> Decision:
             spec = problem.spec
             ahead = partial(self._with_epilogues, epilogues[spec], target, registry)
-            found = Candidates(problem, variants[spec], searched[spec], sample, workbench)
+            operator = registry.get(Operator, spec.operator)
+            choices = variants[spec], searched[spec]
+            found = Candidates(operator, problem, *choices, sample, workbench)
             return Tuner(found, Timings(found, build, ahead)).decide()
 
         started = time.perf_counter()

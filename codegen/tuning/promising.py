@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-
-import torch
+from typing import Any
 
 from sparsecompile.codegen.tuning.choose import DENSE
 from sparsecompile.codegen.tuning.measure import Timing
@@ -13,6 +12,7 @@ from sparsecompile.codegen.tuning.variant import Function, Variant, functions_of
 from sparsecompile.codegen.tuning.workbench import Limits, Workbench
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels.problem import LAYOUT_ROWS, Contents, Problem, Trial
+from sparsecompile.operators.operator import Operator
 
 CHEAPER = 1.05
 """A candidate is left out where another one has to do this much less; less is no difference."""
@@ -22,6 +22,7 @@ class Candidates:
     """What may serve a problem beside the dense linear.
 
     Args:
+        operator: whose nodes they serve.
         problem: with a spec that has no epilogue.
         variants: the schedules that are measured by default, best guess first.
         searched: those that `full` measures besides.
@@ -36,13 +37,15 @@ class Candidates:
 
     def __init__(
         self,
+        operator: Operator[Any],
         problem: Problem,
         variants: Sequence[Variant],
         searched: Sequence[Variant],
         sample: Callable[[], Packed],
         workbench: Workbench,
     ) -> None:
-        self.problem, self.workbench, self._sample = problem, workbench, sample
+        self.operator, self.problem = operator, problem
+        self.workbench, self._sample = workbench, sample
         self.variants = tuple(dict.fromkeys((*variants, *searched)))
         fit = [v for v in self.variants if problem.layout in ("", v.layout)]
         self.usual = [v for v in variants if v in fit] or fit
@@ -72,12 +75,8 @@ class Candidates:
             chosen: name of the one that serves this m.
         """
         # sympy takes a third of a second to import, and not everyone measures.
-        from sparsecompile.formats.symbols import m
-        from sparsecompile.kernels.cost import Cost
-
-        spec, (n, k) = self.problem.spec, self.problem.shape
-        kind = "bfloat16" if spec.dtype == torch.bfloat16 else "float32"
-        costs = {DENSE: Cost((n * k + m * (n + k)) * spec.dtype.itemsize, 2 * m * n * k, kind)}
+        spec = self.problem.spec
+        costs = {DENSE: self.operator.dense_cost(self.problem)}
         for function in self.functions:
             if function.name in timed:
                 template, schedule = function.variant.template, function.variant.schedule

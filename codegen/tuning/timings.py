@@ -109,7 +109,7 @@ class Timings:
     def _contest(self) -> Contest:
         of = self._candidates
         packed = of.contents.packed
-        return Contest(of.problem, packed, of.workbench, self._build, self._ahead)
+        return Contest(of.operator, of.problem, packed, of.workbench, self._build, self._ahead)
 
     def _key(self, rows: int) -> str:
         return tuning_key(self._facts(rows))
@@ -118,14 +118,10 @@ class Timings:
         """What timings at one m depend on, besides our own files and the CPU."""
         problem = self._candidates.problem
         return {
-            "spec": str(problem.spec),
-            "n": problem.shape[0],
-            "k": problem.shape[1],
-            "density": problem.density,
+            **problem.facts(),
             "m": rows,
             "torch": torch.__version__,
             "candidates": self._sources,
-            **({"dense": problem.dense_copy.name} if problem.dense_copy is not None else {}),
             **self._candidates.workbench.facts(),
         }
 

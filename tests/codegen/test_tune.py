@@ -24,6 +24,7 @@ from sparsecompile.codegen.tuning.timings import Timings
 from sparsecompile.codegen.tuning.tuner import Tuner
 from sparsecompile.kernels.problem import ROWS, DenseUse, Problem
 from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.operators.linear.operator import Linear
 from sparsecompile.registry import Registry
 from sparsecompile.report.facts import NodeReport
 from sparsecompile.report.model import Report
@@ -288,6 +289,7 @@ def test_real_measurements(
     weight = sparse_(nn.Linear(64, 32)).weight.detach()
     codegen, target = CppCodegen(), Target.host()
     candidates = Candidates(
+        Linear(),
         problem,
         codegen.variants(spec, target, registry),
         codegen.searched(spec, target, registry),

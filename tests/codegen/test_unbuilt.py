@@ -27,6 +27,7 @@ from sparsecompile.errors import BuildError
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.spec import KernelSpec, Target
 from sparsecompile.kernels.template import Kernel
+from sparsecompile.operators.linear.operator import Linear
 from sparsecompile.registry import Registry
 
 SHAPE = (32, 64)
@@ -66,6 +67,7 @@ def test_the_others_are_measured(
     good = [] if alone else codegen.variants(spec, target, registry)
     broken = variant(registry, spec)
     candidates = Candidates(
+        Linear(),
         problem(spec),
         [broken, *good],
         [],
@@ -100,7 +102,7 @@ def test_a_compiler_that_is_missing_is_no_fault_of_a_candidate(registry: Registr
 
     codegen = CppCodegen()
     bench = codegen.workbench(Target.host(), registry)
-    contest = Contest(problem(spec), packed, bench, build, no_builds)
+    contest = Contest(Linear(), problem(spec), packed, bench, build, no_builds)
     with pytest.raises(BuildError, match=r"no C\+\+ compiler was found"):
         contest.build(functions_of([variant(registry, spec)]))
 
@@ -117,7 +119,7 @@ def test_without_a_compiler_those_in_the_cache_compete(registry: Registry) -> No
             raise BuildError("no C++ compiler was found")
 
     bench = codegen.workbench(target, registry)
-    contest = Contest(problem(spec), packed, bench, build, no_builds)  # type: ignore[arg-type]
+    contest = Contest(Linear(), problem(spec), packed, bench, build, no_builds)  # type: ignore[arg-type]
     why = contest.build(functions_of([absent, there]))
     assert why == {f.name: "no C++ compiler was found" for f in functions_of([absent])}
 
@@ -133,7 +135,7 @@ def test_a_variant_that_cannot_be_built_with_an_epilogue_is_left_out(registry: R
         return [build]
 
     bench = CppCodegen().workbench(Target.host(), registry)
-    contest = Contest(problem(spec), packed, bench, lambda *_: None, ahead)  # type: ignore[arg-type,return-value]
+    contest = Contest(Linear(), problem(spec), packed, bench, lambda *_: None, ahead)  # type: ignore[arg-type,return-value]
     functions = functions_of([variant(registry, spec)])
     why = "it failed: a.cpp:1: error: what"
     assert contest.build(functions) == {f.name: why for f in functions}
