@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from torch.sparse._semi_structured_conversions import sparse_semi_structured_to_dense_cutlass
 
 import sparsecompile as sc
+from sparsecompile.bench.aot.cases import report_cases
 from sparsecompile.codegen.libraries.cutlass import Cutlass
-from sparsecompile.codegen.triton.aot.cases import report_cases
 from sparsecompile.codegen.triton.library import LibraryKernel
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.ops import run_linear, run_unpack
