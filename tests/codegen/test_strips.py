@@ -12,9 +12,10 @@ from sparsecompile.codegen.cpp.fragments.float import CppFloat
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.errors import Reject
+from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.ops import HEADER_BYTES, linear
-from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Fragment
 from sparsecompile.registry import Registry
 

@@ -11,8 +11,9 @@ import torch
 
 from sparsecompile.codegen.cpp.strips.values import are_integers
 from sparsecompile.codegen.cpp.strips.vectors import Vectors
-from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 
 if TYPE_CHECKING:
     import sympy
