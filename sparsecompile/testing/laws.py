@@ -88,6 +88,7 @@ def weights(
 
 
 def draw_mask(draw: st.DrawFn, structure: Structure, weight: Tensor) -> Tensor:
+    """Where a structure, or chance, keeps values of a weight."""
     share = draw(st.sampled_from((0.0, 0.3, 0.5, 0.9, 1.0)))
     for sparsity in (None, share):
         try:
