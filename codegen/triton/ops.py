@@ -23,12 +23,8 @@ from sparsecompile.codegen.triton.library import LibraryKernel
 from sparsecompile.codegen.triton.start import FUSION, Wrap, start_linear, start_unpack
 from sparsecompile.errors import SparseCompileError
 from sparsecompile.kernels.epilogue import apply_epilogue
-from sparsecompile.kernels.ops import NAMESPACE
+from sparsecompile.kernels.ops import LINEAR_SCHEMA, NAMESPACE
 
-_SCHEMA = (
-    "(Tensor x, Tensor weight, Tensor? bias, Tensor? operand0, Tensor? operand1, Tensor? dense0, "
-    "Tensor? dense1, Tensor? dense2, int n, int kernel) -> Tensor"
-)
 Optional = Tensor | None
 
 
@@ -95,23 +91,18 @@ def run_unpack(
     return start_unpack(kernel, weight, like, n, k, first, options)
 
 
-def _linear(
-    x: Tensor,
-    weight: Tensor,
-    bias: Optional,
-    operand0: Optional,
-    operand1: Optional,
-    dense0: Optional,
-    dense1: Optional,
-    dense2: Optional,
-    n: int,
-    kernel: int,
-) -> Tensor:
-    dense = tuple(part for part in (dense0, dense1, dense2) if part is not None)
-    operands, found = (operand0, operand1), find_kernel(kernel)
+def _run(wrap: Wrap, *args: Any) -> Tensor:
+    """`run_linear` on the arguments of the op."""
+    x, weight, bias, operand0, operand1, *parts, n, kernel = args
+    dense = tuple(part for part in parts if part is not None)
+    found, operands = find_kernel(kernel), (operand0, operand1)
+    return run_linear(found, x, weight, bias, operands, dense, n, wrap, FUSION)
+
+
+def _linear(*args: Any) -> Tensor:
     # Triton starts functions on the current device.
-    with torch.cuda.device(x.device), kept_here():
-        return run_linear(found, x, weight, bias, operands, dense, n, _as_it_is, FUSION)
+    with torch.cuda.device(args[0].device), kept_here():
+        return _run(_as_it_is, *args)
 
 
 def _unpack(weight: Tensor, like: Tensor, n: int, k: int, kernel: int, first: int = 0) -> Tensor:
@@ -141,25 +132,12 @@ def _check_differentiable(key: int) -> None:
         )
 
 
-def _triton_linear(
-    x: Tensor,
-    weight: Tensor,
-    bias: Optional,
-    operand0: Optional,
-    operand1: Optional,
-    dense0: Optional,
-    dense1: Optional,
-    dense2: Optional,
-    n: int,
-    kernel: int,
-) -> Tensor:
+def _triton_linear(*args: Any) -> Tensor:
     from torch.library import wrap_triton
 
-    dense = tuple(part for part in (dense0, dense1, dense2) if part is not None)
-    operands, found = (operand0, operand1), find_kernel(kernel)
     # Inductor hands the option on to Triton since torch 2.14. Before, it drops it, and the Triton
     # of that time (3.6) fuses unless it is told not to: the result is the same.
-    return run_linear(found, x, weight, bias, operands, dense, n, wrap_triton, FUSION)
+    return _run(wrap_triton, *args)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -197,7 +175,7 @@ def _load() -> torch.library.Library:
     from torch.library import triton_op
 
     name = f"{NAMESPACE}::triton_linear"
-    op: Any = triton_op(name, _triton_linear, mutates_args=(), schema=_SCHEMA)
+    op: Any = triton_op(name, _triton_linear, mutates_args=(), schema=LINEAR_SCHEMA)
     op.register_autograd(_backward, setup_context=_setup_context)
     library = torch.library.Library(NAMESPACE, "FRAGMENT")
     library.impl("linear", _linear, "CUDA")

@@ -24,7 +24,8 @@ or int64 from 0 to n - 1, `[*rows.shape, k]`.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -38,26 +39,29 @@ HEADER_BYTES = 128
 MAX_DENSE = 3
 """Parts in which a dense weight may come: q, k and v, or gate and up."""
 
+Fake = TypeVar("Fake", bound=Callable[..., Tensor])
 _library = torch.library.Library(NAMESPACE, "DEF")
-_library.define(
-    "linear(Tensor x, Tensor weight, Tensor? bias, Tensor? operand0, Tensor? operand1, "
-    "Tensor? dense0, Tensor? dense1, Tensor? dense2, int n, int kernel) -> Tensor"
-)
-_library.define(
-    "unpack(Tensor weight, Tensor like, int n, int k, int kernel, int first=0) -> Tensor"
-)
-_library.define(
-    "unpack_rows(Tensor weight, Tensor rows, Tensor like, int n, int k, int kernel, int first=0) "
-    "-> Tensor"
-)
-_library.define("dense_linear(Tensor x, Tensor weight, Tensor? bias, int n) -> Tensor")
-_library.define(
-    "linear_with_grad(Tensor x, Tensor weight, Tensor? bias, Tensor? dense0, Tensor? dense1, "
-    "Tensor? dense2, int n, int kernel) -> Tensor"
-)
 
 
-def _linear_fake(
+def schema_of(function: Callable[..., Tensor]) -> str:
+    """The schema of an op with a function's signature: `(Tensor x, int n) -> Tensor`."""
+    # Implementations in C++ take numbers: sizes of weights are no symbols.
+    return torch.library.infer_schema(function, mutates_args=()).replace("SymInt", "int")
+
+
+def define(fake: Fake) -> Fake:
+    """Define an op of this namespace by a function that says what it returns: its fake.
+
+    The function's name is the op's, its signature the schema.
+    """
+    name = fake.__name__.strip("_")
+    _library.define(name + schema_of(fake))
+    torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_library)
+    return fake
+
+
+@define
+def _linear(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -72,26 +76,25 @@ def _linear_fake(
     return x.new_empty((*x.shape[:-1], n))
 
 
-def _dense_linear_fake(x: Tensor, weight: Tensor, bias: Tensor | None, n: int) -> Tensor:
+@define
+def _dense_linear(x: Tensor, weight: Tensor, bias: Tensor | None, n: int) -> Tensor:
     return x.new_empty((*x.shape[:-1], n))
 
 
-def _unpack_fake(
-    weight: Tensor, like: Tensor, n: int, k: int, kernel: int, first: int = 0
-) -> Tensor:
+@define
+def _unpack(weight: Tensor, like: Tensor, n: int, k: int, kernel: int, first: int = 0) -> Tensor:
     return like.new_empty((n, k))
 
 
-def _unpack_rows_fake(
+@define
+def _unpack_rows(
     weight: Tensor, rows: Tensor, like: Tensor, n: int, k: int, kernel: int, first: int = 0
 ) -> Tensor:
     return like.new_empty((*rows.shape, k))
 
 
-torch.library.register_fake(f"{NAMESPACE}::linear", _linear_fake, lib=_library)
-torch.library.register_fake(f"{NAMESPACE}::dense_linear", _dense_linear_fake, lib=_library)
-torch.library.register_fake(f"{NAMESPACE}::unpack", _unpack_fake, lib=_library)
-torch.library.register_fake(f"{NAMESPACE}::unpack_rows", _unpack_rows_fake, lib=_library)
+LINEAR_SCHEMA = schema_of(_linear)
+"""Of the op `linear`, and of those that take what it takes."""
 
 
 class _PackedLinear(torch.autograd.Function):
@@ -141,6 +144,7 @@ def _linear_with_grad(
     return _PackedLinear.apply(x, weight, bias, dense, n, kernel)  # type: ignore[no-any-return]
 
 
+_library.define("linear_with_grad" + schema_of(_linear_with_grad))
 _library.impl("linear_with_grad", _linear_with_grad, "CompositeImplicitAutograd")
 
 

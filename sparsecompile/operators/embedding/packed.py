@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from sparsecompile.formats.names import format_of
 from sparsecompile.graph.pattern import Call
 from sparsecompile.graph.weight_view import weight_reader
-from sparsecompile.kernels.ops import NAMESPACE
+from sparsecompile.kernels.ops import define
 
 weight_reader(F.embedding)
 
@@ -38,16 +38,9 @@ def packed_embedding(ids: Tensor, weight: Tensor, format: str) -> Tensor:
 PACKED_EMBEDDING = Call((packed_embedding,), ("ids", "weight", "format"))
 """Pattern of a packed embedding."""
 
-_library = torch.library.Library(NAMESPACE, "FRAGMENT")
-_library.define(
-    "embedding(Tensor ids, Tensor weight, int n, int k, ScalarType dtype, int kernel) -> Tensor"
-)
 
-
-def _embedding_fake(
+@define
+def _embedding(
     ids: Tensor, weight: Tensor, n: int, k: int, dtype: torch.dtype, kernel: int
 ) -> Tensor:
     return ids.new_empty((*ids.shape, k), dtype=dtype)
-
-
-torch.library.register_fake(f"{NAMESPACE}::embedding", _embedding_fake, lib=_library)

@@ -160,11 +160,8 @@ Tensor linear_autograd(c10::DispatchKeySet keys, const Tensor& x, const Tensor& 
                                       .typed<WithGrad>();
     return with_grad.call(x, weight, bias, dense0, dense1, dense2, n, key);
   }
-  using Linear = Tensor(const Tensor&, const Tensor&, const OptionalTensor&, const OptionalTensor&,
-                        const OptionalTensor&, const OptionalTensor&, const OptionalTensor&,
-                        const OptionalTensor&, int64_t, int64_t);
   static const auto linear =
-      c10::Dispatcher::singleton().findSchemaOrThrow("sparsecompile::linear", "").typed<Linear>();
+      c10::Dispatcher::singleton().findSchemaOrThrow("sparsecompile::linear", "").typed<decltype(linear_cpu)>();
   at::AutoDispatchBelowAutograd below;
   return linear.redispatch(keys & c10::after_autograd_keyset, x, weight, bias, operand0, operand1,
                            dense0, dense1, dense2, n, key);
