@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from sparsecompile.coding import Coding
 from sparsecompile.errors import Reject
 from sparsecompile.places import Places
 
@@ -97,6 +98,13 @@ class Codec(ABC):
         for name, tensor in tensors.items():
             if tensor.shape != (slots,):
                 raise Reject(f"{name} has shape {tuple(tensor.shape)}, [{slots}] is needed")
+
+    def coding(self, dtype: torch.dtype) -> Coding | None:
+        """How a value is stored in a weight of a dtype; None where that takes the codec's own code.
+
+        Kernels that keep values as they are stored read it; others call `decode` of a fragment.
+        """
+        return None
 
     @abstractmethod
     def value_bits(self, dtype: torch.dtype) -> sympy.Expr:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from sparsecompile.coding import Coding, readable_coding
 from sparsecompile.epilogue import STEPS
 from sparsecompile.errors import Reject
 from sparsecompile.gpu import GPU, GPUS
@@ -62,6 +63,15 @@ class KernelSpec:
     def operands(self) -> int:
         """How many tensors the epilogue reads."""
         return sum(STEPS[name].has_operand for name in self.epilogue)
+
+    @property
+    def coding(self) -> Coding:
+        """How values of the weight are stored.
+
+        Raises:
+            Reject: in a way that no kernel reads.
+        """
+        return readable_coding(self.format.codec, self.dtype)
 
     def __str__(self) -> str:
         """`linear n_m[2:4]/float bfloat16 silu`, `linear dense/int8 bfloat16 activations=int8`."""

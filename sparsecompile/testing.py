@@ -28,6 +28,7 @@ from sparsecompile.occupancy import FLOAT_DTYPES, Occupancy
 from sparsecompile.packed import Format, Packed, Structure
 from sparsecompile.registry import default_registry
 from sparsecompile.rule import Pass, run_passes
+from sparsecompile.testing_coding import check_coding
 
 SPECIAL_VALUES = (float("nan"), float("inf"), -float("inf"), -0.0, 1e-45, 65504.0)
 
@@ -119,7 +120,7 @@ def check_format(format: Format, weight: Tensor) -> None:
     Nowhere does it keep more than its structure promises.
 
     A lossy codec gives back what is within its bound, and the same bytes when its decoded values
-    are encoded again.
+    are encoded again. Its coding is how values are stored.
 
     Raises:
         AssertionError: a law does not hold.
@@ -140,6 +141,7 @@ def check_format(format: Format, weight: Tensor) -> None:
         _check_same_tensors(packed.tensors, format.pack(dense).tensors)
     else:
         _check_lossy(packed, weight)
+    check_coding(packed)
     assert packed.slots == slots
     assert packed.nbytes == format.nbytes(occupancy.shape, slots, weight.dtype)
     positions = structure.positions(packed.index, packed.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsecompile.codegen.triton.fragment import Values
+from sparsecompile.coding import Coding
 from sparsecompile.epilogue import STEPS
 from sparsecompile.errors import Reject
 from sparsecompile.spec import KernelSpec
@@ -84,17 +84,17 @@ def check_epilogue(steps: tuple[str, ...]) -> None:
             raise Reject(f"the epilogue step {name!r} has no Triton expression")
 
 
-def render_scales(values: Values) -> str:
+def render_scales(coding: Coding) -> str:
     """The functions that read scales; empty where there are none."""
-    if values.group is None:
+    if coding.group is None:
         return ""
-    return GROUP_SCALES.format(group=values.group) if values.group else ROW_SCALES
+    return GROUP_SCALES.format(group=coding.group) if coding.group else ROW_SCALES
 
 
-def render_finish(spec: KernelSpec, values: Values) -> str:
+def render_finish(spec: KernelSpec) -> str:
     """The function `finish`: scales of rows and tokens, the bias and the epilogue, in float32."""
     lines = []
-    if values.group == 0:
+    if spec.coding.group == 0:
         lines.append("    value *= row_scales(weight, rows, rows < n, n, k)[:, None]")
     if spec.activations != "float":
         scales = "tl.load(x_scales + tokens, mask=tokens < m, other=0.0)"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparsecompile.codec import Codec
+from sparsecompile.coding import Coding
 from sparsecompile.errors import Reject
 from sparsecompile.places import Places
 from sparsecompile.structures.bits import pack_codes, unpack_codes
@@ -39,6 +40,7 @@ class SymmetricInteger(Codec):
     group: int | None = None
 
     lossless = False
+    bits: ClassVar[int]
     largest: ClassVar[int]
 
     def __post_init__(self) -> None:
@@ -127,6 +129,10 @@ class SymmetricInteger(Codec):
         if not self._are_integers(values, slots):
             raise Reject(f"values holds one outside of -{self.largest} to {self.largest}")
 
+    def coding(self, dtype: torch.dtype) -> Coding:
+        """An integer, times the scale of its row or group."""
+        return Coding(self.bits, "affine", self.group or 0)
+
     def scale_bits(self) -> sympy.Expr:
         """16 bits a group."""
         import sympy
@@ -161,7 +167,7 @@ class Int8(SymmetricInteger):
     """Integers of 8 bits, -127 to 127: `values` `[slots]` int8; scales a row or group."""
 
     family = "int8"
-    largest = 127
+    bits, largest = 8, 127
 
     def value_bits(self, dtype: torch.dtype) -> sympy.Expr:
         """8 bits a slot, 16 a scale."""
@@ -194,7 +200,7 @@ class Int4(SymmetricInteger):
     """
 
     family = "int4"
-    largest = 7
+    bits, largest = 4, 7
 
     def value_bits(self, dtype: torch.dtype) -> sympy.Expr:
         """4 bits a slot, rounded up to bytes, 16 a scale."""

@@ -17,7 +17,7 @@ from sparsecompile.codegen.triton.aot.architecture import architecture
 from sparsecompile.codegen.triton.aot.cases import Case
 from sparsecompile.codegen.triton.aot.sass import read_cubin
 from sparsecompile.codegen.triton.aot.specialization import compile_for
-from sparsecompile.codegen.triton.fragment import codec_fragment, structure_fragment
+from sparsecompile.codegen.triton.fragment import structure_fragment
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import Reject
@@ -145,9 +145,8 @@ def check(which: Gate) -> None:
 
 def reads_index(which: Gate, text: str) -> Iterator[int]:
     """Of the parts of the layout that a line loads, values and scales left out: words a tile."""
-    structure, codec = which.case.spec.format.structure, which.case.spec.format.codec
-    values = codec_fragment(REGISTRY, codec).values(codec, which.case.spec)
-    sizes = structure_fragment(REGISTRY, structure).sizes(structure, values)
+    structure = which.case.spec.format.structure
+    sizes = structure_fragment(REGISTRY, structure).sizes(structure)
     for name, size in sizes.items():
         if re.search(rf"tl\.load\({name}\b", text):
             of_tile = re.search(r"tiles \* (\d+)", size)

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
+from codings import UNREAD, Coded
 
-from sparsecompile.codegen.cpp.fragments.float import CppFloat
+from sparsecompile import Bitmap, Format
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.strips import StripsLinear
+from sparsecompile.coding import Coding
 from sparsecompile.errors import Reject
 from sparsecompile.ops import HEADER_BYTES, linear
 from sparsecompile.problem import Contents
 from sparsecompile.registry import Registry
 from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Fragment
 
 AVX2, AMX = Target("cpu", "x86_64", "avx2"), Target("cpu", "x86_64", "amx")
 
@@ -59,14 +59,15 @@ def test_refuses_what_it_cannot_store(registry: Registry) -> None:
     assert refusal(missing, AMX, Registry()) == "no C++ fragment reads 'bitmap'"
 
 
-def test_refuses_values_that_are_no_codes(registry: Registry) -> None:
-    class Opaque(CppFloat):
-        def codes(self, *args: Any) -> None:  # type: ignore[override]
-            return None
-
-    spec = KernelSpec(registry.format("bitmap"), torch.float32)
-    alone = Registry(Opaque(), registry.get(Fragment, "cpp/bitmap"))
-    assert refusal(spec, AMX, alone) == "the values of float are no codes of one width"
+@pytest.mark.parametrize(
+    ("coding", "reason"),
+    [*UNREAD, (Coding(2, "affine", 0), "integers of float have 2 bits, not 4 or 8")],
+)
+def test_refuses_codings_that_it_does_not_read(
+    coding: Coding | None, reason: str, registry: Registry
+) -> None:
+    spec = KernelSpec(Format(Bitmap(), Coded(coding)), torch.float32)
+    assert refusal(spec, AMX, registry) == reason
 
 
 @pytest.mark.parametrize("target", [AVX2, AMX], ids=str)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsecompile.codec import Codec
-from sparsecompile.codegen.cpp.fragment import ELEMENTS, Codes, CppFragment
+from sparsecompile.codegen.cpp.fragment import ELEMENTS, CppFragment
 from sparsecompile.packed import Structure
 from sparsecompile.spec import KernelSpec
 
@@ -43,10 +43,6 @@ class CppFloat(CppFragment):
     def render(self, part: Structure | Codec, spec: KernelSpec) -> str:
         """`decode` and `decode_vector`."""
         return TEXT
-
-    def codes(self, part: Structure | Codec, spec: KernelSpec) -> Codes:
-        """The bits of the value."""
-        return Codes(8 * spec.dtype.itemsize)
 
 
 COMPONENTS = (CppFloat(),)

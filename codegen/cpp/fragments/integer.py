@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from sparsecompile.codec import Codec
 from sparsecompile.codecs.integer import SymmetricInteger
-from sparsecompile.codegen.cpp.fragment import Codes, CppFragment
+from sparsecompile.codegen.cpp.fragment import CppFragment
 from sparsecompile.packed import Structure
 from sparsecompile.spec import KernelSpec
 
@@ -118,7 +118,6 @@ SC_INLINE Floats<count> integers_at(const Weight& w, int64_t slot) {
 class CppInteger(CppFragment):
     """Integers and their scales, multiplied in float32."""
 
-    bits: ClassVar[int]
     element: ClassVar[str]
     integers: ClassVar[str]
 
@@ -131,27 +130,22 @@ class CppInteger(CppFragment):
         if not isinstance(part, SymmetricInteger):
             raise TypeError(f"{part} is not a codec of integers with scales")
         scales = ROW_SCALES if part.group is None else GROUP_SCALES
-        head = scales.format(codec=part, bits=self.bits, group=part.group)
+        head = scales.format(codec=part, bits=part.bits, group=part.group)
         return head + self.integers + DECODE
-
-    def codes(self, part: Structure | Codec, spec: KernelSpec) -> Codes | None:
-        """The integer, moved above zero."""
-        group = part.group if isinstance(part, SymmetricInteger) else None
-        return Codes(self.bits, 2 ** (self.bits - 1), group or 0)
 
 
 class CppInt8(CppInteger):
     """A byte a slot."""
 
     family = "int8"
-    bits, element, integers = 8, "int8_t", BYTES
+    element, integers = "int8_t", BYTES
 
 
 class CppInt4(CppInteger):
     """Two slots a byte."""
 
     family = "int4"
-    bits, element, integers = 4, "uint8_t", NIBBLES
+    element, integers = "uint8_t", NIBBLES
 
 
 COMPONENTS = (CppInt8(), CppInt4())

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from sparsecompile.codec import Codec
-from sparsecompile.codegen.triton.fragment import TritonStructure, Values
+from sparsecompile.codegen.triton.fragment import TritonStructure
 from sparsecompile.errors import Reject
 from sparsecompile.packed import Packed, Structure
 from sparsecompile.spec import KernelSpec
@@ -40,7 +40,7 @@ class TritonBlock(TritonStructure):
         """The tensors of the Packed."""
         return {**packed.index, "values": values}
 
-    def sizes(self, structure: Structure, values: Values) -> Mapping[str, str]:
+    def sizes(self, structure: Structure) -> Mapping[str, str]:
         """Four bytes a band and a block."""
         height = _block(structure).height
         return {

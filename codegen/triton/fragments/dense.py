@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsecompile.codec import Codec
-from sparsecompile.codegen.triton.fragment import TILE, TritonStructure, Values
+from sparsecompile.codegen.triton.fragment import TILE, TritonStructure
 from sparsecompile.packed import Packed, Structure
 from sparsecompile.spec import KernelSpec
 
@@ -33,7 +33,7 @@ class TritonDense(TritonStructure):
         n, k = packed.shape
         return {"values": F.pad(values.view(n, k), (0, -k % TILE))}
 
-    def sizes(self, structure: Structure, values: Values) -> Mapping[str, str]:
+    def sizes(self, structure: Structure) -> Mapping[str, str]:
         """Nothing comes after the values."""
         return {}
 

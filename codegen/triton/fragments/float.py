@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sparsecompile.codec import Codec
-from sparsecompile.codegen.triton.fragment import ELEMENTS, TritonCodec, Values
+from sparsecompile.codegen.triton.fragment import ELEMENTS, TritonCodec
 from sparsecompile.packed import Packed, Structure
 from sparsecompile.spec import KernelSpec
 
@@ -29,10 +29,6 @@ class TritonFloat(TritonCodec):
     """Values in the dtype of x."""
 
     family = "float"
-
-    def values(self, codec: Codec, spec: KernelSpec) -> Values:
-        """16 or 32 bits."""
-        return Values(spec.dtype.itemsize * 8)
 
     def elements(self, packed: Packed) -> Tensor:
         """The values."""

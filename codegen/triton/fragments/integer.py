@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sparsecompile.codec import Codec
-from sparsecompile.codegen.triton.fragment import TritonCodec, Values
+from sparsecompile.codegen.triton.fragment import TritonCodec
 from sparsecompile.packed import Packed, Structure
 from sparsecompile.spec import KernelSpec
 from sparsecompile.structures.bits import pack_codes, unpack_codes
@@ -52,10 +52,6 @@ class TritonInt8(TritonCodec):
 
     family = "int8"
 
-    def values(self, codec: Codec, spec: KernelSpec) -> Values:
-        """8 bits."""
-        return Values(8, getattr(codec, "group", None) or 0)
-
     def elements(self, packed: Packed) -> Tensor:
         """The integers."""
         return packed.values["values"]
@@ -69,10 +65,6 @@ class TritonInt4(TritonCodec):
     """Two slots a byte."""
 
     family = "int4"
-
-    def values(self, codec: Codec, spec: KernelSpec) -> Values:
-        """4 bits."""
-        return Values(4, getattr(codec, "group", None) or 0)
 
     def elements(self, packed: Packed) -> Tensor:
         """The integers."""

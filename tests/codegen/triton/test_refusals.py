@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from codings import UNREAD, Coded
 from triton_cases import H100, TEMPLATES, build
 
 import sparsecompile as sc
@@ -14,7 +15,9 @@ from sparsecompile.codegen.triton.fragment import codec_fragment, structure_frag
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.module import import_module, write_module
 from sparsecompile.codegen.triton.template import TritonTemplate
+from sparsecompile.coding import Coding
 from sparsecompile.errors import BuildError, Reject
+from sparsecompile.packed import Format
 from sparsecompile.spec import KernelSpec, Target
 from sparsecompile.structures.dense import Dense
 from sparsecompile.template import Codegen, Fragment, Source
@@ -77,6 +80,12 @@ def test_steps_and_rounding() -> None:
     )
     floats = spec_of("n_m[2:4]", activations="int8")
     assert refusal("tiles", floats) == "int8 activations need integer weights"
+
+
+@pytest.mark.parametrize(("coding", "reason"), UNREAD)
+def test_codings_that_it_does_not_read(coding: Coding | None, reason: str) -> None:
+    spec = KernelSpec(Format(Dense(), Coded(coding)), torch.float16)
+    assert refusal("tiles", spec) == reason
 
 
 def test_fragments_that_are_missing_or_of_another_kind() -> None:
