@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from sparsecompile.errors import Reject
-from sparsecompile.extern import Extern
+from sparsecompile.kernels.extern import Extern
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.template import Template
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Schedule, Target
-from sparsecompile.template import Template
 
 Candidate = tuple[Template, Schedule] | Extern
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from sparsecompile.errors import Reject
-from sparsecompile.extern import Extern
-from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.kernels.extern import Extern
+from sparsecompile.kernels.spec import KernelSpec, Target
 
 
 class DenseLinear(Extern):

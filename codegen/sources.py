@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from sparsecompile.spec import digest
+from sparsecompile.kernels.spec import digest
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable

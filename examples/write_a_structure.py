@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import sparsecompile as sc
 from sparsecompile.codegen.cpp.fragment import CppFragment
-from sparsecompile.costs import n
+from sparsecompile.formats.symbols import n
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch.fx import Node
 from torch.nn import functional as F
 
 from sparsecompile import LINEAR, Call, Edit, Match, Phase, Reject, Rule
-from sparsecompile.spelling import Product, products
+from sparsecompile.operators.linear.spellings import Product, products
 
 _ADD = (operator.add, torch.add, "add")
 _TRANSPOSED = Call((torch.t,), ("transposed",))

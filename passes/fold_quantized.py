@@ -16,6 +16,7 @@ from sparsecompile import (
     Phase,
     Reject,
     codec_of,
+    insert_packed_linear,
 )
 
 _LINEAR = Call(
@@ -66,7 +67,8 @@ class FoldQuantized(Pass):
         format = found.format()
         edit.check_dtypes(weight, x=x, bias=match["bias"])
         edit.replaced(self.name, node)
-        new = edit.packed_linear(
+        new = insert_packed_linear(
+            edit,
             x,
             weight,
             match["bias"],

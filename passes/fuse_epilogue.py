@@ -20,6 +20,7 @@ from sparsecompile import (
     Reject,
     Rule,
     format_of,
+    insert_packed_linear,
     origins,
 )
 
@@ -96,7 +97,8 @@ class FuseEpilogue(Rule[str]):
         """Insert the longer packed linear where the step was."""
         node, linear = match.node, match["linear"]
         operands = match["operands"] + ((match["other"],) if facts in ("add", "mul") else ())
-        new = edit.packed_linear(
+        new = insert_packed_linear(
+            edit,
             match["x"],
             match["weight"],
             match["bias"],

@@ -19,7 +19,9 @@ from sparsecompile import (
     Phase,
     Reject,
     format_of,
+    insert_packed_linear,
     origins,
+    packed_linears,
 )
 
 
@@ -57,7 +59,7 @@ class MergeLinears(Pass):
     def run(self, edit: Edit) -> None:
         """Merge group by group."""
         groups: dict[object, list[Match]] = defaultdict(list)
-        for match in edit.packed_nodes():
+        for match in packed_linears(edit):
             if not match["epilogue"]:
                 # What is packed in the model would be kept twice, merged with what is not.
                 is_stored = edit.weights.stored(match["weight"]) is not None
@@ -97,7 +99,8 @@ class MergeLinears(Pass):
         bias = None
         if group[0]["bias"] is not None:
             bias = self._cat((match["bias"] for match in group), first, edit)
-        merged = edit.packed_linear(
+        merged = insert_packed_linear(
+            edit,
             group[0]["x"],
             weight,
             bias,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sparsecompile import LINEAR, Call, Edit, Format, Match, Phase, Rule
+from sparsecompile import LINEAR, Call, Edit, Format, Match, Phase, Rule, insert_packed_linear
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class PackLinear(Rule[Format]):
         """Insert the packed linear."""
         node = match.node
         args = (match["x"], match["weight"], match["bias"], facts)
-        new = edit.packed_linear(*args, before=node, origins=(node.name,))
+        new = insert_packed_linear(edit, *args, before=node, origins=(node.name,))
         edit.replace(node, new)
 
 

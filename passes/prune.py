@@ -25,7 +25,7 @@ from sparsecompile import (
     Structure,
     weight_function,
 )
-from sparsecompile.recipes import recipe_for, recipes_of
+from sparsecompile.options.recipes import recipe_for, recipes_of
 
 
 def parse_recipe(recipe: str) -> tuple[Structure, float | None]:

@@ -24,7 +24,7 @@ from sparsecompile import (
     quantize_weight,
     remember_codec,
 )
-from sparsecompile.recipes import recipe_for, recipes_of
+from sparsecompile.options.recipes import recipe_for, recipes_of
 
 _RECIPES = {
     "int8-weight-only": (Int8(), "float"),

@@ -10,14 +10,10 @@ from typing import Any
 
 from torch.nn import Module
 
-from sparsecompile.activations import quantize_activation
-from sparsecompile.bind import weight_function
-from sparsecompile.codec import Codec
 from sparsecompile.codecs.float import Float
 from sparsecompile.codecs.integer import Int4, Int8
 from sparsecompile.compiler import Compiler
-from sparsecompile.compression import compress
-from sparsecompile.epilogue import MAX_OPERANDS, STEPS
+from sparsecompile.component import Component
 from sparsecompile.errors import (
     BuildError,
     CacheError,
@@ -32,37 +28,51 @@ from sparsecompile.errors import (
     RejectedError,
     SparseCompileError,
 )
-from sparsecompile.extern import Extern, PackedExtern
-from sparsecompile.graph import Edit
-from sparsecompile.loading import load
-from sparsecompile.occupancy import Occupancy
-from sparsecompile.options import Options
-from sparsecompile.pack_cache import PACK_CACHE
-from sparsecompile.packed import Format, Packed, Structure
-from sparsecompile.packed_node import PACKED, format_of, origins, packed_linear
-from sparsecompile.packed_tensor import PackedTensor
-from sparsecompile.pattern import Call, Match
-from sparsecompile.places import Places
-from sparsecompile.quantized_node import (
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.coordinates import Places
+from sparsecompile.formats.occupancy import Occupancy
+from sparsecompile.formats.packed import Format, Packed
+from sparsecompile.formats.structure import Structure
+from sparsecompile.graph.edit import Edit
+from sparsecompile.graph.mutation import writes_in_place
+from sparsecompile.graph.pattern import Call, Match
+from sparsecompile.graph.rule import Pass, Phase, Rule
+from sparsecompile.graph.weight_view import weight_function
+from sparsecompile.kernels.epilogue import MAX_OPERANDS, STEPS
+from sparsecompile.kernels.extern import Extern, PackedExtern
+from sparsecompile.kernels.prologue import quantize_activation
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.template import Codegen, Fragment, Kernel, Source, Template
+from sparsecompile.operators.linear.packed import (
+    PACKED,
+    format_of,
+    insert_packed_linear,
+    origins,
+    packed_linear,
+    packed_linears,
+)
+from sparsecompile.operators.linear.quantized import (
     QUANTIZED_ACTIVATION,
     QUANTIZED_WEIGHT,
     codec_of,
     quantize_weight,
     remember_codec,
 )
-from sparsecompile.registry import Component, Registry, default_registry
-from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report
-from sparsecompile.rule import Pass, Phase, Rule
-from sparsecompile.saving import save
-from sparsecompile.spec import KernelSpec, Schedule, Target
-from sparsecompile.spelling import LINEAR
+from sparsecompile.operators.linear.spellings import LINEAR
+from sparsecompile.options.options import Options
+from sparsecompile.registry import Registry, default_registry
+from sparsecompile.report.facts import GraphReport, KernelChoice, NodeReport
+from sparsecompile.report.model import Report
+from sparsecompile.storage.compress import compress
+from sparsecompile.storage.load import load
+from sparsecompile.storage.save import save
 from sparsecompile.structures.bitmap import Bitmap
 from sparsecompile.structures.block import Block
 from sparsecompile.structures.csr import CSR
 from sparsecompile.structures.dense import Dense
 from sparsecompile.structures.n_m import NM
-from sparsecompile.template import Codegen, Fragment, Kernel, Source, Template
-from sparsecompile.writes import writes_in_place
+from sparsecompile.weights.cache import PACK_CACHE
+from sparsecompile.weights.packed_tensor import PackedTensor
 
 __version__ = "0.1.0"
 
@@ -183,9 +193,11 @@ __all__ = [
     "default_registry",
     "explain",
     "format_of",
+    "insert_packed_linear",
     "load",
     "origins",
     "packed_linear",
+    "packed_linears",
     "quantize_activation",
     "quantize_weight",
     "refresh",

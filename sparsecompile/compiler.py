@@ -13,30 +13,31 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.utils.weak import WeakIdKeyDictionary
 
-from sparsecompile.bind import WeightView
-from sparsecompile.compiled_model import compiled_model, matrices, names_of
-from sparsecompile.dump import Dump, readable
+from sparsecompile.component import Component
 from sparsecompile.errors import BuildError, CacheError, Reject, unwrapped_by_dynamo
-from sparsecompile.explanation import explain
-from sparsecompile.graph import Edit
-from sparsecompile.graph_copy import copy_graph, function_of
-from sparsecompile.inductor import compile_dense, compile_rest
-from sparsecompile.lowering import lower_packed
-from sparsecompile.options import Options
-from sparsecompile.pack_cache import PACK_CACHE
-from sparsecompile.recipes import check_patterns
-from sparsecompile.registry import Component, Registry, default_registry
-from sparsecompile.relayout import share_layouts
-from sparsecompile.report import Report
-from sparsecompile.reporter import Reporter
-from sparsecompile.rule import run_passes
-from sparsecompile.runtime import CompiledGraph
-from sparsecompile.selection import gpu_of, select_formats, select_passes, select_target
-from sparsecompile.slot import drop_packed
-from sparsecompile.spec import Target
-from sparsecompile.template import Codegen, Device
-from sparsecompile.watch import Earlier, WatchedGraph, watched_in
-from sparsecompile.weights import is_fake
+from sparsecompile.graph.compiled_model import compiled_model, matrices, names_of
+from sparsecompile.graph.copy import copy_graph, function_of
+from sparsecompile.graph.edit import Edit
+from sparsecompile.graph.rule import run_passes
+from sparsecompile.graph.weight_view import WeightView
+from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.template import Codegen, Device
+from sparsecompile.lowering.compiled_graph import CompiledGraph
+from sparsecompile.lowering.inductor import compile_dense, compile_rest
+from sparsecompile.lowering.lower import lower_packed
+from sparsecompile.lowering.relayout import share_layouts
+from sparsecompile.lowering.slots import drop_packed
+from sparsecompile.lowering.watch import Earlier, WatchedGraph, watched_in
+from sparsecompile.options.options import Options
+from sparsecompile.options.recipes import check_patterns
+from sparsecompile.options.resolve import gpu_of, select_formats, select_passes, select_target
+from sparsecompile.registry import Registry, default_registry
+from sparsecompile.report.dump import Dump, readable
+from sparsecompile.report.explain import explain
+from sparsecompile.report.model import Report
+from sparsecompile.report.reporter import Reporter
+from sparsecompile.weights.cache import PACK_CACHE
+from sparsecompile.weights.expression import is_fake
 
 logger = logging.getLogger("sparsecompile")
 
@@ -155,7 +156,9 @@ class Compiler:
             OptionError: a name pattern matches no weight of the model.
             RejectedError: under `strict`, something would be left dense.
         """
-        return explain(Compiler(self.registry, **self._given), model, args, kwargs, _run_eagerly)
+        compiler = Compiler(self.registry, **self._given)
+        compile = partial(compiler.compile, finish=_run_eagerly, explains=True)
+        return explain(compile, compiler.reporter, model, args, kwargs)
 
     def compile(
         self,

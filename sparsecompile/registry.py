@@ -10,18 +10,15 @@ from importlib import import_module, metadata
 from types import ModuleType
 from typing import TypeVar
 
-from sparsecompile.codec import Codec
+from sparsecompile.component import Component, kind_of
 from sparsecompile.errors import RegistrationError
-from sparsecompile.extern import Extern
-from sparsecompile.packed import Format, Structure
-from sparsecompile.rule import Pass
-from sparsecompile.template import Codegen, Fragment, Template
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.packed import Format
+from sparsecompile.formats.structure import Structure
 
 ENTRY_POINT_GROUP = "sparsecompile.plugins"
-KINDS = (Structure, Codec, Pass, Template, Extern, Fragment, Codegen)
-Component = Structure | Codec | Pass | Template | Extern | Fragment | Codegen
 Part = TypeVar("Part", Structure, Codec)
-C = TypeVar("C", Structure, Codec, Pass, Template, Extern, Fragment, Codegen)
+C = TypeVar("C", bound=Component)
 
 
 class Registry:
@@ -37,11 +34,17 @@ class Registry:
         """Add components; all of them, or none when one cannot be added.
 
         Raises:
-            RegistrationError: not an instance of a known kind, or its name is taken.
+            RegistrationError: not an instance of a kind, or its name is taken.
         """
         new: dict[tuple[type, str], Component] = {}
         for component in components:
-            key = (_kind(component), component.name)
+            if not isinstance(component, Component):
+                raise RegistrationError(
+                    repr(component),
+                    f"{component!r} is no component, such as a Structure or a Pass; register "
+                    "instances, not classes",
+                )
+            key = (kind_of(component), component.name)
             taken = self._components.get(key) or new.get(key)
             if taken is not None:
                 raise RegistrationError(
@@ -139,13 +142,3 @@ def _modules(module: ModuleType) -> Iterator[ModuleType]:
     yield module
     for info in pkgutil.walk_packages(getattr(module, "__path__", ()), module.__name__ + "."):
         yield import_module(info.name)
-
-
-def _kind(component: object) -> type:
-    for kind in KINDS:
-        if isinstance(component, kind):
-            return kind
-    kinds = ", ".join(kind.__name__ for kind in KINDS)
-    raise RegistrationError(
-        repr(component), f"{component!r} is none of {kinds}; register instances, not classes"
-    )

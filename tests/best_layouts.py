@@ -10,9 +10,9 @@ from packing import Packing
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from sparsecompile.pack_cache import PACK_CACHE
-from sparsecompile.report import KernelChoice, NodeReport
-from sparsecompile.slot import Layout
+from sparsecompile.lowering.slots import Layout
+from sparsecompile.report.facts import KernelChoice, NodeReport
+from sparsecompile.weights.cache import PACK_CACHE
 
 SECONDS = {
     1: {"strips": 0.1, "generic": 4.0, "dense": 5.0},

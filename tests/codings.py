@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from sparsecompile.codecs.float import Float
-from sparsecompile.coding import Coding
+from sparsecompile.formats.coding import Coding
 
 
 @dataclass(frozen=True, eq=False)

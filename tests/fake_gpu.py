@@ -10,11 +10,11 @@ from torch import nn
 from tuned import Tuned
 
 import sparsecompile as sc
-from sparsecompile import spec
 from sparsecompile.codegen.triton import workbench
 from sparsecompile.codegen.triton.aot import specialization
-from sparsecompile.report import NodeReport
-from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.kernels import spec
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.report.facts import NodeReport
 
 H100 = Target.parse("sm_90")
 SPEC = KernelSpec(sc.default_registry().format("n_m[2:4]"), torch.float16)

@@ -13,14 +13,15 @@ from typing import TypeVar
 
 import torch
 
-from sparsecompile.activations import ACTIVATIONS
-from sparsecompile.codec import Codec
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Format, Structure
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.packed import Format
+from sparsecompile.formats.structure import Structure
+from sparsecompile.kernels.prologue import ACTIVATIONS
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.template import Template
 from sparsecompile.registry import default_registry
-from sparsecompile.spec import KernelSpec, Schedule, Target
 from sparsecompile.structures.n_m import NM
-from sparsecompile.template import Template
 
 T = TypeVar("T")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparsecompile.costs import Cost, m
 from sparsecompile.errors import Reject
-from sparsecompile.extern import PackedExtern
-from sparsecompile.packed import Packed
-from sparsecompile.problem import Contents
+from sparsecompile.formats.packed import Packed
+from sparsecompile.formats.symbols import m
+from sparsecompile.kernels.cost import Cost
+from sparsecompile.kernels.extern import PackedExtern
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Schedule, Target
 
 
 @dataclass(eq=False)

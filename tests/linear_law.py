@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparsecompile.activations import ACTIVATIONS
-from sparsecompile.epilogue import apply_epilogue
-from sparsecompile.packed import Packed, Structure
-from sparsecompile.spec import KernelSpec
+from sparsecompile.formats.packed import Packed
+from sparsecompile.formats.structure import Structure
+from sparsecompile.kernels.epilogue import apply_epilogue
+from sparsecompile.kernels.prologue import ACTIVATIONS
+from sparsecompile.kernels.spec import KernelSpec
 
 Run = Callable[[Tensor, Tensor | None, tuple[Tensor, ...]], Tensor]
 

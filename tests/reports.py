@@ -7,10 +7,11 @@ from html.parser import HTMLParser
 
 from hypothesis import strategies as st
 
-from sparsecompile.graph import Rewrite
-from sparsecompile.problem import Trial
-from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report
-from sparsecompile.survey import Finding
+from sparsecompile.detection.survey import Finding
+from sparsecompile.graph.edit import Rewrite
+from sparsecompile.kernels.problem import Trial
+from sparsecompile.report.facts import GraphReport, KernelChoice, NodeReport
+from sparsecompile.report.model import Report
 
 
 def kernel(template: str = "generic") -> KernelChoice:

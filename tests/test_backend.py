@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sparsecompile as sc
+from sparsecompile import packed_linears
 from sparsecompile.testing import assert_no_worse
 
 
@@ -46,7 +47,7 @@ assert "sparsecompile" not in sys.modules
 fast = torch.compile(model, backend="sparse", options={"inductor": {"cpp_wrapper": False}})
 x = torch.randn(2, 16)
 torch.testing.assert_close(fast(x), model(x))
-from sparsecompile.pack_cache import PACK_CACHE
+from sparsecompile.weights.cache import PACK_CACHE
 assert PACK_CACHE._memory(model.weight).made
 """
     subprocess.run([sys.executable, "-c", script], check=True)
@@ -219,4 +220,4 @@ def test_exported_programs_take_the_passes() -> None:
         if node.op == "placeholder"
     ]
     edit = apply_passes(sc.Compiler().passes, program.graph_module, inputs)
-    assert len(list(edit.packed_nodes())) == 2
+    assert len(list(packed_linears(edit))) == 2

@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from sparsecompile.cli import app
 from sparsecompile.codegen import archive
 from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp import native
 from sparsecompile.codegen.cpp.build import load_built
 from sparsecompile.codegen.cpp.compiler import find_compiler
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
+from sparsecompile.commands.app import app
 from sparsecompile.errors import CacheError
-from sparsecompile.spec import Target
+from sparsecompile.kernels.spec import Target
 
 NAME = "answer-0123456789abcdef0123.so"
 Members = dict[str, bytes]

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from sparsecompile.cli import app
+from sparsecompile.commands.app import app
+from sparsecompile.commands.model_factory import InputError
 from sparsecompile.compiler import Compiler
-from sparsecompile.factory import InputError
-from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report
-from sparsecompile.survey import Finding
+from sparsecompile.detection.survey import Finding
+from sparsecompile.report.facts import GraphReport, KernelChoice, NodeReport
+from sparsecompile.report.model import Report
 
 MODULE = """\
 import torch
@@ -262,7 +263,7 @@ def test_an_error_of_ours_exits_with_1_and_no_traceback(
 
 
 def test_inputs_that_the_model_does_not_take(folder: Path) -> None:
-    program = "from sparsecompile.cli import app; app()"
+    program = "from sparsecompile.commands.app import app; app()"
     command = (sys.executable, "-c", program, "explain", "shapes.py:narrow")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -283,7 +284,7 @@ def test_explain_says_why_a_real_model_stays_dense() -> None:
 
 @pytest.mark.slow
 def test_the_command_as_a_process(folder: Path) -> None:
-    program = "from sparsecompile.cli import app; app()"
+    program = "from sparsecompile.commands.app import app; app()"
     command = (sys.executable, "-c", program, "explain", "shapes.py:sparse")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

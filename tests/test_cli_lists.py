@@ -9,15 +9,15 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from sparsecompile.cli import app
-from sparsecompile.codec import Codec
 from sparsecompile.codegen.cpp import machine
 from sparsecompile.codegen.cpp.compiler import find_compiler
 from sparsecompile.codegen.cpp.machine import Machine
 from sparsecompile.codegen.cpp.memory import huge_pages, memory_nodes
-from sparsecompile.packed import Structure
+from sparsecompile.commands.app import app
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.structure import Structure
+from sparsecompile.graph.rule import Pass, order
 from sparsecompile.registry import default_registry
-from sparsecompile.rule import Pass, order
 
 
 def run(*words: str) -> Result:

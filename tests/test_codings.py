@@ -7,8 +7,8 @@ import torch
 from codings import Coded
 
 from sparsecompile import Dense, Format, Int4, Int8
-from sparsecompile.coding import Coding, Kind
-from sparsecompile.testing_coding import check_coding
+from sparsecompile.formats.coding import Coding, Kind
+from sparsecompile.testing.coding_laws import check_coding
 
 WEIGHT = torch.randn(5, 70)
 

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 import sparsecompile as sc
-from sparsecompile.problem import DenseUse, Problem
-from sparsecompile.slot import PackedSlot
-from sparsecompile.survey import survey
-from sparsecompile.weights import Leaf
+from sparsecompile.detection.survey import survey
+from sparsecompile.kernels.problem import DenseUse, Problem
+from sparsecompile.lowering.slots import PackedSlot
+from sparsecompile.weights.expression import Leaf
 
 SMOLLM2 = [(576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536)]
 LAYERS = 10

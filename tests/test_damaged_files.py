@@ -15,9 +15,9 @@ from packing import sparse_
 from torch import Tensor, nn
 
 import sparsecompile as sc
-from sparsecompile.saving import KEY
-from sparsecompile.stored import Stored
-from sparsecompile.tensor_file import TensorFile, write_tensors
+from sparsecompile.storage.save import KEY
+from sparsecompile.storage.tensor_file import TensorFile, write_tensors
+from sparsecompile.weights.stored import Stored
 
 
 def rewritten(

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 import sparsecompile as sc
-from sparsecompile.pack_cache import PACK_CACHE, Made
 from sparsecompile.testing import assert_no_worse
-from sparsecompile.weights import Apply, Leaf, evaluate
+from sparsecompile.weights.cache import PACK_CACHE, Made
+from sparsecompile.weights.expression import Apply, Leaf, evaluate
 
 
 def made_of(tensor: Tensor) -> dict[Any, Made[Any]]:
@@ -365,7 +365,9 @@ def test_the_same_values_are_not_packed_again(monkeypatch: pytest.MonkeyPatch) -
     fast, x = torch.compile(model, backend=Packing()), torch.randn(4, 32)
     with torch.no_grad():
         fast(x)
-        monkeypatch.setattr("sparsecompile.slot.pack_binding", lambda *_: pytest.fail("packed"))
+        monkeypatch.setattr(
+            "sparsecompile.lowering.slots.pack_binding", lambda *_: pytest.fail("packed")
+        )
         model.load_state_dict({name: value.clone() for name, value in model.state_dict().items()})
         close(fast(x), model(x))
         torch._dynamo.reset()
@@ -392,7 +394,7 @@ def test_a_weight_that_is_written_while_it_is_packed_is_left_dense(
     def refuse(*_: object) -> Tensor:
         raise sc.Reject("row 0, group 0 keeps 4 of 4")
 
-    monkeypatch.setattr("sparsecompile.slot.pack_binding", refuse)
+    monkeypatch.setattr("sparsecompile.lowering.slots.pack_binding", refuse)
     close(torch.compile(model, backend=Packing())(x), model(x))
     assert "a graph is left dense: row 0, group 0 keeps 4 of 4" in caplog.text
 

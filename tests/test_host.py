@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsecompile import spec
-from sparsecompile.spec import ISA_LEVELS, Target, isa_at_least
+from sparsecompile.kernels import spec
+from sparsecompile.kernels.spec import ISA_LEVELS, Target, isa_at_least
 
 LEVELS = list(ISA_LEVELS)
 

@@ -177,7 +177,7 @@ def test_other_threads_measure_what_was_built(serve: Serve, tmp_path: Path) -> N
 @pytest.mark.slow
 def test_what_was_exported_serves_where_it_is_imported(image: Path, tmp_path: Path) -> None:
     file, other = str(tmp_path / "kernels.tar.gz"), str(tmp_path / "other")
-    command = "from sparsecompile.cli import app; app(['cache', *sys.argv[1:]])"
+    command = "from sparsecompile.commands.app import app; app(['cache', *sys.argv[1:]])"
     for words, folder in ((("export", file), image / "cache"), (("import", file), other)):
         subprocess.run(
             [sys.executable, "-c", f"import sys; {command}", *words],

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tuned import Tuned
 
 import sparsecompile as sc
-from sparsecompile.problem import ROWS
+from sparsecompile.kernels.problem import ROWS
 
 
 def without_comments(code: str) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparsecompile.magnitude import largest_of_groups, magnitudes, smallest
+from sparsecompile.structures.magnitude import largest_of_groups, magnitudes, smallest
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 # Few different values, so that there are ties; signs, zeros of both signs and what is not finite.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sparsecompile as sc
-from sparsecompile.stored import Stored, find_stored
+from sparsecompile.weights.stored import Stored, find_stored
 
 FORMAT = sc.Format(sc.NM(2, 4), sc.Float())
 

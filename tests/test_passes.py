@@ -18,6 +18,7 @@ from sparsecompile import (
     Compiler,
     Edit,
     Pass,
+    packed_linears,
     writes_in_place,
 )
 from sparsecompile.testing import apply_passes, captured, check_passes, small_models
@@ -37,7 +38,7 @@ def rewritten(model: Callable[..., Any], *args: Any) -> Edit:
 
 
 def epilogues(edit: Edit) -> list[tuple[str, ...]]:
-    return [match["epilogue"] for match in edit.packed_nodes()]
+    return [match["epilogue"] for match in packed_linears(edit)]
 
 
 def refusals(edit: Edit, name: str) -> list[str]:
@@ -88,7 +89,7 @@ def test_spellings_of_linear(spelled: Callable[..., torch.Tensor]) -> None:
             return spelled(x, self.inner.weight, self.inner.bias)
 
     edit = rewritten(Model(), torch.randn(5, 16))
-    (match,) = edit.packed_nodes()
+    (match,) = packed_linears(edit)
     assert match["bias"] is not None
     assert match["format"] == "n_m[2:4]/float"
 
@@ -105,7 +106,7 @@ def test_transposed_weight_is_packed_along_its_inputs() -> None:
             return torch.addmm(self.bias, x, self.weight)
 
     edit = rewritten(Conv1D(), torch.randn(5, 16))
-    (match,) = edit.packed_nodes()
+    (match,) = packed_linears(edit)
     assert match["format"] == "n_m[2:4]/float"
 
 
@@ -263,7 +264,7 @@ def test_operators_that_write(function: Callable[..., Any], writes: bool) -> Non
 
 def test_linears_of_one_input_become_one() -> None:
     edit = rewritten(Attention(), torch.randn(5, 16))
-    (match,) = edit.packed_nodes()
+    (match,) = packed_linears(edit)
     assert edit.value(match["weight"]).shape == (32, 16)
 
 
@@ -272,7 +273,7 @@ def test_linears_are_not_merged_over_a_write() -> None:
     with torch.no_grad():
         gm, inputs = captured(model, torch.randn(5, 16))
         edit = check_passes(PASSES, gm, inputs)
-    assert len(list(edit.packed_nodes())) == 3
+    assert len(list(packed_linears(edit))) == 3
     assert "writes in place between" in refusals(edit, "merge_linears")[0]
 
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.nn.utils import prune
 
 import sparsecompile as sc
-from sparsecompile.report_rows import fold
+from sparsecompile.report.rows import fold
 
 
 class Block(nn.Module):

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from sparsecompile import Reject, Structure
-from sparsecompile.occupancy import Occupancy
-from sparsecompile.places import Places
+from sparsecompile.formats.coordinates import Places
+from sparsecompile.formats.occupancy import Occupancy
 from sparsecompile.registry import default_registry
 
 STRUCTURES = default_registry().all(Structure)

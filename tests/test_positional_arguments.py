@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sparsecompile import NM, Compiler, Reject
-from sparsecompile.bind import WeightView
+from sparsecompile import NM, Compiler, Reject, packed_linears
+from sparsecompile.graph.weight_view import WeightView
 from sparsecompile.testing import captured, check_passes
 
 
@@ -39,7 +39,7 @@ def test_weights_that_are_passed_by_name_are_packed(use: Callable[..., Any]) -> 
 
     with torch.no_grad():
         edit = check_passes(Compiler().passes, *captured(Model(), torch.randn(4, 16)))
-    assert len(list(edit.packed_nodes())) == 1
+    assert len(list(packed_linears(edit))) == 1
 
 
 def test_a_weight_s_function_with_a_tensor_s_name_that_has_no_place_is_refused() -> None:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sparsecompile as sc
-from sparsecompile.activations import ACTIVATIONS
-from sparsecompile.spelling import LINEAR
+from sparsecompile import packed_linears
+from sparsecompile.kernels.prologue import ACTIVATIONS
+from sparsecompile.operators.linear.spellings import LINEAR
 from sparsecompile.testing import apply_passes, assert_no_worse, captured
 
 
@@ -78,7 +79,7 @@ def test_recipes(recipe: str, format: str, activations: str) -> None:
     """q, k and v become one, what follows stays in the kernel, and both keep the definition."""
     model, x = Attention(), torch.randn(5, 64)
     edit = edited(model, x, quantize=recipe)
-    first, second = edit.packed_nodes()
+    first, second = packed_linears(edit)
     for match in (first, second):
         assert (match["format"], match["activations"]) == (format, activations)
     assert edit.value(first["weight"]).shape == (96, 64)
@@ -97,7 +98,7 @@ def test_recipes(recipe: str, format: str, activations: str) -> None:
 def test_linears_with_other_activations_are_not_merged() -> None:
     recipes = {"q.*": "int8-weight-only", "k.*": "int8", "v.*": "int8"}
     edit = edited(Attention(), torch.randn(2, 64), quantize=recipes)
-    assert sorted(match["activations"] for match in edit.packed_nodes()) == ["float", "int8"]
+    assert sorted(match["activations"] for match in packed_linears(edit)) == ["float", "int8"]
 
 
 def test_pruned_and_quantized() -> None:
@@ -130,7 +131,7 @@ def test_nothing_is_quantized_unless_asked_for() -> None:
     assert node.reason == "the weight holds no zeros"
     assert all(f.format.endswith("/float") for f in node.findings)
     edit = edited(MLP().requires_grad_(False), torch.randn(2, 32))
-    assert {match["format"] for match in edit.packed_nodes()} == {"n_m[2:4]/float"}
+    assert {match["format"] for match in packed_linears(edit)} == {"n_m[2:4]/float"}
 
 
 def holds_nan() -> nn.Module:

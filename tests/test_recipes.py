@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import sparsecompile as sc
-from sparsecompile.recipes import check_patterns, matches
+from sparsecompile.options.recipes import check_patterns, matches
 
 
 def test_recipes_for_every_weight_are_right_for_a_model_without_one() -> None:

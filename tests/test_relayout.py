@@ -16,8 +16,8 @@ from tuned import Tuned
 
 import sparsecompile as sc
 from sparsecompile.codegen.cpp.lower import CppCodegen
-from sparsecompile.pack_cache import PACK_CACHE
-from sparsecompile.template import Kernel
+from sparsecompile.kernels.template import Kernel
+from sparsecompile.weights.cache import PACK_CACHE
 
 
 @pytest.fixture

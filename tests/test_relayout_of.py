@@ -15,7 +15,7 @@ from tuned import Tuned
 
 import sparsecompile as sc
 from sparsecompile.codegen.cpp.lower import CppCodegen
-from sparsecompile.pack_cache import PACK_CACHE
+from sparsecompile.weights.cache import PACK_CACHE
 
 
 @pytest.fixture

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from reports import Page, any_nodes, dense, packed, report, smollm2, squeeze
 from rich.cells import cell_len
 
-from sparsecompile.graph import Rewrite
-from sparsecompile.report import GraphReport, NodeReport, Report
-from sparsecompile.report_rows import Row, fold, outcome
-from sparsecompile.report_text import WIDTH, render
+from sparsecompile.graph.edit import Rewrite
+from sparsecompile.report.facts import GraphReport, NodeReport
+from sparsecompile.report.model import Report
+from sparsecompile.report.rows import Row, fold, outcome
+from sparsecompile.report.text import WIDTH, render
 
 GRAD = (
     "{} requires grad and gradients are enabled: call the model under torch.no_grad(), or freeze "

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from reports import Page, dense, packed, report
 
-from sparsecompile.problem import Trial
-from sparsecompile.report import GraphReport, NodeReport, Report
-from sparsecompile.report_text import render
+from sparsecompile.kernels.problem import Trial
+from sparsecompile.report.facts import GraphReport, NodeReport
+from sparsecompile.report.model import Report
+from sparsecompile.report.text import render
 
 DECODE = "strips batch_columns=256 masked=1 sc_linear_decode"
 BATCH = "generic batch_rows=32 sc_linear_batch"

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from reports import Page, any_nodes, dense, packed, report, smollm2, squeeze
 
-from sparsecompile.graph import Rewrite
-from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report
-from sparsecompile.survey import Finding
+from sparsecompile.detection.survey import Finding
+from sparsecompile.graph.edit import Rewrite
+from sparsecompile.report.facts import GraphReport, KernelChoice, NodeReport
+from sparsecompile.report.model import Report
 
 
 def test_html_is_one_page_that_loads_nothing(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from packing import sparse_
 from torch import Tensor, nn
 
 import sparsecompile as sc
-from sparsecompile.saving import KEY
+from sparsecompile.storage.save import KEY
 
 
 class Tied(nn.Module):

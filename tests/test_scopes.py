@@ -11,7 +11,7 @@ from torch import Tensor, func, nn
 from torch.amp.autocast_mode import _enter_autocast
 from torch.fx import Graph, GraphModule
 
-from sparsecompile.scopes import scopes
+from sparsecompile.graph.transformed_regions import scopes
 
 Inner = Callable[[Tensor], Tensor]
 

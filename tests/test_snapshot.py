@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sparsecompile import snapshot
 from sparsecompile.codegen.cpp.freshness import NativeFreshness
 from sparsecompile.codegen.cpp.native import load_native
-from sparsecompile.snapshot import IsFresh, fingerprint, geometry, look_at, take_snapshot
+from sparsecompile.weights.expression import snapshot
+from sparsecompile.weights.snapshot import IsFresh, fingerprint, geometry, look_at, take_snapshot
 
 Parameters = list[nn.Parameter]
 Change = Callable[[Parameters], Parameters]

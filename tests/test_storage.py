@@ -13,7 +13,7 @@ from torch import Tensor
 
 import sparsecompile as sc
 from sparsecompile.testing import weights
-from sparsecompile.testing_storage import check_storage, same_bits
+from sparsecompile.testing.storage_laws import check_storage, same_bits
 
 REGISTRY = sc.default_registry()
 FORMATS = [

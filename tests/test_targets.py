@@ -9,9 +9,9 @@ import torch
 
 import sparsecompile as sc
 from sparsecompile.errors import Reject
-from sparsecompile.gpu import GPUS
-from sparsecompile.selection import gpu_of, select_target
-from sparsecompile.spec import Target
+from sparsecompile.kernels.gpu import GPUS
+from sparsecompile.kernels.spec import Target
+from sparsecompile.options.resolve import gpu_of, select_target
 
 
 def test_gpus_have_names() -> None:

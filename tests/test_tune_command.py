@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from sparsecompile.cli import app
 from sparsecompile.codegen.tuning.key import tuning_key
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
+from sparsecompile.commands.app import app
 
 FACTS = {
     "spec": "linear n_m[2:4]/float bfloat16",
@@ -176,7 +176,7 @@ def test_help_lists_the_commands() -> None:
 def test_help_needs_no_code_generation() -> None:
     script = """
 import sys
-import sparsecompile.cli
+import sparsecompile.commands.app
 assert not {"sympy", "sparsecompile.codegen"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -7,15 +7,16 @@ from collections.abc import Iterator
 import torch
 from kernel_cases import EPILOGUES
 
-from sparsecompile.codec import Codec
 from sparsecompile.codegen.triton.kernel import TritonKernel
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Format, Structure
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.packed import Format
+from sparsecompile.formats.structure import Structure
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Template
 from sparsecompile.registry import default_registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Template
 
 TEMPLATES = tuple(t for t in default_registry().all(Template) if isinstance(t, TritonTemplate))
 STRUCTURES = default_registry().all(Structure)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import sparsecompile as sc
 from sparsecompile.codegen.triton.fragment import TILE, TritonStructure
-from sparsecompile.costs import n
+from sparsecompile.formats.symbols import n
 
 TEXT = f"""\
 # kept_rows: place[row] among the rows that are kept, -1 for a row of zeros.

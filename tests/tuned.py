@@ -15,7 +15,7 @@ from sparsecompile.codegen.tuning.contest import Contest
 from sparsecompile.codegen.tuning.function import BuiltFunction
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.template import Kernel
+from sparsecompile.kernels.template import Kernel
 
 MACHINE = Machine("a CPU", 1, 2e10, 1e10, 1 << 20, 1 << 25, 1e11, 2e11, 4e11, "fma", "amx", "vnni")
 

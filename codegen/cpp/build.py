@@ -13,7 +13,7 @@ from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
 from sparsecompile.codegen.host import host_cpu
 from sparsecompile.errors import BuildError
-from sparsecompile.spec import digest
+from sparsecompile.kernels.spec import digest
 
 logger = logging.getLogger("sparsecompile")
 T = TypeVar("T")

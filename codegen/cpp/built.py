@@ -13,8 +13,8 @@ from torch import Tensor
 from sparsecompile.codegen.cpp.build import load_built, open_library
 from sparsecompile.codegen.cpp.compiler import Compiler
 from sparsecompile.codegen.cpp.memory import allocate
-from sparsecompile.spec import Target
-from sparsecompile.template import Source
+from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.template import Source
 
 LEAST_STRIP_ROWS = 8
 """`sc_prepack_size` may keep two numbers for so many rows."""

@@ -18,7 +18,7 @@ from typing import Any
 from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.host import host_cpu
 from sparsecompile.errors import BuildError, CacheError
-from sparsecompile.spec import ISA_LEVELS, Target, digest
+from sparsecompile.kernels.spec import ISA_LEVELS, Target, digest
 
 logger = logging.getLogger("sparsecompile")
 NAMES = ("c++", "g++", "clang++")

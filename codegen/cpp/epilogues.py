@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sparsecompile.epilogue import STEPS
 from sparsecompile.errors import Reject
+from sparsecompile.kernels.epilogue import STEPS
 
 EXPRESSIONS = {
     "relu": "value < 0.0f ? Values{{}} : value",

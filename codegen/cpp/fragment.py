@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import torch
 
-from sparsecompile.codec import Codec
 from sparsecompile.errors import RegistrationError, Reject
-from sparsecompile.packed import Structure
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.structure import Structure
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.template import Fragment
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec
-from sparsecompile.template import Fragment
 
 ELEMENTS = {torch.float32: "float", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 """C++ element type of each dtype; `to_float` and `from_float` of the prelude convert."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecompile.snapshot import IsFresh, Provider, Snapshot, geometry
+from sparsecompile.weights.snapshot import IsFresh, Provider, Snapshot, geometry
 
 _FUNCTIONS: tuple[tuple[str, Any, tuple[Any, ...]], ...] = (
     ("sc_tensor_in", ctypes.c_void_p, (ctypes.py_object,)),

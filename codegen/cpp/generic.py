@@ -8,9 +8,9 @@ from torch import Tensor
 
 from sparsecompile.codegen.cpp.layout import concatenate
 from sparsecompile.codegen.cpp.template import CppTemplate
-from sparsecompile.packed import Packed
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Schedule, Target
 
 BATCH_LANES = {"portable": 16, "avx2": 32}
 DECODE_ROWS = 8

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from sparsecompile.codegen.cpp.memory import ALIGNMENT, allocate
 from sparsecompile.errors import SparseCompileError
-from sparsecompile.ops import HEADER_BYTES
-from sparsecompile.packed import Format, Packed
-from sparsecompile.spec import digest
+from sparsecompile.formats.packed import Format, Packed
+from sparsecompile.kernels.ops import HEADER_BYTES
+from sparsecompile.kernels.spec import digest
 
 MAX_TENSORS = HEADER_BYTES // 8 - 6
 

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sparsecompile.codegen.cpp.template import CppTemplate
-from sparsecompile.coding import Coding
 from sparsecompile.errors import Reject
-from sparsecompile.problem import Contents
+from sparsecompile.formats.coding import Coding
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Schedule, Target
 
 if TYPE_CHECKING:
-    from sparsecompile.costs import Cost
+    from sparsecompile.kernels.cost import Cost
 
 
 class ListsLinear(CppTemplate):
@@ -52,7 +52,8 @@ class ListsLinear(CppTemplate):
 
     def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
         """A value and the byte of its column, three bytes a list; what is kept is multiplied."""
-        from sparsecompile.costs import Cost, m
+        from sparsecompile.formats.symbols import m
+        from sparsecompile.kernels.cost import Cost
 
         (n, k), size = weight.shape, spec.dtype.itemsize
         rows, columns = schedule["block_rows"], schedule["block_columns"]

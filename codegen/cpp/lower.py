@@ -27,11 +27,11 @@ from sparsecompile.codegen.cpp.workbench import CppWorkbench
 from sparsecompile.codegen.tuning.codegen import TunedCodegen
 from sparsecompile.codegen.tuning.contest import Build
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.dense_copy import DenseCopy
 from sparsecompile.errors import BuildError, CacheError, SparseCompileError
+from sparsecompile.kernels.dense_copy import DenseCopy
+from sparsecompile.kernels.spec import KernelSpec, Target, digest
+from sparsecompile.kernels.template import Kernel, Range, Source, Template
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target, digest
-from sparsecompile.template import Kernel, Range, Source, Template
 
 logger = logging.getLogger("sparsecompile")
 

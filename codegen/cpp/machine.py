@@ -20,7 +20,7 @@ from sparsecompile.codegen.cpp.text import read
 from sparsecompile.codegen.host import host_cpu
 from sparsecompile.codegen.tuning.limits import Limits
 from sparsecompile.errors import SparseCompileError
-from sparsecompile.spec import Target, digest
+from sparsecompile.kernels.spec import Target, digest
 
 logger = logging.getLogger("sparsecompile")
 

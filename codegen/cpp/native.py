@@ -20,7 +20,7 @@ from sparsecompile.codegen.cpp.compiler import Compiler
 from sparsecompile.codegen.cpp.freshness import NativeFreshness
 from sparsecompile.codegen.cpp.text import read
 from sparsecompile.errors import SparseCompileError
-from sparsecompile.snapshot import provide
+from sparsecompile.weights.snapshot import provide
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 MAX_RANGES = 16
@@ -110,7 +110,7 @@ def _library() -> ctypes.CDLL:
 
 @cache
 def _load() -> Native:
-    import sparsecompile.ops  # noqa: F401 - schemas come before implementations
+    import sparsecompile.kernels.ops  # noqa: F401 - schemas come before implementations
 
     library = _library()
 

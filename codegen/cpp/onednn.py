@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparsecompile.codegen.cpp.layout import lay_out
 from sparsecompile.codegen.cpp.native import DTYPES
-from sparsecompile.dense_copy import DenseCopy
+from sparsecompile.kernels.dense_copy import DenseCopy
 
 LAYOUTS = {dtype: 1 + number for dtype, number in DTYPES.items()}
 """Numbers of the layouts, which `text/native/onednn.cpp` knows too."""

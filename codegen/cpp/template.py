@@ -16,10 +16,10 @@ from sparsecompile.codegen.cpp.rounding import check_rounding, render_rounding
 from sparsecompile.codegen.cpp.text import read
 from sparsecompile.codegen.cpp.weight import render_weight
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Packed
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.template import Source, Template
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Schedule, Target
-from sparsecompile.template import Source, Template
 
 HEAD = """\
 // {spec}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from sparsecompile.codegen.cpp.fragment import ELEMENTS, CppFragment
-from sparsecompile.spec import KernelSpec
+from sparsecompile.kernels.spec import KernelSpec
 
 TEXT = """\
 namespace {{

@@ -16,8 +16,8 @@ from sparsecompile.codegen.tuning.limits import Limits
 from sparsecompile.codegen.tuning.measure import Contestant
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.codegen.tuning.workbench import Guess, Workbench
-from sparsecompile.problem import Contents, Problem
-from sparsecompile.spec import Target
+from sparsecompile.kernels.problem import Contents, Problem
+from sparsecompile.kernels.spec import Target
 
 COLD_ROWS = 8
 """Up to this m a call reads far more weight than it computes, and finds it in memory."""

@@ -12,14 +12,14 @@ from torch.nn import functional as F
 from sparsecompile.codegen.libraries import two_of_four
 from sparsecompile.codegen.libraries.two_of_four import ROWS, pad, padded
 from sparsecompile.errors import Reject
-from sparsecompile.extern import PackedExtern
-from sparsecompile.packed import Packed
-from sparsecompile.problem import Contents
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.extern import PackedExtern
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Schedule, Target
 
 if TYPE_CHECKING:
-    from sparsecompile.costs import Cost
+    from sparsecompile.kernels.cost import Cost
 
 ALIGNED_N, ALIGNED_K = 32, 64
 META_COLUMNS = 16

@@ -9,15 +9,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Packed
-from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.spec import KernelSpec, Target
 from sparsecompile.structures.bits import unpack_codes
 from sparsecompile.structures.n_m import NM
 
 if TYPE_CHECKING:
     import sympy
 
-    from sparsecompile.costs import Cost
+    from sparsecompile.kernels.cost import Cost
 
 DTYPES = (torch.float16, torch.bfloat16)
 ROWS = 8
@@ -126,7 +126,8 @@ def cost(
     """
     import sympy
 
-    from sparsecompile.costs import Cost, m
+    from sparsecompile.formats.symbols import m
+    from sparsecompile.kernels.cost import Cost
 
     (n, k), (rows, columns) = shape, aligned
     tokens = ROWS * sympy.ceiling(m / ROWS)

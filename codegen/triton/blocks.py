@@ -17,11 +17,11 @@ from sparsecompile.codegen.triton.template import (
     precision,
     scaled,
 )
-from sparsecompile.problem import Contents
-from sparsecompile.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
 
 if TYPE_CHECKING:
-    from sparsecompile.costs import Cost
+    from sparsecompile.kernels.cost import Cost
 
 COLUMNS = 64
 """Columns of W that a pass takes at least: of several blocks where these are narrower."""
@@ -228,7 +228,8 @@ class BlocksLinear(TritonTemplate):
 
     def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
         """Kept blocks are read, and multiplied with what pads them."""
-        from sparsecompile.costs import Cost, m
+        from sparsecompile.formats.symbols import m
+        from sparsecompile.kernels.cost import Cost
 
         n, k = weight.shape
         padding = Pass.of(spec).padding

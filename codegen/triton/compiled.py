@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import Any
 
 from sparsecompile.codegen.cache import Cache
-from sparsecompile.spec import digest
+from sparsecompile.kernels.spec import digest
 
 _is_ours: ContextVar[bool] = ContextVar("_is_ours", default=False)
 

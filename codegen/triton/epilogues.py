@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sparsecompile.coding import Coding
-from sparsecompile.epilogue import STEPS
 from sparsecompile.errors import Reject
-from sparsecompile.spec import KernelSpec
+from sparsecompile.formats.coding import Coding
+from sparsecompile.kernels.epilogue import STEPS
+from sparsecompile.kernels.spec import KernelSpec
 
 EXPRESSIONS = {
     # Not a maximum: NaN stays NaN.
@@ -19,7 +19,7 @@ EXPRESSIONS = {
     "add": "value + {operand}",
     "mul": "value * {operand}",
 }
-"""What becomes of `value`, in float32, in every step of `sparsecompile.epilogue.STEPS`."""
+"""What becomes of `value`, in float32, in every step of `sparsecompile.kernels.epilogue.STEPS`."""
 
 FINISH = '''\
 @triton.jit

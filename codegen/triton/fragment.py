@@ -13,11 +13,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from sparsecompile.codec import Codec
 from sparsecompile.errors import RegistrationError, Reject
-from sparsecompile.packed import Packed, Structure
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.packed import Packed
+from sparsecompile.formats.structure import Structure
+from sparsecompile.kernels.template import Fragment
 from sparsecompile.registry import Registry
-from sparsecompile.template import Fragment
 
 ELEMENTS = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 """Triton's name of each dtype that x and the result may have."""

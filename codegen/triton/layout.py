@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from sparsecompile.codegen.triton.fragment import TILE, TritonCodec, TritonStructure
-from sparsecompile.ops import HEADER_BYTES
-from sparsecompile.packed import Packed
-from sparsecompile.spec import KernelSpec
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.ops import HEADER_BYTES
+from sparsecompile.kernels.spec import KernelSpec
 
 ALIGNMENT = 16
 """Bytes that one thread loads at once: parts begin at multiples of it."""

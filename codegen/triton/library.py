@@ -9,11 +9,11 @@ from math import prod
 import torch
 from torch import Tensor
 
-from sparsecompile.epilogue import apply_epilogue
 from sparsecompile.errors import SparseCompileError
-from sparsecompile.extern import PackedExtern
-from sparsecompile.template import Kernel, Range
-from sparsecompile.weights import is_fake
+from sparsecompile.kernels.epilogue import apply_epilogue
+from sparsecompile.kernels.extern import PackedExtern
+from sparsecompile.kernels.template import Kernel, Range
+from sparsecompile.weights.expression import is_fake
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,11 +18,11 @@ from sparsecompile.codegen.triton.workbench import TritonWorkbench
 from sparsecompile.codegen.tuning.codegen import TunedCodegen
 from sparsecompile.codegen.tuning.contest import Build
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.extern import PackedExtern
-from sparsecompile.problem import Problem
+from sparsecompile.kernels.extern import PackedExtern
+from sparsecompile.kernels.problem import Problem
+from sparsecompile.kernels.spec import KernelSpec, Target, digest
+from sparsecompile.kernels.template import Kernel, Range
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target, digest
-from sparsecompile.template import Kernel, Range
 
 logger = logging.getLogger("sparsecompile")
 

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from sparsecompile.codegen.cache import Cache
 from sparsecompile.errors import BuildError
-from sparsecompile.template import Source
+from sparsecompile.kernels.template import Source
 
 _lock = threading.Lock()
 

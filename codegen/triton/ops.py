@@ -21,9 +21,9 @@ from sparsecompile.codegen.triton.compiled import kept_here
 from sparsecompile.codegen.triton.kernel import GpuKernel, find_kernel
 from sparsecompile.codegen.triton.library import LibraryKernel
 from sparsecompile.codegen.triton.start import FUSION, Wrap, start_linear, start_unpack
-from sparsecompile.epilogue import apply_epilogue
 from sparsecompile.errors import SparseCompileError
-from sparsecompile.ops import NAMESPACE
+from sparsecompile.kernels.epilogue import apply_epilogue
+from sparsecompile.kernels.ops import NAMESPACE
 
 _SCHEMA = (
     "(Tensor x, Tensor weight, Tensor? bias, Tensor? operand0, Tensor? operand1, Tensor? dense0, "

@@ -11,9 +11,10 @@ from sparsecompile.codegen.tuning.ranges import choose_for_rows, join
 from sparsecompile.codegen.tuning.record import Timing
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.codegen.tuning.workbench import Guess
-from sparsecompile.costs import Cost, m
-from sparsecompile.gpu import GPU
-from sparsecompile.problem import Contents, DenseUse, Problem
+from sparsecompile.formats.symbols import m
+from sparsecompile.kernels.cost import Cost
+from sparsecompile.kernels.gpu import GPU
+from sparsecompile.kernels.problem import Contents, DenseUse, Problem
 
 LEAD = 1.05
 """The dense linear serves what is not predicted to be faster than it by this factor."""

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from sparsecompile.codegen.triton.fragment import TritonStructure
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.template import TritonTemplate, scaled
-from sparsecompile.problem import Contents
-from sparsecompile.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
 
 if TYPE_CHECKING:
-    from sparsecompile.costs import Cost
+    from sparsecompile.kernels.cost import Cost
 
 STEP = 64
 """Slots of a row that a pass takes."""
@@ -108,7 +108,8 @@ class RowsLinear(TritonTemplate):
 
     def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
         """Kept values and their columns are read; each takes a load of x for every token."""
-        from sparsecompile.costs import Cost, m
+        from sparsecompile.formats.symbols import m
+        from sparsecompile.kernels.cost import Cost
 
         n, k = weight.shape
         moved = weight.nbytes + m * (n + k) * spec.dtype.itemsize

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sparsecompile.codegen.triton.launch import Launch
-from sparsecompile.spec import KernelSpec
+from sparsecompile.kernels.spec import KernelSpec
 
 POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 """Triton's name of a pointer to each dtype."""

@@ -21,10 +21,10 @@ from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.layout import arrange, render_parts
 from sparsecompile.codegen.triton.rounding import check_rounding, render_rounding
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Packed
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.template import Source, Template
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Schedule, Target
-from sparsecompile.template import Source, Template
 
 HEAD = '''\
 """{spec}

@@ -16,11 +16,11 @@ from sparsecompile.codegen.triton.template import (
     scaled,
 )
 from sparsecompile.codegen.triton.tiles_search import variations
-from sparsecompile.problem import Contents
-from sparsecompile.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
 
 if TYPE_CHECKING:
-    from sparsecompile.costs import Cost
+    from sparsecompile.kernels.cost import Cost
 
 ROW = '''\
 @triton.jit
@@ -189,7 +189,8 @@ class TilesLinear(TritonTemplate):
 
     def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
         """The layout is read; everything, zeros included, is multiplied."""
-        from sparsecompile.costs import Cost, m
+        from sparsecompile.formats.symbols import m
+        from sparsecompile.kernels.cost import Cost
 
         n, k = weight.shape
         kind = "int8" if self._as_integers(spec) else matrix_kind(spec)

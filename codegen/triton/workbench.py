@@ -18,9 +18,9 @@ from sparsecompile.codegen.tuning.measure import Contestant
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.codegen.tuning.workbench import Guess, Workbench
 from sparsecompile.errors import Reject
-from sparsecompile.problem import Contents, Problem
+from sparsecompile.kernels.problem import Contents, Problem
+from sparsecompile.kernels.spec import Schedule, Target
 from sparsecompile.registry import Registry
-from sparsecompile.spec import Schedule, Target
 
 
 class TritonWorkbench(Workbench):

@@ -20,12 +20,12 @@ from sparsecompile.codegen.tuning.function import functions_of
 from sparsecompile.codegen.tuning.tuner import Decision, Tuner
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.codegen.tuning.workbench import Workbench
-from sparsecompile.packed import Packed
-from sparsecompile.packer import Packer
-from sparsecompile.problem import Problem
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.packer import Packer
+from sparsecompile.kernels.problem import Problem
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.template import Codegen, Kernel, Lowering, Template
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Schedule, Target
-from sparsecompile.template import Codegen, Kernel, Lowering, Template
 
 logger = logging.getLogger("sparsecompile")
 

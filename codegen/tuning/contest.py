@@ -16,11 +16,11 @@ from sparsecompile.codegen.tuning.measure import Contestant
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.codegen.tuning.workbench import Workbench
 from sparsecompile.errors import BuildError
-from sparsecompile.ops import linear
-from sparsecompile.packed import Packed
-from sparsecompile.problem import Problem
-from sparsecompile.spec import KernelSpec
-from sparsecompile.template import Kernel, Range
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.ops import linear
+from sparsecompile.kernels.problem import Problem
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.template import Kernel, Range
 
 Build = Callable[[KernelSpec, tuple[Variant, ...], tuple[Range, ...]], Kernel]
 """Makes a kernel of functions."""

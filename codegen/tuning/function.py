@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sparsecompile.codegen.tuning.choose import Function
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.template import Range
+from sparsecompile.kernels.template import Range
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from sparsecompile.codegen.host import host_cpu
 from sparsecompile.codegen.sources import sources_digest
-from sparsecompile.spec import digest
+from sparsecompile.kernels.spec import digest
 
 
 def tuning_key(facts: Mapping[str, object]) -> str:

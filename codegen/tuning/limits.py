@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparsecompile.costs import Cost
+from sparsecompile.kernels.cost import Cost
 
 
 @dataclass(frozen=True)

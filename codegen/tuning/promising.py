@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sparsecompile.codegen.tuning.limits import Limits
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.problem import LAYOUT_ROWS, Contents, Problem
+from sparsecompile.kernels.problem import LAYOUT_ROWS, Contents, Problem
 
 CHEAPER = 1.05
 """A candidate is left out where another one has to do this much less; less is no difference."""

@@ -8,8 +8,8 @@ from dataclasses import replace
 from sparsecompile.codegen.tuning.choose import DENSE, choose_function
 from sparsecompile.codegen.tuning.function import BuiltFunction
 from sparsecompile.codegen.tuning.record import Timing
-from sparsecompile.problem import DenseUse, Problem
-from sparsecompile.template import Range
+from sparsecompile.kernels.problem import DenseUse, Problem
+from sparsecompile.kernels.template import Range
 
 
 def choose_for_rows(

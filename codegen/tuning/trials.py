@@ -10,7 +10,7 @@ from sparsecompile.codegen.tuning.choose import DENSE
 from sparsecompile.codegen.tuning.function import BuiltFunction
 from sparsecompile.codegen.tuning.record import Timing
 from sparsecompile.codegen.tuning.workbench import Workbench
-from sparsecompile.problem import Contents, Problem, Trial
+from sparsecompile.kernels.problem import Contents, Problem, Trial
 
 
 def trials_at(
@@ -34,7 +34,8 @@ def trials_at(
         chosen: name of the one that serves this m.
     """
     # sympy takes a third of a second to import, and not everyone measures.
-    from sparsecompile.costs import Cost, m
+    from sparsecompile.formats.symbols import m
+    from sparsecompile.kernels.cost import Cost
 
     spec, (n, k) = problem.spec, problem.shape
     kind = "bfloat16" if spec.dtype == torch.bfloat16 else "float32"

@@ -23,10 +23,10 @@ from sparsecompile.codegen.tuning.record import Timing, TuningRecord
 from sparsecompile.codegen.tuning.trials import trials_at
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.codegen.tuning.workbench import Workbench
-from sparsecompile.packed import Packed
-from sparsecompile.problem import Contents, DenseUse, Problem, Trial
-from sparsecompile.spec import digest
-from sparsecompile.template import Range
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.problem import Contents, DenseUse, Problem, Trial
+from sparsecompile.kernels.spec import digest
+from sparsecompile.kernels.template import Range
 
 logger = logging.getLogger("sparsecompile")
 _measuring = threading.Lock()

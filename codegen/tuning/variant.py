@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sparsecompile.packer import Packer
-from sparsecompile.spec import Schedule
-from sparsecompile.template import Source
+from sparsecompile.kernels.packer import Packer
+from sparsecompile.kernels.spec import Schedule
+from sparsecompile.kernels.template import Source
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from sparsecompile.codegen.tuning.function import BuiltFunction
 from sparsecompile.codegen.tuning.limits import Limits
 from sparsecompile.codegen.tuning.measure import Contestant
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.problem import Contents, Problem
-from sparsecompile.template import Range
+from sparsecompile.kernels.problem import Contents, Problem
+from sparsecompile.kernels.template import Range
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from itertools import product
 import torch
 
 from sparsecompile.errors import OptionError
-from sparsecompile.packed import Structure
+from sparsecompile.formats.structure import Structure
 from sparsecompile.passes.prune import parse_recipe
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

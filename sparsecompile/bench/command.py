@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sparsecompile.bench.gpu.command import gpu
+from sparsecompile.commands.model_factory import EXAMPLE, FACTORY, load_model
 from sparsecompile.errors import SparseCompileError
-from sparsecompile.factory import EXAMPLE, FACTORY, load_model
 
 if TYPE_CHECKING:
     from sparsecompile.bench.environment import Environment

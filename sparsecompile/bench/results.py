@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sparsecompile.bench.environment import Environment
 from sparsecompile.codegen.cpp.machine import Machine
 from sparsecompile.errors import SparseCompileError
-from sparsecompile.gpu import GPU
+from sparsecompile.kernels.gpu import GPU
 
 if TYPE_CHECKING:
     from rich.table import Table

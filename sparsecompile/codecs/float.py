@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sparsecompile.codec import Codec
-from sparsecompile.coding import Coding
-from sparsecompile.places import Places
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.coding import Coding
+from sparsecompile.formats.coordinates import Places
 
 if TYPE_CHECKING:
     import sympy
@@ -43,7 +43,7 @@ class Float(Codec):
 
     def value_bits(self, dtype: torch.dtype) -> sympy.Expr:
         """16 or 32 bits a slot."""
-        from sparsecompile.costs import slots
+        from sparsecompile.formats.symbols import slots
 
         return dtype.itemsize * 8 * slots
 

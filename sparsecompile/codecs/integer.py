@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from sparsecompile.codec import Codec
-from sparsecompile.coding import Coding
 from sparsecompile.errors import Reject
-from sparsecompile.places import Places
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.coding import Coding
+from sparsecompile.formats.coordinates import Places
 from sparsecompile.structures.bits import pack_codes, unpack_codes
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ class SymmetricInteger(Codec):
         """16 bits a group."""
         import sympy
 
-        from sparsecompile.costs import k, n
+        from sparsecompile.formats.symbols import k, n
 
         return 16 * n * (1 if self.group is None else sympy.ceiling(k / self.group))
 
@@ -171,7 +171,7 @@ class Int8(SymmetricInteger):
 
     def value_bits(self, dtype: torch.dtype) -> sympy.Expr:
         """8 bits a slot, 16 a scale."""
-        from sparsecompile.costs import slots
+        from sparsecompile.formats.symbols import slots
 
         return 8 * slots + self.scale_bits()
 
@@ -206,7 +206,7 @@ class Int4(SymmetricInteger):
         """4 bits a slot, rounded up to bytes, 16 a scale."""
         import sympy
 
-        from sparsecompile.costs import slots
+        from sparsecompile.formats.symbols import slots
 
         return 8 * sympy.ceiling(slots / 2) + self.scale_bits()
 

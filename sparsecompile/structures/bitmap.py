@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sparsecompile.errors import Reject
-from sparsecompile.occupancy import Occupancy
-from sparsecompile.packed import Structure
+from sparsecompile.formats.occupancy import Occupancy
+from sparsecompile.formats.structure import Structure
 from sparsecompile.structures.bits import pack_bits, unpack_bits
 from sparsecompile.structures.csr import (
     check_offsets,
@@ -78,7 +78,7 @@ class Bitmap(Structure):
         """One bit a weight, rows padded to bytes, and an int32 a row."""
         import sympy
 
-        from sparsecompile.costs import k, n
+        from sparsecompile.formats.symbols import k, n
 
         return 8 * n * sympy.ceiling(k / 8) + 32 * (n + 1)
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from sparsecompile.errors import Reject
-from sparsecompile.magnitude import magnitudes, smallest
-from sparsecompile.occupancy import Occupancy
-from sparsecompile.packed import Structure
+from sparsecompile.formats.occupancy import Occupancy
+from sparsecompile.formats.structure import Structure
 from sparsecompile.structures.csr import (
     check_columns,
     check_offsets,
@@ -20,6 +19,7 @@ from sparsecompile.structures.csr import (
     row_offsets,
     take_stretches,
 )
+from sparsecompile.structures.magnitude import magnitudes, smallest
 
 if TYPE_CHECKING:
     import sympy
@@ -133,7 +133,7 @@ class Block(Structure):
         """An int32 a block and an int32 a block row."""
         import sympy
 
-        from sparsecompile.costs import n, slots
+        from sparsecompile.formats.symbols import n, slots
 
         return 32 * (sympy.ceiling(n / self.height) + 1) + 32 * slots / (self.height * self.width)
 

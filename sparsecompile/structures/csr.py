@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sparsecompile.errors import Reject
-from sparsecompile.magnitude import magnitudes, smallest
-from sparsecompile.occupancy import Occupancy
-from sparsecompile.packed import Structure
+from sparsecompile.formats.occupancy import Occupancy
+from sparsecompile.formats.structure import Structure
+from sparsecompile.structures.magnitude import magnitudes, smallest
 
 if TYPE_CHECKING:
     import sympy
@@ -58,7 +58,7 @@ class CSR(Structure):
 
     def index_bits(self) -> sympy.Expr:
         """An int32 a value and an int32 a row."""
-        from sparsecompile.costs import n, slots
+        from sparsecompile.formats.symbols import n, slots
 
         return 32 * (n + 1) + 32 * slots
 

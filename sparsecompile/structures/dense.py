@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from sparsecompile.errors import Reject
-from sparsecompile.occupancy import Occupancy
-from sparsecompile.packed import Structure
+from sparsecompile.formats.occupancy import Occupancy
+from sparsecompile.formats.structure import Structure
 
 if TYPE_CHECKING:
     import sympy

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from sparsecompile.errors import Reject
-from sparsecompile.magnitude import largest_of_groups, magnitudes
-from sparsecompile.occupancy import Occupancy
-from sparsecompile.packed import Structure
+from sparsecompile.formats.occupancy import Occupancy
+from sparsecompile.formats.structure import Structure
 from sparsecompile.structures.bits import pack_codes, unpack_codes
+from sparsecompile.structures.magnitude import largest_of_groups, magnitudes
 
 if TYPE_CHECKING:
     import sympy
@@ -176,7 +176,7 @@ class NM(Structure):
         """One code a group, rows padded to bytes."""
         import sympy
 
-        from sparsecompile.costs import k, n
+        from sparsecompile.formats.symbols import k, n
 
         return 8 * n * sympy.ceiling(sympy.ceiling(k / self.m) * sympy.Rational(self.code_bits, 8))
 

@@ -11,7 +11,6 @@ from itertools import product
 import pytest
 import torch
 
-from sparsecompile.codec import Codec
 from sparsecompile.codegen.triton.aot.analyse import analyse
 from sparsecompile.codegen.triton.aot.architecture import architecture
 from sparsecompile.codegen.triton.aot.cases import Case
@@ -21,10 +20,12 @@ from sparsecompile.codegen.triton.fragment import structure_fragment
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Format, Structure
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.packed import Format
+from sparsecompile.formats.structure import Structure
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Template
 from sparsecompile.registry import default_registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Template
 
 REGISTRY = default_registry()
 TARGETS = ("sm_80", "sm_90", "gfx942")

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from typer.testing import CliRunner, Result
 
-from sparsecompile.cli import app
 from sparsecompile.codegen.triton.aot import kernels as module
 from sparsecompile.codegen.triton.aot import prune as pruning
 from sparsecompile.codegen.triton.aot.analyse import analyse
@@ -26,12 +25,14 @@ from sparsecompile.codegen.triton.aot.cases import (
 from sparsecompile.codegen.triton.aot.kernels import analyse_kernels, prune_schedules
 from sparsecompile.codegen.triton.aot.specialization import Specialization
 from sparsecompile.codegen.triton.template import TritonTemplate
+from sparsecompile.commands.app import app
 from sparsecompile.compiler import Compiler
 from sparsecompile.errors import BuildError
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.template import Template
 from sparsecompile.registry import default_registry
-from sparsecompile.report import GraphReport, KernelChoice, NodeReport, Report
-from sparsecompile.spec import KernelSpec, Schedule, Target
-from sparsecompile.template import Template
+from sparsecompile.report.facts import GraphReport, KernelChoice, NodeReport
+from sparsecompile.report.model import Report
 
 REGISTRY = default_registry()
 TWO_OF_FOUR = REGISTRY.format("n_m[2:4]")

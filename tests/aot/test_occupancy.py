@@ -8,9 +8,10 @@ import torch
 from sparsecompile.codegen.triton.aot.architecture import ARCHITECTURES, architecture
 from sparsecompile.codegen.triton.aot.bound import bounds, dense_cost
 from sparsecompile.codegen.triton.aot.occupancy import occupancy
-from sparsecompile.costs import Cost, m
 from sparsecompile.errors import OptionError
-from sparsecompile.spec import Target
+from sparsecompile.formats.symbols import m
+from sparsecompile.kernels.cost import Cost
+from sparsecompile.kernels.spec import Target
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from sparsecompile.bench.peers.contract import Job, LeftOut, Peer, Prepared, Sample, Workload
+from sparsecompile.bench.peers.contract import Job, Peer, Workload
+from sparsecompile.bench.peers.prepared import LeftOut, Prepared, Sample
 from sparsecompile.bench.peers.torch_task import TorchTask, dtype_of
 
 

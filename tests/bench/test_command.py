@@ -21,9 +21,9 @@ from sparsecompile.bench.environment import package_commit
 from sparsecompile.bench.linear import LinearRow, bench_linear, cold_bytes
 from sparsecompile.bench.model import ModelRow
 from sparsecompile.bench.overhead import OverheadRow
-from sparsecompile.cli import app
 from sparsecompile.codegen.cpp import machine
 from sparsecompile.codegen.cpp.machine import Machine
+from sparsecompile.commands.app import app
 from sparsecompile.errors import OptionError, SparseCompileError
 
 MACHINE = Machine("a CPU", 2, 2e10, 1e10, 1 << 20, 1 << 25, 1e11, 2e11, 4e11, "fma", "dp", "vnni")
@@ -269,7 +269,8 @@ def test_git_that_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_help_measures_and_imports_nothing_more() -> None:
     program = (
-        "import sys; from typer.testing import CliRunner; from sparsecompile.cli import app\n"
+        "import sys; from typer.testing import CliRunner\n"
+        "from sparsecompile.commands.app import app\n"
         "for words in (['--help'], ['bench', '--help'], ['bench', 'linear', '--help']):\n"
         "    assert CliRunner().invoke(app, words).exit_code == 0\n"
         "known = ('sparsecompile.bench', 'matplotlib', 'triton')\n"

@@ -18,11 +18,11 @@ from sparsecompile.bench.gpu.correctness import correctness_cases
 from sparsecompile.bench.gpu.linear import GpuRow, bench_gpu
 from sparsecompile.bench.gpu.timed import timed
 from sparsecompile.bench.results import results_csv, results_json, results_table
-from sparsecompile.cli import app
 from sparsecompile.codegen.triton.aot.cases import registry_cases
 from sparsecompile.codegen.triton.timer import REPLAYED_ROWS, GpuTimer
+from sparsecompile.commands.app import app
+from sparsecompile.kernels.spec import Target
 from sparsecompile.registry import default_registry
-from sparsecompile.spec import Target
 
 pytest.importorskip("triton")
 REGISTRY = default_registry()

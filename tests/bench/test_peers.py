@@ -20,9 +20,9 @@ from sparsecompile.bench.peers.plan import parse, plan
 from sparsecompile.bench.peers.process import ContestantError, ContestantProcess
 from sparsecompile.bench.peers.series import PeerRow
 from sparsecompile.bench.peers.worker import answers
-from sparsecompile.cli import app
 from sparsecompile.codegen.cpp import machine
 from sparsecompile.codegen.cpp.machine import Machine
+from sparsecompile.commands.app import app
 from sparsecompile.errors import SparseCompileError
 
 MACHINE = Machine("a CPU", 2, 2e10, 1e10, 1 << 20, 1 << 25, 1e11, 2e11, 4e11, "fma", "dp", "vnni")

@@ -12,9 +12,9 @@ from sparsecompile.bench import linear
 from sparsecompile.bench.environment import Environment
 from sparsecompile.bench.linear import LinearRow
 from sparsecompile.bench.verdict import losses, verdict
-from sparsecompile.cli import app
 from sparsecompile.codegen.cpp import machine
 from sparsecompile.codegen.cpp.machine import Machine
+from sparsecompile.commands.app import app
 
 MACHINE = Machine("a CPU", 2, 2e10, 1e10, 1 << 20, 1 << 25, 1e11, 2e11, 4e11, "fma", "dp", "vnni")
 

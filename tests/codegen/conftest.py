@@ -11,16 +11,16 @@ from kernel_cases import KernelCase
 from linear_law import check_law, sparse_weight
 from torch import Tensor
 
-from sparsecompile import ops
 from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Packed
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels import ops
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Kernel, Range
 from sparsecompile.registry import Registry, default_registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Kernel, Range
 
 
 @pytest.fixture(scope="session")

@@ -14,11 +14,11 @@ from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.tuning import tuner
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.packed import Packed
-from sparsecompile.problem import DenseUse, Problem
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.problem import DenseUse, Problem
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Kernel
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Kernel
 
 
 @pytest.fixture

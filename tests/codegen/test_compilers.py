@@ -12,10 +12,10 @@ from kernel_cases import TEMPLATES, supports
 
 from sparsecompile.codegen.cpp.compiler import find_compiler
 from sparsecompile.codegen.cpp.lower import CppCodegen
-from sparsecompile.packed import Packed
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Template
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Template
 
 NAMES = (*(f"g++-{v}" for v in range(9, 17)), *(f"clang++-{v}" for v in range(11, 23)), "clang++")
 OTHERS = [name for name in NAMES if shutil.which(name)]

@@ -16,9 +16,9 @@ import sparsecompile as sc
 from sparsecompile.codegen.cpp import workbench
 from sparsecompile.codegen.cpp.workbench import CppWorkbench
 from sparsecompile.codegen.tuning.contest import Contest
-from sparsecompile.dense_copy import DenseCopy
-from sparsecompile.problem import DenseUse, Problem
-from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.kernels.dense_copy import DenseCopy
+from sparsecompile.kernels.problem import DenseUse, Problem
+from sparsecompile.kernels.spec import KernelSpec, Target
 
 
 @pytest.fixture

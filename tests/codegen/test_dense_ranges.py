@@ -11,15 +11,15 @@ from kernel_cases import EPILOGUES, TEMPLATES
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparsecompile import ops
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.onednn import onednn_for
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.epilogue import apply_epilogue
-from sparsecompile.packed import Packed
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels import ops
+from sparsecompile.kernels.epilogue import apply_epilogue
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Kernel, Range, Template
 from sparsecompile.registry import Registry, default_registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Kernel, Range, Template
 
 N, K = 48, 40
 LAST_PACKED = 4

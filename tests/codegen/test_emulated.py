@@ -12,14 +12,14 @@ import pytest
 import torch
 from kernel_cases import DTYPES, KernelCase, supports
 
-from sparsecompile.activations import ACTIVATIONS
 from sparsecompile.codegen.cpp.compiler import Compiler
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.strips import StripsLinear
-from sparsecompile.packed import Packed
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.prologue import ACTIVATIONS
+from sparsecompile.kernels.spec import KernelSpec, Target, isa_at_least
+from sparsecompile.kernels.template import Kernel
 from sparsecompile.registry import Registry, default_registry
-from sparsecompile.spec import KernelSpec, Target, isa_at_least
-from sparsecompile.template import Kernel
 
 HEADER = Path(__file__).parent / "emulated" / "avx512.h"
 LEVELS = ("avx512", "avx512_bf16", "amx")

@@ -12,8 +12,8 @@ from kernel_cases import KernelCase, cases_in_turn
 from torch import Tensor
 
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Packed
-from sparsecompile.template import Kernel
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.template import Kernel
 
 TRIALS = 10_000
 # Weights are packed once for so many calls: packing takes longer than a call.

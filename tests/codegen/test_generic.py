@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from sparsecompile import ops
-from sparsecompile.activations import quantize_activation
 from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Format, Packed
+from sparsecompile.formats.packed import Format, Packed
+from sparsecompile.kernels import ops
+from sparsecompile.kernels.prologue import quantize_activation
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Fragment, Kernel
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Fragment, Kernel
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 Build = Callable[..., Kernel]

@@ -12,9 +12,9 @@ from sparsecompile.codegen.cpp.fragment import fragment_of
 from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.codegen.cpp.text import read
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Template
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Template
 
 GOLDENS = Path(__file__).parent / "goldens"
 SHARED = {

@@ -14,10 +14,10 @@ from packing import MLP, Packing, close
 
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
 from sparsecompile.errors import OptionError
-from sparsecompile.packed import Packed
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.spec import ISA_LEVELS, KernelSpec, Target
+from sparsecompile.kernels.template import Kernel, Template
 from sparsecompile.registry import default_registry
-from sparsecompile.spec import ISA_LEVELS, KernelSpec, Target
-from sparsecompile.template import Kernel, Template
 
 HOST = Target.host()
 LEVELS = list(ISA_LEVELS)

@@ -20,11 +20,11 @@ from sparsecompile.codegen.libraries.cusparselt import CuSparseLt
 from sparsecompile.codegen.libraries.cutlass import Cutlass
 from sparsecompile.codegen.libraries.two_of_four import compress
 from sparsecompile.errors import Reject
-from sparsecompile.extern import PackedExtern
-from sparsecompile.packed import Packed
-from sparsecompile.problem import Contents
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.extern import PackedExtern
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
 from sparsecompile.registry import default_registry
-from sparsecompile.spec import KernelSpec, Schedule, Target
 from sparsecompile.testing import weights
 
 REGISTRY = default_registry()

@@ -11,13 +11,13 @@ from codings import UNREAD, Coded
 from sparsecompile import Bitmap, Format
 from sparsecompile.codegen.cpp.lists import ListsLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
-from sparsecompile.coding import Coding
 from sparsecompile.errors import Reject
-from sparsecompile.ops import HEADER_BYTES, linear
-from sparsecompile.problem import Contents
+from sparsecompile.formats.coding import Coding
+from sparsecompile.kernels.ops import HEADER_BYTES, linear
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Kernel
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Kernel
 
 HOST = Target.host()
 

@@ -16,9 +16,9 @@ from sparsecompile.codegen.cpp.build import load_built, open_library
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.codegen.host import host_cpu
 from sparsecompile.errors import Reject
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Kernel
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Kernel
 
 LINE = 64
 AHEAD = 4096

@@ -12,10 +12,10 @@ from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.dense import DenseLinear
 from sparsecompile.errors import Reject
-from sparsecompile.problem import DenseUse, Problem
+from sparsecompile.kernels.problem import DenseUse, Problem
+from sparsecompile.kernels.spec import ISA_LEVELS, KernelSpec, Target
+from sparsecompile.kernels.template import Kernel, Lowering
 from sparsecompile.registry import Registry
-from sparsecompile.spec import ISA_LEVELS, KernelSpec, Target
-from sparsecompile.template import Kernel, Lowering
 
 
 def lower(codegen: CppCodegen, spec: KernelSpec, registry: Registry) -> Lowering:

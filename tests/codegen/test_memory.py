@@ -10,12 +10,12 @@ import pytest
 import torch
 from kernel_cases import TEMPLATES, cases_in_turn
 
-from sparsecompile import ops
 from sparsecompile.codegen.cpp import memory
 from sparsecompile.codegen.cpp.layout import layout_id
 from sparsecompile.codegen.cpp.memory import ALIGNMENT, HUGE_PAGE, allocate
-from sparsecompile.packed import Packed
-from sparsecompile.template import Kernel, Template
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels import ops
+from sparsecompile.kernels.template import Kernel, Template
 
 
 @pytest.fixture(autouse=True)

@@ -12,10 +12,10 @@ from kernel_cases import KernelCase, cases_in_turn, two_of_four_cases
 
 from sparsecompile.codegen.cpp import text
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
-from sparsecompile.packed import Packed
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.template import Source
 from sparsecompile.registry import Registry, default_registry
-from sparsecompile.spec import Target
-from sparsecompile.template import Source
 
 DRIVER = Path(__file__).parent / "memory_driver.cpp"
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")

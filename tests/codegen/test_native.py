@@ -13,16 +13,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import sparsecompile
-from sparsecompile import ops
 from sparsecompile.codegen.cpp import lower, native
 from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
-from sparsecompile.epilogue import MAX_OPERANDS
 from sparsecompile.errors import BuildError, SparseCompileError
-from sparsecompile.packed import Packed
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels import ops
+from sparsecompile.kernels.epilogue import MAX_OPERANDS
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Kernel
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Kernel
 
 N, K = 24, 40
 ABSENT = (None,) * (1 + MAX_OPERANDS + ops.MAX_DENSE)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sparsecompile.codegen.cpp import onednn
 from sparsecompile.codegen.cpp.native import load_native
 from sparsecompile.codegen.cpp.onednn import OneDnn, onednn_for
-from sparsecompile.ops import HEADER_BYTES
+from sparsecompile.kernels.ops import HEADER_BYTES
 from sparsecompile.testing import assert_no_worse
 
 SHAPES = ((1, 1), (7, 5), (77, 101), (64, 256), (3, 1000))

@@ -13,10 +13,10 @@ from sparsecompile.codegen.cpp.machine import Machine
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.codegen.tuning.promising import promising
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.problem import Contents, DenseUse, Problem
+from sparsecompile.kernels.problem import Contents, DenseUse, Problem
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Source, Template
 from sparsecompile.registry import default_registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Source, Template
 
 # Bandwidth, then float32, bfloat16 and int8 rates: as of a server with two cores.
 MACHINE = Machine("", 2, 2e10, 1e10, 2**21, 2**25, 2.6e11, 1.2e12, 2.5e12, "", "", "")

@@ -11,12 +11,12 @@ from codings import UNREAD, Coded
 from sparsecompile import Bitmap, Format
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.strips import StripsLinear
-from sparsecompile.coding import Coding
 from sparsecompile.errors import Reject
-from sparsecompile.ops import HEADER_BYTES, linear
-from sparsecompile.problem import Contents
+from sparsecompile.formats.coding import Coding
+from sparsecompile.kernels.ops import HEADER_BYTES, linear
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Target
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
 
 AVX2, AMX = Target("cpu", "x86_64", "avx2"), Target("cpu", "x86_64", "amx")
 

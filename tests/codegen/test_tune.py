@@ -20,10 +20,11 @@ from sparsecompile.codegen.tuning import tuner as tuning
 from sparsecompile.codegen.tuning.key import tuning_key
 from sparsecompile.codegen.tuning.record import Timing, TuningRecord
 from sparsecompile.codegen.tuning.tuner import Tuner
-from sparsecompile.problem import ROWS, DenseUse, Problem
+from sparsecompile.kernels.problem import ROWS, DenseUse, Problem
+from sparsecompile.kernels.spec import KernelSpec, Target
 from sparsecompile.registry import Registry
-from sparsecompile.report import NodeReport, Report
-from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.report.facts import NodeReport
+from sparsecompile.report.model import Report
 
 FROM_RECORD = "from the tuning record, nothing measured"
 

@@ -17,7 +17,7 @@ from sparsecompile.codegen.cpp import workbench
 from sparsecompile.codegen.cpp.compiler import find_compiler
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.codegen.tuning import key
-from sparsecompile.template import Source
+from sparsecompile.kernels.template import Source
 
 Change = Callable[[pytest.MonkeyPatch], None]
 

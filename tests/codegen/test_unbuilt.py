@@ -23,10 +23,10 @@ from sparsecompile.codegen.tuning.record import TuningRecord
 from sparsecompile.codegen.tuning.tuner import Tuner
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.errors import BuildError
-from sparsecompile.problem import DenseUse, Problem
+from sparsecompile.kernels.problem import DenseUse, Problem
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Kernel
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Kernel
 
 SHAPE = (32, 64)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from sparsecompile.codec import Codec
 from sparsecompile.codegen.cpp.fragment import CppFragment
-from sparsecompile.packed import Structure
-from sparsecompile.spec import KernelSpec
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.structure import Structure
+from sparsecompile.kernels.spec import KernelSpec
 
 TEXT = """\
 // bitmap: bit column % 8 of byte column / 8 of a row; slots follow in the order of the bits.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from sparsecompile.codec import Codec
 from sparsecompile.codecs.integer import SymmetricInteger
 from sparsecompile.codegen.cpp.fragment import CppFragment
-from sparsecompile.packed import Structure
-from sparsecompile.spec import KernelSpec
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.structure import Structure
+from sparsecompile.kernels.spec import KernelSpec
 
 ROW_SCALES = """\
 // {codec}: an integer of {bits} bits times the scale of its row.

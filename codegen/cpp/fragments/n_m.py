@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from math import comb
 
-from sparsecompile.codec import Codec
 from sparsecompile.codegen.cpp.fragment import CppFragment
-from sparsecompile.packed import Structure
-from sparsecompile.spec import KernelSpec
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.structure import Structure
+from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.structures.n_m import NM
 
 HEAD = """\

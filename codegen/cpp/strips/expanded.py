@@ -14,8 +14,8 @@ from sparsecompile.codegen.cpp.strips.vectors import (
     fits_tile_registers,
     repeats_decoding,
 )
-from sparsecompile.problem import Contents
-from sparsecompile.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
 
 
 class ExpandedTiles(Tiles):

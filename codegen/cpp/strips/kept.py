@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 
 from sparsecompile.codegen.cpp.strips.tiles import Tiles
-from sparsecompile.spec import Schedule
+from sparsecompile.kernels.spec import Schedule
 
 
 class KeptTiles(Tiles):

@@ -9,7 +9,7 @@ from sparsecompile.codegen.cpp.strips.lists import ListedTiles
 from sparsecompile.codegen.cpp.strips.paired import PairedTiles
 from sparsecompile.codegen.cpp.strips.tiles import TILE_COLUMNS, Tiles
 from sparsecompile.codegen.cpp.strips.vectors import AVX2, AVX512, Vectors
-from sparsecompile.spec import Schedule
+from sparsecompile.kernels.spec import Schedule
 
 
 def kinds_of(vectors: Vectors) -> Sequence[Tiles]:

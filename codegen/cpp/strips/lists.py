@@ -12,8 +12,8 @@ from sparsecompile.codegen.cpp.strips.vectors import (
     fits_tile_registers,
     multiplies_pairs,
 )
-from sparsecompile.problem import Contents
-from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Target
 
 if TYPE_CHECKING:
     import sympy
@@ -61,7 +61,7 @@ class ListedTiles(KeptTiles):
         """Of many rows of x what is kept, and the listing: untimed elsewhere than in AVX2."""
         import sympy
 
-        from sparsecompile.costs import m
+        from sparsecompile.formats.symbols import m
 
         everything = super().operations(places, weight)
         if self.vectors is not AVX2:

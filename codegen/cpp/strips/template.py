@@ -10,12 +10,12 @@ from sparsecompile.codegen.cpp.strips.tiles import TILE_COLUMNS
 from sparsecompile.codegen.cpp.strips.vectors import DECODE_ROWS, vectors_for
 from sparsecompile.codegen.cpp.template import CppTemplate
 from sparsecompile.errors import Reject
-from sparsecompile.problem import Contents
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target, isa_at_least
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Schedule, Target, isa_at_least
 
 if TYPE_CHECKING:
-    from sparsecompile.costs import Cost
+    from sparsecompile.kernels.cost import Cost
 
 
 class StripsLinear(CppTemplate):

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from sparsecompile.codegen.cpp.strips.vectors import Vectors
-from sparsecompile.problem import Contents
-from sparsecompile.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
 
 if TYPE_CHECKING:
     import sympy
 
-    from sparsecompile.costs import Cost
+    from sparsecompile.kernels.cost import Cost
 
 TILE_COLUMNS = 32
 
@@ -90,7 +90,7 @@ class Tiles(ABC):
 
     def operations(self, places: int, weight: Contents) -> sympy.Expr:
         """What m rows of x take: here all of the values."""
-        from sparsecompile.costs import m
+        from sparsecompile.formats.symbols import m
 
         return 2 * m * places
 
@@ -102,7 +102,8 @@ class Tiles(ABC):
 
     def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
         """All that is stored is moved, and multiplied."""
-        from sparsecompile.costs import Cost, m
+        from sparsecompile.formats.symbols import m
+        from sparsecompile.kernels.cost import Cost
 
         (n, k), places = weight.shape, self.places(weight)
         moved = self.stored_bits(places, weight) // 8 + m * (n + k) * spec.dtype.itemsize

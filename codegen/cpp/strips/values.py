@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from sparsecompile.spec import KernelSpec
+from sparsecompile.kernels.spec import KernelSpec
 
 
 def rounds(spec: KernelSpec) -> bool:

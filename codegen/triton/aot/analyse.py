@@ -24,7 +24,7 @@ from sparsecompile.codegen.triton.aot.specialization import (
     compile_for,
     triton_version,
 )
-from sparsecompile.spec import digest
+from sparsecompile.kernels.spec import digest
 
 if TYPE_CHECKING:
     from triton.compiler import CompiledKernel

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sparsecompile.errors import OptionError
-from sparsecompile.gpu import GPU, GPUS
+from sparsecompile.kernels.gpu import GPU, GPUS
 
 _KIB = 1024
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from sparsecompile.costs import Cost, m
-from sparsecompile.gpu import GPU
+from sparsecompile.formats.symbols import m
+from sparsecompile.kernels.cost import Cost
+from sparsecompile.kernels.gpu import GPU
 
 ROWS = (1, 16, 64, 256, 1024)
 """The m that bounds are given for."""

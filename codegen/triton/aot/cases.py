@@ -18,14 +18,15 @@ from sparsecompile.codegen.triton.module import import_module, write_module
 from sparsecompile.codegen.triton.signature import linear_signature
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Format, Structure
+from sparsecompile.formats.packed import Format
+from sparsecompile.formats.structure import Structure
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.template import Template
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Schedule, Target
-from sparsecompile.template import Template
 
 if TYPE_CHECKING:
-    from sparsecompile.codec import Codec
-    from sparsecompile.report import Report
+    from sparsecompile.formats.codec import Codec
+    from sparsecompile.report.model import Report
 
 SHAPE = (4096, 4096)
 ZEROS = 0.5
@@ -112,7 +113,7 @@ def registry_cases(
 
 
 def _formats(registry: Registry) -> Iterator[Format]:
-    from sparsecompile.codec import Codec
+    from sparsecompile.formats.codec import Codec
 
     codecs: tuple[Codec, ...] = registry.all(Codec)
     for structure in registry.all(Structure):

@@ -16,9 +16,9 @@ from sparsecompile.codegen.triton.aot.specialization import triton_version
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import BuildError
-from sparsecompile.problem import Contents
+from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Schedule, Target
 
 
 @dataclass(frozen=True)

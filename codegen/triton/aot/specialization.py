@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sparsecompile.codegen.triton.aot.architecture import Architecture
 from sparsecompile.codegen.triton.compiled import kept_here
 from sparsecompile.errors import BuildError
-from sparsecompile.spec import digest
+from sparsecompile.kernels.spec import digest
 
 if TYPE_CHECKING:
     from triton.compiler import CompiledKernel

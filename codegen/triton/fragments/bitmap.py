@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from sparsecompile.codegen.triton.fragments.mask import TritonMask
-from sparsecompile.packed import Packed
+from sparsecompile.formats.packed import Packed
 from sparsecompile.structures.bits import unpack_bits
 
 

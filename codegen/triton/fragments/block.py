@@ -6,11 +6,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from sparsecompile.codec import Codec
 from sparsecompile.codegen.triton.fragment import TritonStructure
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Packed, Structure
-from sparsecompile.spec import KernelSpec
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.packed import Packed
+from sparsecompile.formats.structure import Structure
+from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.structures.block import Block
 
 LARGEST = 128

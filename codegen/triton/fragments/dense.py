@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparsecompile.codec import Codec
 from sparsecompile.codegen.triton.fragment import TILE, TritonStructure
-from sparsecompile.packed import Packed, Structure
-from sparsecompile.spec import KernelSpec
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.packed import Packed
+from sparsecompile.formats.structure import Structure
+from sparsecompile.kernels.spec import KernelSpec
 
 TEXT = f'''\
 # dense: every value, rows padded with zeros to whole tiles.

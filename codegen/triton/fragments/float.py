@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sparsecompile.codec import Codec
 from sparsecompile.codegen.triton.fragment import ELEMENTS, TritonCodec
-from sparsecompile.packed import Packed, Structure
-from sparsecompile.spec import KernelSpec
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.packed import Packed
+from sparsecompile.formats.structure import Structure
+from sparsecompile.kernels.spec import KernelSpec
 
 TEXT = '''\
 # float: values as they are.

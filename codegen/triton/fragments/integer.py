@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsecompile.codec import Codec
 from sparsecompile.codegen.triton.fragment import TritonCodec
-from sparsecompile.packed import Packed, Structure
-from sparsecompile.spec import KernelSpec
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.packed import Packed
+from sparsecompile.formats.structure import Structure
+from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.structures.bits import pack_codes, unpack_codes
 
 BYTES = '''\

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparsecompile.codec import Codec
 from sparsecompile.codegen.triton.fragment import TILE, TritonStructure
 from sparsecompile.codegen.triton.fragments.mask import TritonMask
 from sparsecompile.errors import Reject
-from sparsecompile.packed import Packed, Structure
-from sparsecompile.spec import KernelSpec
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.packed import Packed
+from sparsecompile.formats.structure import Structure
+from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.structures.n_m import NM
 
 WIDEST = 16

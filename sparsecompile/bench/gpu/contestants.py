@@ -17,12 +17,12 @@ from sparsecompile.bench.cases import DTYPES, LinearCase
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import Reject
-from sparsecompile.extern import Extern, PackedExtern
-from sparsecompile.ops import linear
-from sparsecompile.packed import Format, Packed
+from sparsecompile.formats.packed import Format, Packed
+from sparsecompile.kernels.extern import Extern, PackedExtern
+from sparsecompile.kernels.ops import linear
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Template
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Template
 
 DENSE = "cuBLAS"
 Run = Callable[[], Tensor]

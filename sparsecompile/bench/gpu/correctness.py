@@ -14,10 +14,10 @@ from sparsecompile.bench.gpu.failures import failures
 from sparsecompile.codegen.triton.aot.cases import Case, registry_cases, weight_like
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.template import TritonTemplate
-from sparsecompile.ops import linear
+from sparsecompile.kernels.ops import linear
+from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.template import Kernel
 from sparsecompile.registry import Registry
-from sparsecompile.spec import Target
-from sparsecompile.template import Kernel
 
 SHAPE = (144, 328)
 """Sides that no tile divides."""

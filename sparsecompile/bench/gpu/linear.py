@@ -17,9 +17,9 @@ from sparsecompile.bench.gpu.failures import failures
 from sparsecompile.bench.gpu.timed import timed
 from sparsecompile.bench.timing import Timing
 from sparsecompile.codegen.triton.timer import REPLAYED_ROWS, GpuTimer
-from sparsecompile.gpu import GPU
+from sparsecompile.kernels.gpu import GPU
+from sparsecompile.kernels.spec import Target
 from sparsecompile.registry import Registry
-from sparsecompile.spec import Target
 
 CHECKED_ROWS = 8
 """So many rows of a result are held against float64."""

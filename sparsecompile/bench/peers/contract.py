@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from sparsecompile.bench.peers.prepared import LeftOut, Prepared
+from sparsecompile.bench.peers.torch_task import TorchTask
 from sparsecompile.errors import SparseCompileError
-
-if TYPE_CHECKING:
-    from sparsecompile.bench.peers.torch_task import TorchTask
-
-Sample = Mapping[str, float]
-"""What a sample says about itself beside its time, such as `overhead`, in seconds."""
-
-
-class LeftOut(Exception):  # noqa: N818  (a reason, not a failure)
-    """A contestant cannot take part; the text says what it needs."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +57,6 @@ class Job:
                 names = ", ".join(known) or "none"
                 raise LeftOut(f"{self.peer} has no option {name!r}; known: {names}")
         return {**known, **self.options}
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A contestant that is ready.
-
-    Attributes:
-        run: one sample; a peer that measures itself says how long it took as `seconds`.
-        items: tokens or sentences of a sample.
-        what: what is computed with, such as `bfloat16, 8-bit weights`.
-        parts: milliseconds by part of one step, for `--profile`.
-    """
-
-    run: Callable[[], Sample | None]
-    items: int
-    what: str
-    parts: Callable[[], Mapping[str, float]] | None = None
 
 
 class Workload(ABC):

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from sparsecompile.bench.peers import contestants, workloads
 from sparsecompile.bench.peers.contract import Peer, UnknownPeerError, Workload
-from sparsecompile.factory import import_named
+from sparsecompile.commands.model_factory import import_named
 
 ENTRY_POINT_GROUP = "sparsecompile.bench"
 T = TypeVar("T", Workload, Peer)

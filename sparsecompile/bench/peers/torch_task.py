@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from sparsecompile.bench.peers.contract import Prepared, Sample
+from sparsecompile.bench.peers.prepared import LeftOut, Prepared, Sample
 
 Function = Callable[..., Any]
 PARTS = {
@@ -90,7 +90,6 @@ def dtype_of(name: str) -> torch.dtype:
         LeftOut: it is no dtype of torch.
     """
     from sparsecompile.bench.cases import DTYPES
-    from sparsecompile.bench.peers.contract import LeftOut
 
     if name not in DTYPES:
         raise LeftOut(f"{name!r} is none of {', '.join(DTYPES)}")

@@ -15,7 +15,8 @@ from dataclasses import replace
 from math import ceil
 from typing import Any
 
-from sparsecompile.bench.peers.contract import Job, LeftOut, Peer, Prepared, Workload
+from sparsecompile.bench.peers.contract import Job, Peer, Workload
+from sparsecompile.bench.peers.prepared import LeftOut, Prepared
 from sparsecompile.bench.timing import involuntary_switches
 
 LEAST_SECONDS = 0.2

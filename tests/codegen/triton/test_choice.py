@@ -12,10 +12,10 @@ from triton_cases import build, template_of
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.rooflines import guess
-from sparsecompile.problem import ROWS, Contents, DenseUse, Problem
+from sparsecompile.kernels.problem import ROWS, Contents, DenseUse, Problem
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Range
 from sparsecompile.registry import default_registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Range
 
 
 def ranges(

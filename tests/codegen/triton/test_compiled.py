@@ -11,8 +11,8 @@ from triton_cases import build
 from triton_compiled import compile_function, compile_launch
 
 from sparsecompile.codegen.triton.signature import Signature, linear_signature
+from sparsecompile.kernels.spec import KernelSpec, Target
 from sparsecompile.registry import default_registry
-from sparsecompile.spec import KernelSpec, Target
 
 
 @pytest.fixture(scope="module", autouse=True)

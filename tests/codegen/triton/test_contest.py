@@ -23,8 +23,8 @@ from sparsecompile.codegen.tuning.function import functions_of
 from sparsecompile.codegen.tuning.measure import Contestant, measure
 from sparsecompile.codegen.tuning.workbench import Guess, Workbench
 from sparsecompile.errors import BuildError
-from sparsecompile.packed import Packed
-from sparsecompile.problem import Contents, DenseUse, Problem
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.problem import Contents, DenseUse, Problem
 
 TIMES = {"dense": 3e-3, "tiles": 2e-3}
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from triton_cases import H100, template_of
 
+from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.registry import default_registry
-from sparsecompile.spec import KernelSpec
 
 GOLDENS = Path(__file__).parent / "goldens"
 CASES = (

@@ -23,11 +23,11 @@ from sparsecompile.codegen.triton.aot.cases import report_cases
 from sparsecompile.codegen.triton.library import LibraryKernel
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.ops import run_linear, run_unpack
-from sparsecompile.packed import Packed
-from sparsecompile.problem import ROWS, DenseUse, Problem
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.problem import ROWS, DenseUse, Problem
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.template import Lowering, Range
 from sparsecompile.registry import Registry
-from sparsecompile.spec import KernelSpec, Schedule, Target
-from sparsecompile.template import Lowering, Range
 
 H100, A100 = Target.parse("sm_90"), Target.parse("sm_80")
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)

@@ -16,7 +16,7 @@ from sparsecompile.codegen.triton.aot import specialization
 from sparsecompile.codegen.triton.workbench import TritonWorkbench
 from sparsecompile.codegen.tuning.contest import Contest
 from sparsecompile.errors import BuildError
-from sparsecompile.problem import Problem
+from sparsecompile.kernels.problem import Problem
 
 
 def test_what_is_not_worth_a_measurement_is_left_out_with_the_reason(

@@ -11,8 +11,8 @@ import sparsecompile as sc
 from sparsecompile.codegen.triton.fragment import structure_fragment
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.template import TritonTemplate
-from sparsecompile.spec import Target
-from sparsecompile.template import Template
+from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.template import Template
 
 
 def test_it_is_found_packed_and_lowered() -> None:

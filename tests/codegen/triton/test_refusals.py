@@ -15,12 +15,12 @@ from sparsecompile.codegen.triton.fragment import codec_fragment, structure_frag
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.module import import_module, write_module
 from sparsecompile.codegen.triton.template import TritonTemplate
-from sparsecompile.coding import Coding
 from sparsecompile.errors import BuildError, Reject
-from sparsecompile.packed import Format
-from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.formats.coding import Coding
+from sparsecompile.formats.packed import Format
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Codegen, Fragment, Source
 from sparsecompile.structures.dense import Dense
-from sparsecompile.template import Codegen, Fragment, Source
 
 
 def spec_of(

@@ -21,8 +21,8 @@ from sparsecompile.codegen.triton.workbench import TritonWorkbench
 from sparsecompile.codegen.tuning.function import functions_of
 from sparsecompile.codegen.tuning.tuner import Decision, Tuner
 from sparsecompile.errors import BuildError
-from sparsecompile.problem import DenseUse, Problem
-from sparsecompile.spec import KernelSpec, Target
+from sparsecompile.kernels.problem import DenseUse, Problem
+from sparsecompile.kernels.spec import KernelSpec, Target
 
 REGISTRY = sc.default_registry()
 FORMATS = {"tiles": "n_m[2:4]", "scattered": "bitmap", "blocks": "block[32x32]", "rows": "csr"}

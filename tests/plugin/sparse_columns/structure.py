@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsecompile import Occupancy, Reject, Structure
-from sparsecompile.costs import n, slots
+from sparsecompile.formats.symbols import n, slots
 
 
 @dataclass(frozen=True)

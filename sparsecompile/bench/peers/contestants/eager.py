@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sparsecompile.bench.peers.contract import Job, Peer, Prepared, Workload
+from sparsecompile.bench.peers.contract import Job, Peer, Workload
+from sparsecompile.bench.peers.prepared import Prepared
 
 
 class Eager(Peer):

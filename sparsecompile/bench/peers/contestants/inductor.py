@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from sparsecompile.bench.peers.contract import Job, Peer, Prepared, Workload
+from sparsecompile.bench.peers.contract import Job, Peer, Workload
+from sparsecompile.bench.peers.prepared import Prepared
 
 
 class Inductor(Peer):

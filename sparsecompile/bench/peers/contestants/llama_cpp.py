@@ -12,8 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from sparsecompile.bench.peers.contract import Job, LeftOut, Peer, Prepared, Sample, Workload
+from sparsecompile.bench.peers.contract import Job, Peer, Workload
 from sparsecompile.bench.peers.models.gguf_type import AS_IT_IS, gguf_as
+from sparsecompile.bench.peers.prepared import LeftOut, Prepared, Sample
 
 TOKENS = 32
 PROGRAM = "llama-bench"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from sparsecompile.bench.peers.contract import Job, LeftOut, Peer, Prepared, Sample, Workload
+from sparsecompile.bench.peers.contract import Job, Peer, Workload
+from sparsecompile.bench.peers.prepared import LeftOut, Prepared, Sample
 
 
 class ONNXRuntime(Peer):

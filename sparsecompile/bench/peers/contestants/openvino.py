@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from sparsecompile.bench.peers.contract import Job, LeftOut, Peer, Prepared, Sample, Workload
+from sparsecompile.bench.peers.contract import Job, Peer, Workload
+from sparsecompile.bench.peers.prepared import LeftOut, Prepared, Sample
 
 
 class OpenVINO(Peer):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from sparsecompile.bench.peers.contract import Job, Peer, Prepared, Sample, Workload
+from sparsecompile.bench.peers.contract import Job, Peer, Workload
 from sparsecompile.bench.peers.models.gguf_type import AS_IT_IS, gguf_as
+from sparsecompile.bench.peers.prepared import Prepared, Sample
 
 TOKENS = 32
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from sparsecompile.bench.peers.contract import Job, LeftOut, Peer, Prepared, Workload
+from sparsecompile.bench.peers.contract import Job, Peer, Workload
+from sparsecompile.bench.peers.prepared import LeftOut, Prepared
 from sparsecompile.compiler import Compiler
 from sparsecompile.errors import OptionError
 

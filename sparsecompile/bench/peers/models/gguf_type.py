@@ -7,8 +7,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from sparsecompile.bench.peers.contract import LeftOut
 from sparsecompile.bench.peers.models.smollm2 import find_gguf, kept_name, models_folder
+from sparsecompile.bench.peers.prepared import LeftOut
 
 AS_IT_IS = "as it is"
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from sparsecompile.bench.peers.contract import Job, Sample, Workload
+from sparsecompile.bench.peers.contract import Job, Workload
 from sparsecompile.bench.peers.models import smollm2
+from sparsecompile.bench.peers.prepared import Sample
 from sparsecompile.bench.peers.torch_task import Function, TorchTask, dtype_of
 
 TOKENS = 32

@@ -12,7 +12,7 @@ from torch import Tensor
 from sparsecompile.codegen.triton.kernel import TritonKernel
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.start import start_linear
-from sparsecompile.packed import Packed
+from sparsecompile.formats.packed import Packed
 
 if os.environ.get("TRITON_INTERPRET") != "1":
     collect_ignore_glob = ["test_*.py"]

@@ -15,9 +15,9 @@ from sparsecompile.codegen.triton.aot.cases import registry_cases
 from sparsecompile.codegen.triton.kernel import TritonKernel
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.start import start_linear
+from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.template import Range
 from sparsecompile.registry import default_registry
-from sparsecompile.spec import KernelSpec, Target
-from sparsecompile.template import Range
 
 REGISTRY = default_registry()
 CPU = torch.device("cpu")

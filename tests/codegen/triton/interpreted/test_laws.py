@@ -16,15 +16,15 @@ from torch import Tensor
 from triton_cases import CODECS, H100, STRUCTURES, TEMPLATES, build, specs, template_of
 from triton_rows import own_registry, weight_without_rows
 
-from sparsecompile.activations import ACTIVATIONS
 from sparsecompile.codegen.triton.epilogues import EXPRESSIONS
 from sparsecompile.codegen.triton.kernel import TritonKernel
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.start import start_linear, start_unpack
-from sparsecompile.epilogue import STEPS
-from sparsecompile.packed import Format, Packed
+from sparsecompile.formats.packed import Format, Packed
+from sparsecompile.kernels.epilogue import STEPS
+from sparsecompile.kernels.prologue import ACTIVATIONS
+from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.registry import default_registry
-from sparsecompile.spec import KernelSpec
 
 DTYPES = (torch.float16, torch.float32, torch.bfloat16)
 SPECS = tuple(specs(DTYPES))

@@ -11,12 +11,12 @@ from linear_law import sparse_weight
 from torch import Tensor
 from triton_cases import build
 
-from sparsecompile import ops
 from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.triton.start import start_linear, start_unpack
+from sparsecompile.kernels import ops
+from sparsecompile.kernels.spec import KernelSpec, Target
 from sparsecompile.registry import default_registry
-from sparsecompile.spec import KernelSpec, Target
 
 
 @pytest.mark.parametrize(

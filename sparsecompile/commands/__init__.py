@@ -1,0 +1,1 @@
+"""The `sparsecompile` command, a file for each of its commands."""

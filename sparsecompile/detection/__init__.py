@@ -1,0 +1,1 @@
+"""Which format a weight is found to be in."""

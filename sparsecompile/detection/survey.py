@@ -1,0 +1,181 @@
+"""Survey: what every format finds in one weight, and which stores it in the fewest bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from sparsecompile.errors import Reject
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.occupancy import Occupancy
+from sparsecompile.formats.packed import Format
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.template import Device
+from sparsecompile.structures.dense import Dense
+from sparsecompile.weights.cache import PACK_CACHE
+from sparsecompile.weights.expression import Binding, evaluate
+from sparsecompile.weights.packed_tensor import PackedTensor
+from sparsecompile.weights.packing import stored_parts
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one format found in a weight.
+
+    Attributes:
+        format: its name, such as `n_m[2:4]/float`.
+        nbytes: bytes the weight takes in it, or None when it does not fit.
+        reason: the refusal when it does not fit, else empty.
+    """
+
+    format: str
+    nbytes: int | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What every format found.
+
+    Attributes:
+        shape: `(n, k)`.
+        dtype: such as `bfloat16`.
+        dense_bytes: bytes of the dense weight.
+        zeros: share of zeros, 0 to 1.
+        findings: one a format.
+        best: the format that takes the fewest bytes, or None when none is smaller than dense.
+    """
+
+    shape: tuple[int, int]
+    dtype: str
+    dense_bytes: int
+    zeros: float
+    findings: tuple[Finding, ...]
+    best: Format | None
+
+    def format(self) -> Format:
+        """The chosen format.
+
+        Raises:
+            Reject: none is smaller than the dense weight.
+        """
+        if self.best is not None:
+            return self.best
+        if not self.dense_bytes:
+            raise Reject("the weight is empty")
+        for finding in self.findings:
+            # Every weight is dense: where that was asked for, its refusal is not about zeros.
+            if finding.format.startswith("dense/"):
+                raise Reject(finding.reason)
+        if not self.zeros:
+            raise Reject("the weight holds no zeros")
+        raise Reject("no format that fits is smaller than dense")
+
+
+def with_codec(formats: tuple[Format, ...], codec: Codec) -> tuple[Format, ...]:
+    """The structures of some formats with another codec, `dense` first."""
+    structures = dict.fromkeys((Dense(), *(f.structure for f in formats)))
+    return tuple(Format(structure, codec) for structure in structures)
+
+
+def survey(
+    binding: Binding,
+    tensors: tuple[Tensor, ...],
+    formats: tuple[Format, ...],
+    device: Device,
+    activations: str = "float",
+) -> Survey:
+    """Ask every format for a weight.
+
+    Args:
+        binding: the weight.
+        tensors: the live tensors of its leaves, in order.
+        formats: what to ask, in order of preference among equals.
+        device: must have a kernel for a format.
+        activations: see `KernelSpec`.
+
+    Raises:
+        Reject: the weight cannot be looked at.
+    """
+    if any(isinstance(tensor, PackedTensor) for tensor in tensors):
+        return _survey_stored(binding, tensors, formats, device, activations)
+    purpose = ("survey", formats, device, device.registry.revision, activations)
+
+    def look() -> Survey:
+        return _look(formats, device, activations, evaluate(binding, tensors))
+
+    return PACK_CACHE.get(binding, tensors, purpose, look).value
+
+
+def _survey_stored(
+    binding: Binding,
+    tensors: tuple[Tensor, ...],
+    formats: tuple[Format, ...],
+    device: Device,
+    activations: str,
+) -> Survey:
+    """What a weight is that is packed in the model: places without a slot count as its zeros.
+
+    Raises:
+        Reject: it cannot be taken as it is.
+    """
+    parts = stored_parts(binding, tensors)
+    if len(parts) != 1:
+        raise Reject(f"the graph computes {binding} of a weight that is packed in the model")
+    (stored,) = parts
+    asked = {f.codec for f in formats}
+    if asked and not any(codec.lossless for codec in asked) and stored.format.codec not in asked:
+        raise Reject(f"the model holds the weight packed as {stored.format}")
+    device.check(KernelSpec(stored.format, stored.dtype, activations=activations))
+    size, slots = stored.shape[0] * stored.shape[1], stored.slots
+    return Survey(
+        stored.shape,
+        str(stored.dtype).removeprefix("torch."),
+        size * stored.dtype.itemsize,
+        max(0.0, 1 - slots / size) if size else 0.0,
+        (Finding(str(stored.format), stored.format.nbytes(stored.shape, slots, stored.dtype)),),
+        stored.format,
+    )
+
+
+def _look(formats: tuple[Format, ...], device: Device, activations: str, dense: Tensor) -> Survey:
+    occupancy = Occupancy(dense)
+    weight = occupancy.weight
+    dense_bytes = weight.numel() * weight.element_size()
+    findings: list[Finding] = []
+    best: tuple[int, Format] | None = None
+    for candidate in formats:
+        try:
+            nbytes = _bytes(candidate, occupancy, dense_bytes)
+            device.check(KernelSpec(candidate, weight.dtype, activations=activations))
+        except Reject as reject:
+            findings.append(Finding(str(candidate), None, reject.reason))
+            continue
+        findings.append(Finding(str(candidate), nbytes))
+        if best is None or nbytes < best[0]:
+            best = nbytes, candidate
+    return Survey(
+        occupancy.shape,
+        str(weight.dtype).removeprefix("torch."),
+        dense_bytes,
+        1 - occupancy.density,
+        tuple(findings),
+        best[1] if best is not None else None,
+    )
+
+
+def _bytes(candidate: Format, occupancy: Occupancy, dense_bytes: int) -> int:
+    """Bytes of a weight in a format.
+
+    Raises:
+        Reject: it does not fit, takes as much as dense, or its codec cannot store a value.
+    """
+    if candidate.codec.lossless and occupancy.kept == occupancy.mask.numel():
+        raise Reject("the weight holds no zeros")
+    slots = candidate.structure.find(occupancy)
+    nbytes = candidate.nbytes(occupancy.shape, slots, occupancy.weight.dtype)
+    if nbytes >= dense_bytes:
+        raise Reject(f"takes {nbytes:,} bytes, dense {dense_bytes:,}")
+    candidate.codec.check(occupancy.weight)
+    return nbytes

@@ -1,0 +1,124 @@
+"""Codec: how the kept values of a weight are stored."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from sparsecompile.component import Component
+from sparsecompile.errors import Reject
+from sparsecompile.formats.coding import Coding
+from sparsecompile.formats.coordinates import Places
+
+if TYPE_CHECKING:
+    import sympy
+
+
+class Codec(Component):
+    """How kept values are stored.
+
+    The contract, held by `sparsecompile.testing`:
+
+    - `check` raises `Reject` for a weight with values that cannot be stored, and `encode` stores
+      the values of every other one;
+    - `decode(encode(v)) == v` when `lossless`, else it is within `error_bound` of `v`, and
+      encoding what `decode` gives in float32 gives the same bytes again;
+    - the bits of the value tensors are exactly `value_bits()`.
+    """
+
+    family: ClassVar[str]
+    lossless: ClassVar[bool]
+
+    @property
+    def name(self) -> str:
+        """Name with parameters, such as `int8[group=128]`; unique in a registry."""
+        return self.family
+
+    @classmethod
+    def parse(cls, parameters: str) -> Codec:
+        """Make an instance from the text between the brackets of a name.
+
+        Raises:
+            ValueError: the text does not fit this family.
+        """
+        if parameters:
+            raise ValueError(f"{cls.family} takes no parameters")
+        return cls()
+
+    def check(self, weight: Tensor) -> None:
+        """Return if every value of the dense weight `[n, k]` can be stored.
+
+        Raises:
+            Reject: one cannot; the reason names its place.
+        """
+
+    @abstractmethod
+    def encode(self, values: Tensor, places: Places) -> dict[str, Tensor]:
+        """Value tensors for `values` `[slots]` (float32, bfloat16 or float16).
+
+        Args:
+            values: of a weight that `check` lets pass.
+            places: row and column of every slot, for scales that belong to them.
+        """
+
+    @abstractmethod
+    def decode(self, tensors: Mapping[str, Tensor], places: Places, dtype: torch.dtype) -> Tensor:
+        """The values `[slots]` that `tensors` stand for, rounded to `dtype`; exact in float32."""
+
+    def error_bound(self, tensors: Mapping[str, Tensor], places: Places) -> Tensor:
+        """How far `decode` in float32 may be from what was encoded: `[slots]` float32, or `[]`."""
+        return torch.zeros(())
+
+    def take(
+        self, tensors: Mapping[str, Tensor], slots: Tensor, rows: Tensor
+    ) -> dict[str, Tensor] | None:
+        """Value tensors of some rows alone, None where that cannot be had without the others.
+
+        Args:
+            tensors: of the whole weight.
+            slots: which slots these rows have: `[s]` int64.
+            rows: which rows: `[r]` int64.
+        """
+        return None
+
+    def check_values(
+        self, tensors: Mapping[str, Tensor], shape: tuple[int, int], slots: int
+    ) -> None:
+        """Return if tensors that were read from a file are values of a weight with these slots.
+
+        Names and dtypes are right; sizes may not be, nor contents. A codec whose kernels rely on
+        contents overrides this.
+
+        Raises:
+            Reject: they are not; the reason begins with the name of the tensor.
+        """
+        for name, tensor in tensors.items():
+            if tensor.shape != (slots,):
+                raise Reject(f"{name} has shape {tuple(tensor.shape)}, [{slots}] is needed")
+
+    def coding(self, dtype: torch.dtype) -> Coding | None:
+        """How a value is stored in a weight of a dtype; None where that takes the codec's own code.
+
+        Kernels that keep values as they are stored read it; others call `decode` of a fragment.
+        """
+        return None
+
+    @abstractmethod
+    def value_bits(self, dtype: torch.dtype) -> sympy.Expr:
+        """Bits of all value tensors in the symbols of `sparsecompile.formats.symbols`."""
+
+    def __eq__(self, other: object) -> bool:
+        """Same class and name."""
+        return type(self) is type(other) and self.name == str(other)
+
+    def __hash__(self) -> int:
+        """By name."""
+        return hash(self.name)
+
+    def __str__(self) -> str:
+        """The name."""
+        return self.name

@@ -1,0 +1,1 @@
+"""The graph under change: the only code that touches torch.fx."""

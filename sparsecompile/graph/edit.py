@@ -1,0 +1,263 @@
+"""Edit: how passes see and change a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from sparsecompile.detection.survey import Survey, survey, with_codec
+from sparsecompile.errors import Reject
+from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.packed import Format
+from sparsecompile.graph.fake_calls import example, fake_call
+from sparsecompile.graph.mutation import writes_in_place
+from sparsecompile.graph.pattern import Target
+from sparsecompile.graph.weight_view import WeightView
+from sparsecompile.kernels.template import Device
+from sparsecompile.weights.expression import Binding, lossy
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """What a pass did at one node; `reason` says why it did not, and is empty when it did."""
+
+    pass_name: str
+    node: str
+    reason: str = ""
+
+
+@dataclass
+class Considered:
+    """A linear whose weight was looked at.
+
+    Attributes:
+        linear: its node, which may be gone from the graph but still has its place.
+        weight: name of the weight in the model.
+        value: fake tensor that stands for it, if known.
+        survey: what was found, or None when it could not be taken.
+        binding: the weight as an expression of live tensors, or None when it could not be taken.
+        look: takes the survey anew, of the live tensors of the binding's leaves.
+        lossy: what changes the weight on request, else empty.
+        reason: why it could not be taken, else empty.
+    """
+
+    linear: Node
+    weight: str
+    value: Tensor | None = None
+    survey: Survey | None = None
+    binding: Binding | None = None
+    look: Callable[[tuple[Tensor, ...]], Survey] | None = None
+    lossy: str = ""
+    reason: str = ""
+
+
+class Edit:
+    """The graph under change, and the record of what happened to it.
+
+    Args:
+        module: the graph; it is changed.
+        weights: what is known of the live tensors behind its placeholders.
+        formats: the formats that may be used, in order of preference.
+        device: where the graph will run.
+    """
+
+    def __init__(
+        self,
+        module: GraphModule,
+        weights: WeightView,
+        formats: tuple[Format, ...],
+        device: Device,
+    ) -> None:
+        self.module = module
+        self.weights = weights
+        self.formats = formats
+        self.device = device
+        self.rewrites: list[Rewrite] = []
+        self.considered: dict[str, Considered] = {}
+        self.position: str | None = None
+
+    def nodes(self) -> Iterator[Node]:
+        """The nodes there are now, in order, without those that get erased on the way."""
+        for node in list(self.module.graph.nodes):
+            if not node._erased:
+                self.position = node.name
+                yield node
+
+    def call(
+        self,
+        target: Target,
+        args: tuple[Any, ...],
+        *,
+        before: Node,
+        like: Node | None = None,
+        value: Any = None,
+        origins: tuple[str, ...] = (),
+    ) -> Node:
+        """Insert a call.
+
+        Args:
+            target: a function, or the name of a tensor method.
+            args: nodes and constants.
+            before: where.
+            like: node whose place in the model it inherits; `before` if None.
+            value: fake tensor that stands for its value; by default the call is run on the fake
+                tensors of its arguments.
+            origins: linears of the model that it does the work of, for the report.
+        """
+        graph = self.module.graph
+        with graph.inserting_before(before):
+            insert: Any = graph.call_method if isinstance(target, str) else graph.call_function
+            node: Node = insert(target, args)
+        node.meta = {
+            key: value
+            for key, value in (like or before).meta.items()
+            if key not in ("example_value", "val")
+        }
+        node.meta["example_value"] = fake_call(node) if value is None else value
+        node.meta["sparsecompile_origins"] = origins
+        return node
+
+    def replace(self, old: Node, new: Node) -> None:
+        """Let every user of `old` use `new`; erase `old` and the weight functions only it read."""
+        old.replace_all_uses_with(new)
+        self.erase(old)
+
+    def hoist(self, node: Node, before: Node) -> None:
+        """Move a weight function, and those it reads, up to `before` where they come later.
+
+        Raises:
+            Reject: it reads something else than weights.
+        """
+        if not self.weights.is_weight(node):
+            raise Reject(f"{node.name} is not a weight of the model")
+        if node.op != "placeholder" and before < node:
+            for source in node.all_input_nodes:
+                self.hoist(source, before)
+            before.prepend(node)
+
+    def erase(self, node: Node) -> None:
+        """Erase a node without users, and the weight functions only it read."""
+        sources = node.all_input_nodes
+        self.module.graph.erase_node(node)
+        for source in sources:
+            if not source.users and self.weights.is_function(source):
+                self.erase(source)
+
+    def binding(self, node: Any) -> Binding:
+        """The live tensors behind a weight.
+
+        Raises:
+            Reject: it is not a frozen function of the model's own weights.
+        """
+        return self.weights.binding(node)
+
+    def survey(
+        self,
+        linear: Node,
+        weight: Any,
+        *,
+        codec: Codec | None = None,
+        activations: str = "float",
+        change: str = "",
+    ) -> Survey:
+        """What every format finds in the weight of a linear; kept for the report.
+
+        Args:
+            linear: the linear.
+            weight: its weight.
+            codec: a lossy codec to ask for every structure with, `dense` included; None asks for
+                the lossless formats.
+            activations: see `KernelSpec`.
+            change: what is lossy in that, such as `quantize int8`.
+
+        Raises:
+            Reject: the weight cannot be taken.
+        """
+        formats = self.formats if codec is None else with_codec(self.formats, codec)
+        considered = Considered(linear, self.weights.names(weight))
+        try:
+            considered.value = self.value(weight)
+            binding = considered.binding = self.binding(weight)
+            considered.look = partial(
+                survey, binding, formats=formats, device=self.device, activations=activations
+            )
+            considered.survey = considered.look(self.weights.live(binding))
+            considered.lossy = ", ".join(filter(None, (lossy(binding), change)))
+        except Reject as reject:
+            considered.reason = reject.reason
+            raise
+        finally:
+            self.considered[linear.name] = considered
+        return considered.survey
+
+    def value(self, node: Any) -> Tensor:
+        """The fake tensor that stands for a node's value.
+
+        Raises:
+            Reject: nothing is known of it.
+        """
+        value = example(node) if isinstance(node, Node) else None
+        if not isinstance(value, Tensor):
+            raise Reject(f"nothing is known of the shape and dtype of {node}")
+        return value
+
+    def check_dtypes(self, weight: Node, **others: Node | None) -> None:
+        """Return if the named inputs of a linear that there are have its weight's dtype.
+
+        Raises:
+            Reject: one has another; kernels have one dtype for all.
+        """
+        dtype = self.value(weight).dtype
+        for name, other in others.items():
+            if other is not None and self.value(other).dtype != dtype:
+                raise Reject(
+                    f"{name} is {self.value(other).dtype}, the weight {dtype}; "
+                    "kernels need them equal"
+                )
+
+    def same_shape(self, a: Any, b: Any) -> bool:
+        """Whether two nodes surely have one shape and dtype; adds no guard on symbolic sizes."""
+        first, second = self.value(a), self.value(b)
+        if first.dtype != second.dtype or first.dim() != second.dim():
+            return False
+        return all(_surely(p == q) for p, q in zip(first.shape, second.shape, strict=True))
+
+    def is_contiguous(self, node: Node) -> bool:
+        """Whether a node's value surely lies row by row; adds no guard on symbolic sizes."""
+        value = self.value(node)
+        rows = value.new_empty(value.shape).stride()
+        return all(_surely(p == q) for p, q in zip(value.stride(), rows, strict=True))
+
+    def writes_between(self, first: Node, last: Node) -> Node | None:
+        """A node between two others that may write in place, or None."""
+        node = first.next
+        while node is not last:
+            if writes_in_place(node):
+                return node
+            node = node.next
+        return None
+
+    def replaced(self, pass_name: str, node: Node) -> None:
+        """Record that a pass changes a node."""
+        self.rewrites.append(Rewrite(pass_name, node.name))
+
+    def rejected(self, pass_name: str, node: Node | None, reason: str) -> None:
+        """Record a refusal."""
+        self.rewrites.append(Rewrite(pass_name, node.name if node is not None else "", reason))
+
+    def check(self) -> None:
+        """Check the graph and generate its code anew."""
+        self.module.graph.lint()
+        self.module.recompile()
+
+
+def _surely(condition: Any) -> bool:
+    """Whether a condition holds for all sizes; imports sympy, which takes longer than torch."""
+    from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+    return bool(statically_known_true(condition))

@@ -1,0 +1,1 @@
+"""Where passes and code generation meet: specs, targets, templates, problems and ops."""

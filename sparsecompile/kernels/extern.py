@@ -1,0 +1,86 @@
+"""Library calls for a KernelSpec: Extern, and PackedExtern, which reads a layout of its own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from sparsecompile.component import Component
+from sparsecompile.kernels.packer import Packer
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+
+
+class Extern(Component):
+    """A library call for a spec, a candidate beside the templates."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def supports(self, spec: KernelSpec, target: Target) -> None:
+        """Return if the library can serve the spec on the target.
+
+        Raises:
+            Reject: it cannot.
+        """
+
+
+class PackedExtern(Extern, Packer):
+    """A library call that reads a layout of its own."""
+
+    def finish(self, layout: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
+        """What `call` takes: the layout, or what the library makes of it on the device.
+
+        Called once, with the layout on the device that it will be used on.
+
+        Args:
+            layout: what `prepack` gave, `[bytes]` uint8.
+            shape: `(n, k)` of the weight.
+            dtype: of the weight.
+        """
+        return layout
+
+    def finished_bytes(self, layout: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> int:
+        """Bytes of what `finish` makes, for where no such device is at hand to make it."""
+        return layout.numel()
+
+    @abstractmethod
+    def call(
+        self,
+        x: Tensor,
+        layout: Tensor,
+        bias: Tensor | None,
+        n: int,
+        schedule: Schedule,
+    ) -> Tensor:
+        """`x @ W.T + bias`, without the epilogue, which torch computes behind it.
+
+        Args:
+            x: `[m, k]`.
+            layout: what `finish` gave.
+            bias: `[n]`.
+            n: out features.
+            schedule: one of `search`.
+
+        Returns:
+            `[m, n]` in x's dtype.
+        """
+
+    def unpack(
+        self, layout: Tensor, shape: tuple[int, int], dtype: torch.dtype, schedule: Schedule
+    ) -> Tensor:
+        """The dense weight `[n, k]` that a layout stands for, which gradients need.
+
+        The product with the identity: exact, but a NaN or infinity spreads over its row.
+
+        Args:
+            layout: what `finish` gave.
+            shape: `(n, k)` of the weight.
+            dtype: of the weight.
+            schedule: one of `search`.
+        """
+        n, k = shape
+        identity = torch.eye(k, dtype=dtype, device=layout.device)
+        return self.call(identity, layout, None, n, schedule).t()

@@ -1,0 +1,1 @@
+"""From packed nodes to calls of ops in a compiled graph, whose weights are looked at."""

@@ -1,0 +1,38 @@
+"""Lowered: what became of one packed node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sparsecompile.kernels.problem import Problem
+from sparsecompile.kernels.template import Kernel, Lowering
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """What became of one packed node.
+
+    Attributes:
+        origins: names of the linears it does the work of.
+        problem: what a kernel was needed for.
+        lowering: its kernel, if it has one, and why.
+        rows: out features.
+        nbytes: bytes of its layout; 0 where the dense linear serves it.
+        call: what the graph calls its kernel.
+        has_dense: whether the graph hands that the dense weight too.
+        copy_bytes: those of `nbytes` that a dense copy takes.
+    """
+
+    origins: tuple[str, ...]
+    problem: Problem
+    lowering: Lowering
+    rows: int
+    nbytes: int
+    call: int = 0
+    has_dense: bool = False
+    copy_bytes: int = 0
+
+    @property
+    def kernel(self) -> Kernel | None:
+        """The kernel, None where the dense linear serves it."""
+        return self.lowering.kernel

@@ -1,0 +1,1 @@
+"""`y = epilogue(a(x) @ W.T + bias)`."""

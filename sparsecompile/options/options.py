@@ -1,0 +1,143 @@
+"""Options: what `torch.compile(..., options={...})` may say."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from sparsecompile.errors import OptionError
+from sparsecompile.options.inductor import check_options
+from sparsecompile.options.recipes import recipes_of
+
+TUNE = ("off", "cached", "fast", "full")
+LOSSY = ("prune", "quantize")
+
+
+def _default_tune() -> str:
+    return os.environ.get("SPARSECOMPILE_TUNE") or "fast"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Validated options of one Compiler.
+
+    Attributes:
+        formats: names of the formats that may be used, the preferred first among equals, such as
+            `["n_m[2:4]", "bitmap"]`, also spelt as for `prune`: `["2:4", "unstructured"]`; a bare
+            structure means the codec `float`. Default: all.
+        passes: pass name -> its options, such as `{"merge_linears": {"most": 2}}`; the key
+            `"without"` lists passes to leave out.
+        prune: lossy. `"2:4"`, `"unstructured(0.8)"`, `"block(16,16,0.5)"` for every linear, or a
+            mapping from name patterns to these, such as `"*.mlp.*"`, `"lm_head"`,
+            `"lm_head.weight"` or, as reports have them, `"layers.{0-3}.mlp.up"`; the first that
+            matches counts, and each has to match a weight of the model.
+        quantize: lossy. `"int8-weight-only"` (one scale a row), `"int8"` (also every row of the
+            activations, when it runs), `"int4"` (weights only, a scale for 128 columns) for every
+            linear, with other groups as in `"int4[group=32]"`, or a mapping as for `prune`.
+        tune: how kernels are chosen. `"fast"`, the default, measures a few candidates and the
+            dense linear once for each shape and remembers the result; `"full"` measures every
+            schedule; `"cached"` takes what was measured before and measures nothing; `"off"`
+            packs whatever is smaller, unmeasured. `$SPARSECOMPILE_TUNE` changes the default.
+        dense_copies: allow dense copies of weights beside packed ones, in the order of
+            `Codegen.dense_copy`, where the dense linear is faster for some m with them. Without
+            it a weight packed on request has one of the two, for every m of a graph, and the dense
+            weights that a model has itself are read as they are.
+        strict: raise `RejectedError` where a weight would be left dense although it holds zeros, of
+            convolutions and recurrent modules too, or was asked to be pruned or quantised, and
+            build errors instead of running dense.
+        target: `"auto"`: where the parameters of the model are; `"cpu"`, also with an instruction
+            set: `"cpu[avx2]"`, `"cpu[portable]"`; or a GPU's architecture, `"sm_90"`, `"gfx942"`,
+            for which `explain` needs no GPU.
+        dump: folder that gets the graph after every pass, the generated sources and the report.
+        inductor: options for Inductor, such as `{"max_autotune": True}`.
+    """
+
+    formats: tuple[str, ...] | None = None
+    passes: Mapping[str, Any] = field(default_factory=dict)
+    prune: str | Mapping[str, str] | None = None
+    quantize: str | Mapping[str, str] | None = None
+    tune: str = field(default_factory=_default_tune)
+    dense_copies: bool = False
+    strict: bool = False
+    target: str = "auto"
+    dump: Path | None = None
+    inductor: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any] | None) -> Options:
+        """Check options as a user gives them.
+
+        Raises:
+            OptionError: unknown, of a wrong type, or with a value that cannot be used.
+        """
+        given = dict(options or {})
+        known = [f.name for f in fields(cls)]
+        for name in given:
+            if name not in known:
+                close = difflib.get_close_matches(str(name), known, 1)
+                hint = f"did you mean {close[0]!r}? " if close else ""
+                raise OptionError(
+                    str(name), f"unknown option {name!r}; {hint}known: {', '.join(known)}"
+                )
+        if isinstance(given.get("formats"), (list, tuple)):
+            given["formats"] = tuple(given["formats"])
+        if isinstance(given.get("dump"), str):
+            given["dump"] = Path(given["dump"])
+        result = cls(**given)
+        result._check()
+        return result
+
+    def recipes(self) -> dict[str, Mapping[str, str]]:
+        """Patterns of weight names and their recipes, by the option that gives them."""
+        given = {name: self.passes.get(name, {}).get("recipe") for name in LOSSY}
+        return {name: recipes_of(name, getattr(self, name) or given[name]) for name in LOSSY}
+
+    def _check(self) -> None:
+        formats = self.formats
+        self._require(
+            "formats",
+            formats is None
+            or (isinstance(formats, tuple) and all(isinstance(f, str) for f in formats)),
+            "a list of format names",
+        )
+        self._require("passes", isinstance(self.passes, Mapping), "a mapping from pass names")
+        self._check_passes()
+        self.recipes()
+        self._require("tune", self.tune in TUNE, f"one of {', '.join(TUNE)}")
+        for name in ("dense_copies", "strict"):
+            self._require(name, isinstance(getattr(self, name), bool), "True or False")
+        self._require("target", isinstance(self.target, str), "a string such as 'cpu'")
+        self._require("dump", isinstance(self.dump, (Path, type(None))), "a folder")
+        self._require("inductor", isinstance(self.inductor, Mapping), "a mapping")
+        if self.inductor.get("freezing"):
+            raise OptionError(
+                "inductor",
+                "Inductor's freezing bakes weights into the graph and never notices that they "
+                'change; remove "freezing" from options["inductor"]',
+            )
+        check_options(self.inductor)
+
+    def _check_passes(self) -> None:
+        for name, given in self.passes.items():
+            if name == "without":
+                listed = isinstance(given, Collection) and not isinstance(given, (str, Mapping))
+                if not listed or not all(isinstance(item, str) for item in given):
+                    raise OptionError(
+                        "passes",
+                        "'without' in option 'passes' must be a list of pass names, as in "
+                        f'{{"without": ["merge_linears"]}}, not {given!r}',
+                    )
+            elif not isinstance(given, Mapping):
+                raise OptionError(
+                    "passes",
+                    f"option 'passes' must give {name!r} a mapping, as in "
+                    f'{{"merge_linears": {{"most": 2}}}}, not {given!r}',
+                )
+
+    def _require(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise OptionError(name, f"option {name!r} must be {what}, not {getattr(self, name)!r}")

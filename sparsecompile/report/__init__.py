@@ -1,0 +1,1 @@
+"""What happened to every node, and why."""

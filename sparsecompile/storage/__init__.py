@@ -1,0 +1,1 @@
+"""Packed weights that stay: in a model, and in files."""
