@@ -27,11 +27,14 @@ class Codec(Component):
       the values of every other one;
     - `decode(encode(v)) == v` when `lossless`, else it is within `error_bound` of `v`, and
       encoding what `decode` gives in float32 gives the same bytes again;
+    - `coding` is how each value is stored;
     - the bits of the value tensors are exactly `value_bits()`.
     """
 
     family: ClassVar[str]
     lossless: ClassVar[bool]
+    """Whether it promises that every weight that `check` lets pass is kept: `Packed.exact`. Formats
+    with such a codec are looked for without being asked for."""
 
     @property
     def name(self) -> str:

@@ -129,6 +129,9 @@ def check_format(format: Format, weight: Tensor) -> None:
     packed = format.pack(weight)
     dense = packed.unpack()
     assert dense.dtype == weight.dtype
+    kept = packed.unpack(torch.float32)
+    assert packed.exact == torch.equal(kept.nan_to_num(), weight.float().nan_to_num()), "exact"
+    assert packed.exact or not format.codec.lossless
     if format.codec.lossless:
         torch.testing.assert_close(dense, weight, rtol=0, atol=0, equal_nan=True)
         _check_same_tensors(packed.tensors, format.pack(dense).tensors)

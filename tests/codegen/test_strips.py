@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -68,6 +69,19 @@ def test_refuses_codings_that_it_does_not_read(
 ) -> None:
     spec = KernelSpec(Format(Bitmap(), Coded(coding)), torch.float32)
     assert refusal(spec, AMX, registry) == reason
+
+
+@pytest.mark.parametrize("isa", ["avx2", "avx512", "avx512_bf16", "amx"])
+def test_what_is_done_or_not_is_one_or_zero(isa: str, registry: Registry) -> None:
+    template, target = StripsLinear(), replace(AVX2, isa=isa)
+    names = ("masked", "lists", "paired", "skips", "repeats_rows", "uses_amx", "decode_pairs")
+    for name, activations in (
+        *product(("n_m[2:4]/int8", "bitmap/int4[group=128]", "dense/int4"), ("float", "int8")),
+        *product(("n_m[2:4]", "bitmap"), ("float",)),
+    ):
+        spec = KernelSpec(registry.format(name), torch.bfloat16, activations=activations)
+        for schedule in template.schedules(spec, target):
+            assert {schedule[name] for name in names} <= {0, 1}
 
 
 @pytest.mark.parametrize("target", [AVX2, AMX], ids=str)

@@ -40,7 +40,7 @@ class ExpandedTiles(Tiles):
         choices = {
             # Masks would have to be expanded for all of these rows again.
             "repeats_rows": int(
-                repeats_decoding(spec, target) and (spec.coding.group or not self.masked)
+                repeats_decoding(spec, target) and (not self.masked or bool(spec.coding.group))
             ),
             "uses_amx": int(by_amx),
             # Columns that are summed in one chain: in float32 their rounding shows.
