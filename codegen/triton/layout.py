@@ -72,7 +72,7 @@ def render_parts(spec: KernelSpec, structure: TritonStructure) -> str:
     sizes, coding = dict(structure.sizes(spec.format.structure)), spec.coding
     if coding.group is not None:
         groups = f"tl.cdiv(k, {coding.group})" if coding.group else "1"
-        sizes = {"scales": f"rows * {groups} * 2", **sizes}
+        sizes = {"scales": f"rows * {groups} * {coding.scales.itemsize}", **sizes}
     names = [*sizes, "values"]
     text = BEGIN.format(alignment=ALIGNMENT, name=names[0], header=HEADER_BYTES)
     if any("entry_of" in size for size in sizes.values()):

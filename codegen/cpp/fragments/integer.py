@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from sparsecompile.codecs.integer import SymmetricInteger
-from sparsecompile.codegen.cpp.fragment import CppFragment
+from sparsecompile.codegen.cpp.fragment import ELEMENTS, CppFragment
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.structure import Structure
 from sparsecompile.kernels.spec import KernelSpec
@@ -123,15 +123,20 @@ class CppInteger(CppFragment):
 
     def fields(self, part: Structure | Codec, spec: KernelSpec) -> dict[str, str]:
         """`values` and `scales`."""
-        return {"values": self.element, "scales": "bfloat16"}
+        return {"values": self.element, "scales": ELEMENTS[_integer(part).scales]}
 
     def render(self, part: Structure | Codec, spec: KernelSpec) -> str:
         """`decode` and `decode_vector`."""
-        if not isinstance(part, SymmetricInteger):
-            raise TypeError(f"{part} is not a codec of integers with scales")
-        scales = ROW_SCALES if part.group is None else GROUP_SCALES
-        head = scales.format(codec=part, bits=part.bits, group=part.group)
+        codec = _integer(part)
+        scales = ROW_SCALES if codec.group is None else GROUP_SCALES
+        head = scales.format(codec=codec, bits=codec.bits, group=codec.group)
         return head + self.integers + DECODE
+
+
+def _integer(part: Structure | Codec) -> SymmetricInteger:
+    if not isinstance(part, SymmetricInteger):
+        raise TypeError(f"{part} is not a codec of integers with scales")
+    return part
 
 
 class CppInt8(CppInteger):
