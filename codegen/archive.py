@@ -20,7 +20,7 @@ from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.entries import ENTRY
 from sparsecompile.codegen.host import host_cpu
 from sparsecompile.codegen.sources import sources_digest
-from sparsecompile.codegen.tuning.record import FILE, TuningRecord
+from sparsecompile.codegen.tuning.measurements import FILE, TuningRecord
 from sparsecompile.errors import CacheError
 
 MANIFEST = "manifest.json"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sparsecompile.errors import Reject
 from sparsecompile.kernels.extern import Extern
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.spec import Schedule, Spec, Target
 from sparsecompile.kernels.template import Template
 from sparsecompile.registry import Registry
 
-Candidate = tuple[Template, Schedule] | Extern
+Candidate = tuple[Template[Any], Schedule] | Extern[Any]
 
 
 def find_candidates(
-    language: str, spec: KernelSpec, target: Target, registry: Registry
+    language: str, spec: Spec, target: Target, registry: Registry
 ) -> list[Candidate]:
     """Every template of a language, and every extern, that can serve the spec, best guess first.
 
@@ -25,6 +27,8 @@ def find_candidates(
     refusals: list[str] = []
     externs: list[Candidate] = []
     for extern in registry.all(Extern):
+        if extern.operator != spec.operator:
+            continue
         try:
             extern.supports(spec, target)
         except Reject as refusal:
@@ -33,7 +37,7 @@ def find_candidates(
             externs.append(extern)
     templates: list[Candidate] = []
     for template in registry.all(Template):
-        if template.language != language:
+        if template.language != language or template.operator != spec.operator:
             continue
         try:
             template.supports(spec, target, registry)
@@ -41,7 +45,7 @@ def find_candidates(
             refusals.append(f"{template.name}: {refusal.reason}")
         else:
             templates += [(template, s) for s in template.schedules(spec, target)]
-    if spec.format.structure.family == "dense" and spec.format.codec.lossless:
+    if spec.is_dense:
         templates, externs = externs, templates
     if not templates:
         raise Reject(f"no kernel for {spec}: {'; '.join(refusals) or 'nothing registered'}")

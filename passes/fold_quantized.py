@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from sparsecompile import (
@@ -11,6 +12,7 @@ from sparsecompile import (
     QUANTIZED_WEIGHT,
     Call,
     Edit,
+    KernelSpec,
     Match,
     Pass,
     Phase,
@@ -63,7 +65,8 @@ class FoldQuantized(Pass):
         x, activations = (match["x"], "float") if rounded is None else (rounded["x"], "int8")
         codec = codec_of(match["codec"])
         change = f"quantize {codec}" + ", activations int8" * (rounded is not None)
-        found = edit.survey(node, weight, codec=codec, activations=activations, change=change)
+        spec = partial(KernelSpec, activations=activations)
+        found = edit.survey(node, weight, codec=codec, spec=spec, change=change)
         format = found.format()
         edit.check_dtypes(weight, x=x, bias=match["bias"])
         edit.replaced(self.name, node)

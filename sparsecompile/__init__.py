@@ -30,10 +30,11 @@ from sparsecompile.errors import (
 )
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.coordinates import Places
+from sparsecompile.formats.names import format_of
 from sparsecompile.formats.occupancy import Occupancy
 from sparsecompile.formats.packed import Format, Packed
 from sparsecompile.formats.structure import Structure
-from sparsecompile.graph.edit import Edit
+from sparsecompile.graph.edit import Edit, origins
 from sparsecompile.graph.mutation import writes_in_place
 from sparsecompile.graph.pattern import Call, Match
 from sparsecompile.graph.rule import Pass, Phase, Rule
@@ -45,9 +46,7 @@ from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
 from sparsecompile.kernels.template import Codegen, Fragment, Kernel, Source, Template
 from sparsecompile.operators.linear.packed import (
     PACKED,
-    format_of,
     insert_packed_linear,
-    origins,
     packed_linear,
     packed_linears,
 )

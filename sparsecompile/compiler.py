@@ -18,13 +18,14 @@ from sparsecompile.errors import BuildError, CacheError, Reject, unwrapped_by_dy
 from sparsecompile.graph.compiled_model import compiled_model, matrices, names_of
 from sparsecompile.graph.copy import copy_graph, function_of
 from sparsecompile.graph.edit import Edit
-from sparsecompile.graph.rule import run_passes
+from sparsecompile.graph.rule import Phase, run_passes
 from sparsecompile.graph.weight_view import WeightView
 from sparsecompile.kernels.spec import Target
 from sparsecompile.kernels.template import Codegen, Device
 from sparsecompile.lowering.compiled_graph import CompiledGraph
 from sparsecompile.lowering.inductor import compile_dense, compile_rest
-from sparsecompile.lowering.lower import lower_packed
+from sparsecompile.lowering.lower import lower
+from sparsecompile.lowering.lowered import Lowered
 from sparsecompile.lowering.relayout import share_layouts
 from sparsecompile.lowering.slots import drop_packed
 from sparsecompile.lowering.watch import Earlier, WatchedGraph, watched_in
@@ -226,7 +227,7 @@ class Compiler:
         dump.graph("captured", module)
         run_passes(self.passes, edit, lambda done: dump.graph(done.name, module))
         try:
-            slots, lowered, readings = lower_packed(edit, self.options)
+            slots, lowered, readings = lower(edit, self.options)
         except (BuildError, CacheError) as error:
             self.reporter.graph(edit, (), before, before, dump, failure=str(error))
             raise
@@ -242,7 +243,7 @@ class Compiler:
             return WatchedGraph(run, weights, inputs, names, looked, again) if weights else run
 
         if not slots:
-            return watched(finish(gm, inputs, ()))
+            return watched(finish(module if self._is_changed(edit, lowered) else gm, inputs, ()))
         tensors = [tensor for slot in slots for tensor in view.live(slot.binding)]
         if any(tensor.device.type != device.target.device for tensor in tensors):
             return _run_eagerly(gm, inputs, ())
@@ -257,6 +258,12 @@ class Compiler:
             return graph
         share_layouts(readings, graph, view.live, device, partial(self.reporter.switched, number))
         return watched(graph)
+
+    def _is_changed(self, edit: Edit, lowered: Sequence[Lowered]) -> bool:
+        """Whether a graph without packed weights is another one than the model's."""
+        fusing = {p.name for p in self.passes if p.phase is Phase.FUSE}
+        fused = any(r.pass_name in fusing and not r.reason for r in edit.rewrites)
+        return fused or any(low.kernel is not None for low in lowered)
 
     def _again(
         self, original: Callable[..., Any], finish: Finish, earlier: Earlier

@@ -19,7 +19,8 @@ from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp import native
 from sparsecompile.codegen.cpp.build import load_built
 from sparsecompile.codegen.cpp.compiler import find_compiler
-from sparsecompile.codegen.tuning.record import Timing, TuningRecord
+from sparsecompile.codegen.tuning.measure import Timing
+from sparsecompile.codegen.tuning.measurements import TuningRecord
 from sparsecompile.commands.app import app
 from sparsecompile.errors import CacheError
 from sparsecompile.kernels.spec import Target

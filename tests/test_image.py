@@ -32,11 +32,11 @@ def check(backend, **options):
     return fast
 """
 FILL = """
-from sparsecompile.codegen.tuning import tuner
-from sparsecompile.codegen.tuning.record import Timing
+from sparsecompile.codegen.tuning import timings
+from sparsecompile.codegen.tuning.measure import Timing
 
 # What is packed must not depend on what is fast at this moment.
-tuner.measure = lambda racing, _: {name: Timing(2.0 - (name != "dense"), 0.001) for name in racing}
+timings.measure = lambda race, _: {n: Timing(2.0 - (n != "dense"), 0.001) for n in race}
 check("sparse", options={"strict": True})
 """
 SERVE = """

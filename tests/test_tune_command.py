@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from sparsecompile.codegen.tuning.key import tuning_key
-from sparsecompile.codegen.tuning.record import Timing, TuningRecord
+from sparsecompile.codegen.tuning.measure import Timing
+from sparsecompile.codegen.tuning.measurements import TuningRecord, tuning_key
 from sparsecompile.commands.app import app
 
 FACTS = {

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp import workbench
 from sparsecompile.codegen.cpp.machine import Machine
-from sparsecompile.codegen.tuning import tuner
+from sparsecompile.codegen.tuning import timings
 from sparsecompile.codegen.tuning.contest import Contest
-from sparsecompile.codegen.tuning.function import BuiltFunction
-from sparsecompile.codegen.tuning.record import Timing, TuningRecord
-from sparsecompile.codegen.tuning.variant import Variant
+from sparsecompile.codegen.tuning.measure import Timing
+from sparsecompile.codegen.tuning.measurements import TuningRecord
+from sparsecompile.codegen.tuning.variant import Function, Variant
+from sparsecompile.kernels.spec import Schedule
 from sparsecompile.kernels.template import Kernel
 
 MACHINE = Machine("a CPU", 1, 2e10, 1e10, 1 << 20, 1 << 25, 1e11, 2e11, 4e11, "fma", "amx", "vnni")
@@ -28,6 +31,12 @@ def no_kernel(*_: object) -> Kernel:
 def no_builds(variant: Variant) -> Sequence[Callable[[], Kernel]]:
     """Nothing has an epilogue."""
     return ()
+
+
+def library_call(name: str, layout: str = "") -> Function:
+    """A candidate of which timings are known by its name."""
+    packer: Any = SimpleNamespace(name=name, layout=lambda schedule: layout)
+    return Function(Variant(packer, Schedule(), None), name, None)
 
 
 class Tuned:
@@ -46,7 +55,7 @@ class Tuned:
         self.folder = folder
 
         def contestants(
-            contest: Contest, rows: int, functions: Sequence[BuiltFunction]
+            contest: Contest, rows: int, functions: Sequence[Function]
         ) -> tuple[dict[str, int], dict[str, str]]:
             racing = [f.name for f in functions if f.name not in self.broken]
             failed = {f.name: self.broken[f.name] for f in functions if f.name in self.broken}
@@ -55,8 +64,8 @@ class Tuned:
         patch.setattr(Contest, "__init__", lambda *_: None)
         patch.setattr(Contest, "contestants", contestants)
         patch.setattr(Contest, "build", lambda contest, functions: {})
-        patch.setattr(tuner, "measure", self._measure)
-        patch.setattr(tuner, "TuningRecord", self.record)
+        patch.setattr(timings, "measure", self._measure)
+        patch.setattr(timings, "TuningRecord", self.record)
         patch.setattr(workbench, "measure_machine", lambda threads: MACHINE)
         patch.setattr(workbench, "known_machine", lambda threads: None)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,8 +58,13 @@ class Built:
         return convert
 
 
-def load_source(source: Source, target: Target) -> Built:
+def load_source(source: Source, target: Target, symbols: Sequence[str] = ()) -> Built:
     """Build a source, or take it from the cache, and load it.
+
+    Args:
+        source: the source.
+        target: where it runs.
+        symbols: what it exports besides the functions of its ranges.
 
     Raises:
         BuildError: the compiler is missing or failed.
@@ -72,18 +77,14 @@ def load_source(source: Source, target: Target) -> Built:
 
     def load(path: Path) -> Built:
         library = open_library(path)
-        symbols = [symbol for symbol, _ in source.kernels] + [
-            "sc_workspace",
-            "sc_unpack",
-            "sc_finish",
-        ]
         if source.prepacks:
             pointer, integer = ctypes.c_void_p, ctypes.c_int64
             library.sc_prepack_size.argtypes = (pointer, pointer, integer)
             library.sc_prepack_size.restype = integer
             library.sc_prepack.argtypes = (pointer, pointer, pointer, integer, integer, integer)
             library.sc_prepack.restype = None
-        return Built(source, path, library, {name: _address(library, name) for name in symbols})
+        names = (*(symbol for symbol, _ in source.kernels), *symbols)
+        return Built(source, path, library, {name: _address(library, name) for name in names})
 
     return load_built(source.name, source.text, flags, load)
 

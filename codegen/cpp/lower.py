@@ -12,24 +12,18 @@ import torch
 
 from sparsecompile.codegen.cpp.build import is_new
 from sparsecompile.codegen.cpp.built import load_source
+from sparsecompile.codegen.cpp.entry import Entry
 from sparsecompile.codegen.cpp.gain import nothing_to_gain
-from sparsecompile.codegen.cpp.layout import layout_id
 from sparsecompile.codegen.cpp.machine import known_machine
-from sparsecompile.codegen.cpp.native import (
-    DTYPES,
-    MAX_RANGES,
-    NativeKernel,
-    load_native,
-    start_loading,
-)
+from sparsecompile.codegen.cpp.native import load_native, start_loading
 from sparsecompile.codegen.cpp.onednn import onednn_for
 from sparsecompile.codegen.cpp.workbench import CppWorkbench
 from sparsecompile.codegen.tuning.codegen import TunedCodegen
 from sparsecompile.codegen.tuning.contest import Build
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.errors import BuildError, CacheError, SparseCompileError
+from sparsecompile.errors import BuildError, CacheError
 from sparsecompile.kernels.dense_copy import DenseCopy
-from sparsecompile.kernels.spec import KernelSpec, Target, digest
+from sparsecompile.kernels.spec import Spec, Target, digest
 from sparsecompile.kernels.template import Kernel, Range, Source, Template
 from sparsecompile.registry import Registry
 
@@ -45,7 +39,7 @@ class CppCodegen(TunedCodegen):
     switches = True
 
     def __init__(self) -> None:
-        self._kernels: dict[int, Kernel] = {}
+        self._kernels: dict[int, Kernel[Any]] = {}
         self._building: defaultdict[int, threading.Lock] = defaultdict(threading.Lock)
         self._table = threading.Lock()
 
@@ -89,12 +83,12 @@ class CppCodegen(TunedCodegen):
 
     def assemble(
         self,
-        spec: KernelSpec,
+        spec: Spec,
         variants: tuple[Variant, ...],
         ranges: tuple[Range, ...],
         target: Target,
         registry: Registry,
-    ) -> Kernel:
+    ) -> Kernel[Any]:
         """A kernel out of functions of several sources that read one layout.
 
         Args:
@@ -108,12 +102,8 @@ class CppCodegen(TunedCodegen):
             BuildError: the compiler is missing or failed.
             CacheError: the cache folder cannot be used.
             SparseCompileError: more ranges than a kernel can have.
+            RegistrationError: there is no `Entry` for the operator.
         """
-        if len(ranges) > MAX_RANGES:
-            raise SparseCompileError(
-                f"a kernel for {spec} has {len(ranges)} ranges of m, at most {MAX_RANGES} "
-                "are possible"
-            )
         key = kernel_key(spec, variants, ranges, target)
         with self._table:
             lock = self._building[key]
@@ -125,7 +115,7 @@ class CppCodegen(TunedCodegen):
 
 
 def kernel_key(
-    spec: KernelSpec, variants: tuple[Variant, ...], ranges: tuple[Range, ...], target: Target
+    spec: Spec, variants: tuple[Variant, ...], ranges: tuple[Range, ...], target: Target
 ) -> int:
     """What graphs call a kernel: 63 bits, positive, the same in every process."""
     texts = (source.text for source in _sources(variants))
@@ -138,36 +128,17 @@ def _sources(variants: tuple[Variant, ...]) -> tuple[Source, ...]:
 
 def _load_kernel(
     key: int,
-    spec: KernelSpec,
+    spec: Spec,
     variants: tuple[Variant, ...],
     ranges: tuple[Range, ...],
     target: Target,
     registry: Registry,
-) -> Kernel:
+) -> Kernel[Any]:
     sources, first = _sources(variants), variants[0]
+    entry = registry.get(Entry, spec.operator)
     # Before the native library, which may still be building beside this.
-    built = {source.name: load_source(source, target) for source in sources}
-    native_library = load_native()
-    own = built[sources[0].name]
-    layout = layout_id(first.template.layout(first.schedule), spec.format, spec.dtype)
-    native = NativeKernel(
-        key=key,
-        layout=layout,
-        dtype=DTYPES[spec.dtype],
-        operands=spec.operands,
-        epilogue=bool(spec.epilogue),
-        ranges=len(ranges),
-        unpack=own.functions["sc_unpack"],
-        finish=own.functions["sc_finish"],
-    )
-    for i, part in enumerate(ranges):
-        functions = built[part.source].functions
-        native.linear[i] = functions[part.symbol]
-        native.workspace[i] = functions["sc_workspace"]
-        native.largest_m[i] = 2**62 if part.largest_m is None else part.largest_m
-        native.dense[i] = part.dense
-    native_library.register(native)
-    relayout = own.relayout(layout)
+    built = {source.name: load_source(source, target, entry.symbols) for source in sources}
+    relayout = entry.register(key, spec, first, ranges, built)
     template, schedule = first.template, first.schedule
     origins = {
         name: "" if is_new(each.path) else str(each.path.parent) for name, each in built.items()

@@ -18,7 +18,7 @@ from sparsecompile.codegen.cpp.build import load_built, open_library
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
 from sparsecompile.codegen.cpp.text import read
 from sparsecompile.codegen.host import host_cpu
-from sparsecompile.codegen.tuning.limits import Limits
+from sparsecompile.codegen.tuning.workbench import Limits
 from sparsecompile.errors import SparseCompileError
 from sparsecompile.kernels.spec import Target, digest
 

@@ -11,11 +11,9 @@ from torch import Tensor
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
 from sparsecompile.codegen.cpp.machine import Machine, known_machine, measure_machine
 from sparsecompile.codegen.cpp.native import load_native
-from sparsecompile.codegen.tuning.function import functions_of
-from sparsecompile.codegen.tuning.limits import Limits
 from sparsecompile.codegen.tuning.measure import Contestant
-from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.codegen.tuning.workbench import Guess, Workbench
+from sparsecompile.codegen.tuning.variant import Variant, functions_of
+from sparsecompile.codegen.tuning.workbench import Guess, Limits, Workbench
 from sparsecompile.kernels.problem import Contents, Problem
 from sparsecompile.kernels.spec import Target
 

@@ -35,9 +35,9 @@ class TritonCodegen(TunedCodegen):
     packers = (TritonTemplate, PackedExtern)
 
     def op(self, kernel: Kernel, problem: Problem) -> Any:
-        """`triton_linear`, which Inductor looks into, where m is a constant; else `linear`."""
-        if problem.is_dynamic:
-            return super().op(kernel, problem)
+        """`triton_linear`, which Inductor looks into, for linears whose m is a constant."""
+        if problem.is_dynamic or problem.spec.operator != KernelSpec.operator:
+            return None
         return torch.ops.sparsecompile.triton_linear.default
 
     def workbench(self, target: Target, registry: Registry) -> TritonWorkbench:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sparsecompile.codegen.tuning.choose import DENSE, choose_layout
-from sparsecompile.codegen.tuning.function import BuiltFunction, functions_of
-from sparsecompile.codegen.tuning.limits import Limits
-from sparsecompile.codegen.tuning.ranges import choose_for_rows, join
-from sparsecompile.codegen.tuning.record import Timing
-from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.codegen.tuning.workbench import Guess
+from sparsecompile.codegen.tuning.choose import DENSE, choose_for_rows, choose_layout, join
+from sparsecompile.codegen.tuning.measure import Timing
+from sparsecompile.codegen.tuning.variant import Function, Variant, functions_of
+from sparsecompile.codegen.tuning.workbench import Guess, Limits
 from sparsecompile.formats.symbols import m
 from sparsecompile.kernels.cost import Cost
 from sparsecompile.kernels.gpu import GPU
@@ -49,7 +46,7 @@ def limits_of(gpu: GPU) -> Limits:
 
 def predict(
     problem: Problem,
-    functions: Sequence[BuiltFunction],
+    functions: Sequence[Function],
     weight: Contents,
     limits: Limits,
     rows: int,
@@ -68,6 +65,6 @@ def predict(
     return found
 
 
-def _lead(functions: Sequence[BuiltFunction], timed: dict[str, Timing]) -> float:
+def _lead(functions: Sequence[Function], timed: dict[str, Timing]) -> float:
     best = min(timed[f.name].seconds for f in functions if f.name in timed)
     return timed[DENSE].seconds / best

@@ -12,11 +12,9 @@ from sparsecompile.codegen.triton.failures import triton_failures
 from sparsecompile.codegen.triton.rooflines import guess, limits_of
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.codegen.triton.timer import REPLAYED_ROWS, GpuTimer
-from sparsecompile.codegen.tuning.function import BuiltFunction
-from sparsecompile.codegen.tuning.limits import Limits
 from sparsecompile.codegen.tuning.measure import Contestant
-from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.codegen.tuning.workbench import Guess, Workbench
+from sparsecompile.codegen.tuning.variant import Function, Variant
+from sparsecompile.codegen.tuning.workbench import Guess, Limits, Workbench
 from sparsecompile.errors import Reject
 from sparsecompile.kernels.problem import Contents, Problem
 from sparsecompile.kernels.spec import Schedule, Target
@@ -85,7 +83,7 @@ class TritonWorkbench(Workbench):
         """Of Triton's compiler, of drivers and of libraries."""
         return triton_failures()
 
-    def faults(self, problem: Problem, functions: Sequence[BuiltFunction]) -> dict[str, str]:
+    def faults(self, problem: Problem, functions: Sequence[Function]) -> dict[str, str]:
         """What spills, or does without the matrix units: looked at ahead of time.
 
         Raises:

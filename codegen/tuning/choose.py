@@ -1,27 +1,17 @@
-"""What follows from timings: one layout for a weight, and a function for each m."""
+"""What follows from timings: one layout for a weight, and a function for each range of m."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-from sparsecompile.codegen.tuning.record import Timing
+from sparsecompile.codegen.tuning.measure import Timing
+from sparsecompile.codegen.tuning.variant import Function
+from sparsecompile.kernels.problem import DenseUse, Problem
+from sparsecompile.kernels.template import Range
 
 DENSE = "dense"
-
-
-@dataclass(frozen=True)
-class Function:
-    """A candidate: a function of a generated source.
-
-    Attributes:
-        name: `strips masked=1 ... sc_linear_decode`.
-        layout: name of the layout it reads.
-    """
-
-    name: str
-    layout: str
 
 
 def choose_layout(
@@ -94,3 +84,53 @@ def last_row(low: int, high: int, wins: Callable[[int], bool], steps: int = 3) -
         else:
             high = middle
     return low
+
+
+def choose_for_rows(
+    problem: Problem,
+    functions: Sequence[Function],
+    timings: Mapping[int, Mapping[str, Timing]],
+) -> dict[int, str]:
+    """What is chosen for each m of a problem at which something was measured.
+
+    Args:
+        problem: what is needed.
+        functions: candidates that read the chosen layout.
+        timings: by m, by name of candidate.
+    """
+    choices = _choices(problem, functions, timings, dense=problem.dense is not DenseUse.NEVER)
+    if problem.dense is DenseUse.ALONE and set(choices.values()) != {DENSE}:
+        choices = _choices(problem, functions, timings, dense=False)
+    return choices
+
+
+def _choices(
+    problem: Problem,
+    functions: Sequence[Function],
+    timings: Mapping[int, Mapping[str, Timing]],
+    *,
+    dense: bool,
+) -> dict[int, str]:
+    choices = {m: choose_function(functions, timings[m], dense=dense) for m in problem.rows}
+    return {m: choice for m, choice in choices.items() if choice is not None}
+
+
+def join(functions: Sequence[Function], choices: Mapping[int, str]) -> tuple[Range, ...]:
+    """Choices as ranges of m, each up to its own m, the last without an end; equal ones joined.
+
+    Args:
+        functions: candidates that read the chosen layout, one that serves any m among them.
+        choices: names by rising m.
+    """
+    by_name = {f.name: f for f in functions}
+    unlimited = next(f for f in functions if f.largest_m is None)
+    last = max(choices)
+    ranges: list[Range] = []
+    for m, name in choices.items():
+        end = None if m == last else m
+        # Where the dense weight is not at hand after all, a function has to stand in.
+        part = by_name.get(name, unlimited).range(end, dense=name == DENSE)
+        if ranges and replace(ranges[-1], largest_m=end) == part:
+            ranges.pop()
+        ranges.append(part)
+    return tuple(ranges)

@@ -9,22 +9,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from sparsecompile.codegen.candidates import Candidate, find_candidates
 from sparsecompile.codegen.sources import sources_digest
 from sparsecompile.codegen.tuning.contest import Build
-from sparsecompile.codegen.tuning.function import functions_of
+from sparsecompile.codegen.tuning.promising import Candidates
+from sparsecompile.codegen.tuning.timings import Timings
 from sparsecompile.codegen.tuning.tuner import Decision, Tuner
-from sparsecompile.codegen.tuning.variant import Variant
+from sparsecompile.codegen.tuning.variant import Variant, functions_of
 from sparsecompile.codegen.tuning.workbench import Workbench
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels.packer import Packer
 from sparsecompile.kernels.problem import Problem
 from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
 from sparsecompile.kernels.template import Codegen, Kernel, Lowering, Template
+from sparsecompile.operators.operator import Operator
 from sparsecompile.registry import Registry
 
 logger = logging.getLogger("sparsecompile")
@@ -34,7 +36,7 @@ class TunedCodegen(Codegen):
     """Code generation whose candidates are measured against each other."""
 
     language: ClassVar[str]
-    packers: ClassVar[tuple[type[Packer], ...]]
+    packers: ClassVar[tuple[type[Packer[Any]], ...]]
     """What makes the layouts that its kernels read."""
 
     @abstractmethod
@@ -72,14 +74,14 @@ class TunedCodegen(Codegen):
             BuildError: the compiler is missing or failed.
             CacheError: the cache folder cannot be used.
         """
-        plain = {p: replace(p, spec=replace(p.spec, epilogue=())) for p in problems}
+        plain = {p: replace(p, spec=p.spec.plain) for p in problems}
         samples = {plain[p]: sample for p, sample in problems.items()}
         variants = {p.spec: self.variants(p.spec, target, registry) for p in samples}
         searched = {p.spec: self.searched(p.spec, target, registry) for p in samples}
         workbench, build = self.workbench(target, registry), self.builder(target, registry)
         epilogues: dict[KernelSpec, set[KernelSpec]] = {p.spec: set() for p in samples}
         for problem in problems:
-            if problem.spec.epilogue:
+            if problem != plain[problem]:
                 epilogues[plain[problem].spec].add(problem.spec)
 
         def finish(problem: Problem) -> Lowering:
@@ -94,8 +96,10 @@ class TunedCodegen(Codegen):
         def decide(problem: Problem, sample: Callable[[], Packed]) -> Decision:
             spec = problem.spec
             ahead = partial(self._with_epilogues, epilogues[spec], target, registry)
+            operator = registry.get(Operator, spec.operator)
             choices = variants[spec], searched[spec]
-            return Tuner(problem, *choices, sample, workbench, build, ahead).decide()
+            found = Candidates(operator, problem, *choices, sample, workbench)
+            return Tuner(found, Timings(found, build, ahead)).decide()
 
         started = time.perf_counter()
         decisions = {p: decide(p, sample) for p, sample in samples.items()}

@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sparsecompile.codegen.tuning.choose import DENSE
-from sparsecompile.codegen.tuning.function import BuiltFunction
 from sparsecompile.codegen.tuning.measure import Contestant
-from sparsecompile.codegen.tuning.variant import Variant
+from sparsecompile.codegen.tuning.variant import Function, Variant
 from sparsecompile.codegen.tuning.workbench import Workbench
 from sparsecompile.errors import BuildError
 from sparsecompile.formats.packed import Packed
-from sparsecompile.kernels.ops import linear
 from sparsecompile.kernels.problem import Problem
 from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.template import Kernel, Range
+from sparsecompile.operators.operator import Operator
 
 Build = Callable[[KernelSpec, tuple[Variant, ...], tuple[Range, ...]], Kernel]
 """Makes a kernel of functions."""
@@ -32,6 +31,7 @@ class Contest:
     """Candidates for one weight; each layout is made once.
 
     Args:
+        operator: whose nodes they serve.
         problem: what they solve.
         packed: the weight.
         workbench: where they run.
@@ -41,21 +41,22 @@ class Contest:
 
     def __init__(
         self,
+        operator: Operator[Any],
         problem: Problem,
         packed: Packed,
         workbench: Workbench,
         build: Build,
         ahead: Ahead,
     ) -> None:
-        self._spec, self._packed, self._workbench = problem.spec, packed, workbench
+        self._operator, self._problem = operator, problem
+        self._packed, self._workbench = packed, workbench
         self._build, self._ahead = build, ahead
         self._dense = packed.unpack().to(workbench.device)
-        self._copy = problem.dense_copy
-        if self._copy is not None:
-            self._dense = self._copy.make(self._dense)
+        if problem.dense_copy is not None:
+            self._dense = problem.dense_copy.make(self._dense)
         self._layouts: dict[str, Tensor] = {}
 
-    def build(self, functions: Sequence[BuiltFunction]) -> dict[str, str]:
+    def build(self, functions: Sequence[Function]) -> dict[str, str]:
         """Use all threads while nothing is measured yet: for what is measured, and what follows.
 
         Functions of one variant share a library, which is compiled once. For the first variant
@@ -88,9 +89,9 @@ class Contest:
         return {f.name: _why(failed[f.variant]) for f in functions if f.variant in failed}
 
     def contestants(
-        self, rows: int, functions: Sequence[BuiltFunction]
+        self, rows: int, functions: Sequence[Function]
     ) -> tuple[dict[str, Contestant], dict[str, str]]:
-        """The dense linear and the functions, on random activations `[rows, k]`.
+        """The dense baseline and the functions, on random inputs.
 
         Args:
             rows: m.
@@ -103,33 +104,28 @@ class Contest:
             BuildError: the compiler is missing or failed.
             CacheError: the cache folder cannot be used.
         """
-        n, k = self._packed.shape
+        operator, problem = self._operator, self._problem
         # The model's own random numbers must not depend on whether something was measured.
         generator = torch.Generator().manual_seed(0)
-        x = (
-            torch.randn(rows, k, generator=generator)
-            .to(self._spec.dtype)
-            .to(self._workbench.device)
-        )
+        device, ready = self._workbench.device, self._workbench.contestant
+        inputs = [t.to(device) for t in operator.example(problem, rows, generator)]
         kernels = [self._kernel(f) for f in functions]
-        dense, ready = self._dense, self._workbench.contestant
-        call = partial(F.linear, x, dense)
-        if self._copy is not None:
-            call = partial(self._copy.op, x, dense, None, n)
-        found = {DENSE: ready(call, dense, rows)}
+        baseline = operator.run_dense(problem, inputs, self._dense)
+        found = {DENSE: ready(baseline, self._dense, rows)}
         failed: dict[str, str] = {}
         for function, kernel in zip(functions, kernels, strict=True):
             try:
                 layout = self._layout(function, kernel)
-                found[function.name] = ready(_call(x, layout, n, kernel.key), layout, rows)
+                call = operator.run(problem, inputs, layout, kernel)
+                found[function.name] = ready(call, layout, rows)
             except self._workbench.failures as error:
                 failed[function.name] = f"m={rows}: {' '.join(str(error).split()) or repr(error)}"
         return found, failed
 
-    def _kernel(self, function: BuiltFunction) -> Kernel:
-        return self._build(self._spec, (function.variant,), (function.range(None),))
+    def _kernel(self, function: Function) -> Kernel:
+        return self._build(self._problem.spec, (function.variant,), (function.range(None),))
 
-    def _layout(self, function: BuiltFunction, kernel: Kernel) -> Tensor:
+    def _layout(self, function: Function, kernel: Kernel) -> Tensor:
         if function.layout not in self._layouts:
             packed = self._packed
             layout = kernel.prepack(packed).to(self._workbench.device)
@@ -150,7 +146,3 @@ def _why(error: BuildError) -> str:
     lines = str(error).splitlines()
     what = next((line for line in lines[1:] if "error" in line), "")
     return ": ".join(filter(None, (lines[0], what)))
-
-
-def _call(x: Tensor, layout: Tensor, n: int, key: int) -> Callable[[], object]:
-    return lambda: linear(x, layout, None, (), n, key)

@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sparsecompile.codegen.tuning.record import Timing
-
 FEWEST_ROUNDS = 7
 MOST_ROUNDS = 41
 SECONDS = 0.12
@@ -19,6 +17,19 @@ CHANCE = 0.01
 HOPELESS = 2.0
 LEAST_NOISE = 0.03
 """Of a time: by so much one moment differs from another, however calm each of them is."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long one candidate took.
+
+    Attributes:
+        seconds: median of a call.
+        noise: seconds by which its lead over the dense linear is uncertain.
+    """
+
+    seconds: float
+    noise: float
 
 
 def _by_the_clock(run: Callable[[], object]) -> float:

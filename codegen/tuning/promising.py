@@ -1,15 +1,96 @@
-"""Which variants may win, by the cost model: the others are not worth a measurement."""
+"""Candidates of a problem, and which of them may win by the cost model: the others are left out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
-from sparsecompile.codegen.tuning.limits import Limits
-from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.kernels.problem import LAYOUT_ROWS, Contents, Problem
+from sparsecompile.codegen.tuning.choose import DENSE
+from sparsecompile.codegen.tuning.measure import Timing
+from sparsecompile.codegen.tuning.variant import Function, Variant, functions_of
+from sparsecompile.codegen.tuning.workbench import Limits, Workbench
+from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.problem import LAYOUT_ROWS, Contents, Problem, Trial
+from sparsecompile.operators.operator import Operator
 
 CHEAPER = 1.05
 """A candidate is left out where another one has to do this much less; less is no difference."""
+
+
+class Candidates:
+    """What may serve a problem beside the dense linear.
+
+    Args:
+        operator: whose nodes they serve.
+        problem: with a spec that has no epilogue.
+        variants: the schedules that are measured by default, best guess first.
+        searched: those that `full` measures besides.
+        sample: packs a weight of the problem.
+        workbench: where they run.
+
+    Attributes:
+        variants: all of them.
+        usual: those that are measured by default and make the layout that is needed.
+        functions: those of all variants that make the layout that is needed.
+    """
+
+    def __init__(
+        self,
+        operator: Operator[Any],
+        problem: Problem,
+        variants: Sequence[Variant],
+        searched: Sequence[Variant],
+        sample: Callable[[], Packed],
+        workbench: Workbench,
+    ) -> None:
+        self.operator, self.problem = operator, problem
+        self.workbench, self._sample = workbench, sample
+        self.variants = tuple(dict.fromkeys((*variants, *searched)))
+        fit = [v for v in self.variants if problem.layout in ("", v.layout)]
+        self.usual = [v for v in variants if v in fit] or fit
+        self.functions = functions_of(fit)
+
+    @cached_property
+    def contents(self) -> Contents:
+        """What is in the sample."""
+        return Contents(self._sample())
+
+    @cached_property
+    def promising(self) -> list[Variant]:
+        """The usual ones that may win, the most promising first."""
+        limits = self.workbench.limits(measure=self.problem.tune in ("fast", "full"))
+        return promising(self.problem, self.usual, self.contents, limits)
+
+    def wants(self, function: Function) -> bool:
+        """Whether it has to be measured: everything in `full`, else what may win."""
+        return self.problem.tune == "full" or function.variant in self.promising
+
+    def trials(self, rows: int, timed: Mapping[str, Timing], chosen: str | None) -> list[Trial]:
+        """What was measured at one m, with what it moves and computes; the fastest first.
+
+        Args:
+            rows: m.
+            timed: timings by name; what is no candidate any more is passed over.
+            chosen: name of the one that serves this m.
+        """
+        # sympy takes a third of a second to import, and not everyone measures.
+        spec = self.problem.spec
+        costs = {DENSE: self.operator.dense_cost(self.problem)}
+        for function in self.functions:
+            if function.name in timed:
+                template, schedule = function.variant.template, function.variant.schedule
+                costs[function.name] = template.cost(spec, schedule, self.contents)
+        cold, rates = self.workbench.is_cold(rows), self.workbench.rates()
+
+        def trial(name: str, timing: Timing) -> Trial:
+            cost, rate = costs[name], rates.get(costs[name].kind)
+            peak = cost.computed(rows) / (timing.seconds * rate) if rate else None
+            moved, is_chosen = cost.moved(rows), chosen == name
+            return Trial(rows, name, timing.seconds, timing.noise, moved, is_chosen, cold, peak)
+
+        found = sorted(timed.items(), key=lambda item: (item[1].seconds, item[0]))
+        return [trial(name, timing) for name, timing in found if name in costs]
 
 
 def promising(

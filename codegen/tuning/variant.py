@@ -1,12 +1,14 @@
-"""Variant: a template with a schedule, rendered for a spec; or a library call with one."""
+"""Variant: a template with a schedule, rendered, or a library call with one; and its functions."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from sparsecompile.kernels.packer import Packer
 from sparsecompile.kernels.spec import Schedule
-from sparsecompile.kernels.template import Source
+from sparsecompile.kernels.template import Range, Source
 
 
 @dataclass(frozen=True)
@@ -42,3 +44,50 @@ class Variant:
     def kernels(self) -> tuple[tuple[str, int | None], ...]:
         """Its functions, as in `Source.kernels`; a library call is one for every m."""
         return self.source.kernels if self.source is not None else ((self.template.name, None),)
+
+
+@dataclass(frozen=True)
+class Function:
+    """A candidate: one function of a variant.
+
+    Attributes:
+        variant: where it is.
+        symbol: its name there.
+        largest_m: the last m it serves, or None.
+    """
+
+    variant: Variant
+    symbol: str
+    largest_m: int | None
+
+    @cached_property
+    def name(self) -> str:
+        """`strips masked=1 ... sc_linear_decode`; of a library call, that of its variant."""
+        variant = self.variant
+        return f"{variant.name} {self.symbol}" if variant.source is not None else variant.name
+
+    @property
+    def layout(self) -> str:
+        """Name of the layout it reads."""
+        return self.variant.layout
+
+    def serves(self, rows: int) -> bool:
+        """Whether it can be called with this m."""
+        return self.largest_m is None or rows <= self.largest_m
+
+    def range(self, largest_m: int | None, *, dense: bool = False) -> Range:
+        """The range of m up to `largest_m`, or without an end, served by it."""
+        variant = self.variant
+        return Range(largest_m, variant.source_name, self.symbol, variant.schedule, dense)
+
+
+def functions_of(variants: Iterable[Variant]) -> list[Function]:
+    """All functions of the variants, in their order."""
+    return [Function(v, symbol, largest) for v in variants for symbol, largest in v.kernels]
+
+
+def variants_of(functions: Sequence[Function], ranges: Sequence[Range]) -> tuple[Variant, ...]:
+    """The variants that ranges need, in their order."""
+    needed = dict.fromkeys((part.source, part.schedule) for part in ranges)
+    known = {(f.variant.source_name, f.variant.schedule): f.variant for f in functions}
+    return tuple(known[each] for each in needed)

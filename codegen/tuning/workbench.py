@@ -5,16 +5,35 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from sparsecompile.codegen.tuning.function import BuiltFunction
-from sparsecompile.codegen.tuning.limits import Limits
 from sparsecompile.codegen.tuning.measure import Contestant
-from sparsecompile.codegen.tuning.variant import Variant
+from sparsecompile.codegen.tuning.variant import Function, Variant
 from sparsecompile.kernels.problem import Contents, Problem
 from sparsecompile.kernels.template import Range
+
+if TYPE_CHECKING:
+    from sparsecompile.kernels.cost import Cost
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The roofline of a device.
+
+    Attributes:
+        bandwidth: bytes a second from memory.
+        rates: operations a second by `Cost.kind`.
+    """
+
+    bandwidth: float
+    rates: Mapping[str, float]
+
+    def seconds(self, cost: Cost, rows: int, relative_rate: float = 1.0) -> float:
+        """What a call with this many rows takes at least; see `Packer.relative_rate`."""
+        return cost.seconds(rows, self.bandwidth, self.rates[cost.kind] * relative_rate)
 
 
 @dataclass(frozen=True)
@@ -77,7 +96,7 @@ class Workbench(ABC):
         """What a candidate raises that does not run here: it is left out, and the reason kept."""
         return ()
 
-    def faults(self, problem: Problem, functions: Sequence[BuiltFunction]) -> dict[str, str]:
+    def faults(self, problem: Problem, functions: Sequence[Function]) -> dict[str, str]:
         """Candidates of a search that are not worth a measurement, each with the reason."""
         return {}
 

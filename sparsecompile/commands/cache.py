@@ -26,7 +26,7 @@ def show(
     from sparsecompile.codegen.cache import Cache
     from sparsecompile.codegen.entries import ENTRY
     from sparsecompile.codegen.sweep import sweep
-    from sparsecompile.codegen.tuning.record import TuningRecord
+    from sparsecompile.codegen.tuning.measurements import TuningRecord
 
     folder = Cache().path("").resolve()
     measured = len(TuningRecord().entries())

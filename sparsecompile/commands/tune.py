@@ -28,8 +28,7 @@ def show(
     """Show what was measured for this version and machine, the fastest schedule of each kind."""
     from rich.console import Console
 
-    from sparsecompile.codegen.tuning.key import tuning_key
-    from sparsecompile.codegen.tuning.record import TuningRecord
+    from sparsecompile.codegen.tuning.measurements import TuningRecord, tuning_key
 
     record = TuningRecord()
     by_key: dict[str, dict[str, Any]] = {}
@@ -55,7 +54,7 @@ def show(
 @app.command("export")
 def export_(path: Annotated[Path, typer.Argument(help="The file to write.")]) -> None:
     """Write the record to a file, for machines that are exactly like this one."""
-    from sparsecompile.codegen.tuning.record import TuningRecord
+    from sparsecompile.codegen.tuning.measurements import TuningRecord
 
     count = TuningRecord().export(path)
     typer.echo(f"wrote {count} measurement{'s' * (count != 1)} to {path}")
@@ -64,7 +63,7 @@ def export_(path: Annotated[Path, typer.Argument(help="The file to write.")]) ->
 @app.command("import")
 def import_(path: Annotated[Path, typer.Argument(help="What `export` wrote.")]) -> None:
     """Add the measurements of a file; those of other versions or machines are never used."""
-    from sparsecompile.codegen.tuning.record import TuningRecord
+    from sparsecompile.codegen.tuning.measurements import TuningRecord
 
     count = TuningRecord().merge(path)
     typer.echo(f"{count} new measurement{'s' * (count != 1)}")
@@ -73,7 +72,7 @@ def import_(path: Annotated[Path, typer.Argument(help="What `export` wrote.")]) 
 @app.command()
 def clear() -> None:
     """Forget everything that was measured."""
-    from sparsecompile.codegen.tuning.record import TuningRecord
+    from sparsecompile.codegen.tuning.measurements import TuningRecord
 
     record = TuningRecord()
     count = len(record.entries())

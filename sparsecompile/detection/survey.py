@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sparsecompile.errors import Reject
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.occupancy import Occupancy
 from sparsecompile.formats.packed import Format
-from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.spec import KernelSpec, SpecOf
 from sparsecompile.kernels.template import Device
 from sparsecompile.structures.dense import Dense
 from sparsecompile.weights.cache import PACK_CACHE
@@ -84,7 +85,7 @@ def survey(
     tensors: tuple[Tensor, ...],
     formats: tuple[Format, ...],
     device: Device,
-    activations: str = "float",
+    spec: SpecOf = KernelSpec,
 ) -> Survey:
     """Ask every format for a weight.
 
@@ -93,17 +94,18 @@ def survey(
         tensors: the live tensors of its leaves, in order.
         formats: what to ask, in order of preference among equals.
         device: must have a kernel for a format.
-        activations: see `KernelSpec`.
+        spec: of the kernel that the weight is for.
 
     Raises:
         Reject: the weight cannot be looked at.
     """
     if any(isinstance(tensor, PackedTensor) for tensor in tensors):
-        return _survey_stored(binding, tensors, formats, device, activations)
-    purpose = ("survey", formats, device, device.registry.revision, activations)
+        return _survey_stored(binding, tensors, formats, device, spec)
+    asked = tuple(spec(format, torch.float32) for format in formats)
+    purpose = ("survey", asked, device, device.registry.revision)
 
     def look() -> Survey:
-        return _look(formats, device, activations, evaluate(binding, tensors))
+        return _look(formats, device, spec, evaluate(binding, tensors))
 
     return PACK_CACHE.get(binding, tensors, purpose, look).value
 
@@ -113,7 +115,7 @@ def _survey_stored(
     tensors: tuple[Tensor, ...],
     formats: tuple[Format, ...],
     device: Device,
-    activations: str,
+    spec: SpecOf,
 ) -> Survey:
     """What a weight is that is packed in the model: places without a slot count as its zeros.
 
@@ -127,7 +129,7 @@ def _survey_stored(
     asked = {f.codec for f in formats}
     if asked and not any(codec.lossless for codec in asked) and stored.format.codec not in asked:
         raise Reject(f"the model holds the weight packed as {stored.format}")
-    device.check(KernelSpec(stored.format, stored.dtype, activations=activations))
+    device.check(spec(stored.format, stored.dtype))
     size, slots = stored.shape[0] * stored.shape[1], stored.slots
     return Survey(
         stored.shape,
@@ -139,7 +141,7 @@ def _survey_stored(
     )
 
 
-def _look(formats: tuple[Format, ...], device: Device, activations: str, dense: Tensor) -> Survey:
+def _look(formats: tuple[Format, ...], device: Device, spec: SpecOf, dense: Tensor) -> Survey:
     occupancy = Occupancy(dense)
     weight = occupancy.weight
     dense_bytes = weight.numel() * weight.element_size()
@@ -148,7 +150,7 @@ def _look(formats: tuple[Format, ...], device: Device, activations: str, dense: 
     for candidate in formats:
         try:
             nbytes = _bytes(candidate, occupancy, dense_bytes)
-            device.check(KernelSpec(candidate, weight.dtype, activations=activations))
+            device.check(spec(candidate, weight.dtype))
         except Reject as reject:
             findings.append(Finding(str(candidate), None, reject.reason))
             continue

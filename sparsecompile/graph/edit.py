@@ -18,6 +18,7 @@ from sparsecompile.graph.fake_calls import example, fake_call
 from sparsecompile.graph.mutation import writes_in_place
 from sparsecompile.graph.pattern import Target
 from sparsecompile.graph.weight_view import WeightView
+from sparsecompile.kernels.spec import KernelSpec, SpecOf
 from sparsecompile.kernels.template import Device
 from sparsecompile.weights.expression import Binding, lossy
 
@@ -33,7 +34,7 @@ class Rewrite:
 
 @dataclass
 class Considered:
-    """A linear whose weight was looked at.
+    """A node whose weight was looked at, such as a linear.
 
     Attributes:
         linear: its node, which may be gone from the graph but still has its place.
@@ -162,17 +163,17 @@ class Edit:
         weight: Any,
         *,
         codec: Codec | None = None,
-        activations: str = "float",
+        spec: SpecOf = KernelSpec,
         change: str = "",
     ) -> Survey:
-        """What every format finds in the weight of a linear; kept for the report.
+        """What every format finds in the weight of a node; kept for the report.
 
         Args:
-            linear: the linear.
+            linear: the node, such as a linear.
             weight: its weight.
             codec: a lossy codec to ask for every structure with, `dense` included; None asks for
                 the lossless formats.
-            activations: see `KernelSpec`.
+            spec: of the kernel that it is for: a packed linear's unless it says otherwise.
             change: what is lossy in that, such as `quantize int8`.
 
         Raises:
@@ -184,7 +185,7 @@ class Edit:
             considered.value = self.value(weight)
             binding = considered.binding = self.binding(weight)
             considered.look = partial(
-                survey, binding, formats=formats, device=self.device, activations=activations
+                survey, binding, formats=formats, device=self.device, spec=spec
             )
             considered.survey = considered.look(self.weights.live(binding))
             considered.lossy = ", ".join(filter(None, (lossy(binding), change)))
@@ -254,6 +255,11 @@ class Edit:
         """Check the graph and generate its code anew."""
         self.module.graph.lint()
         self.module.recompile()
+
+
+def origins(node: Node) -> tuple[str, ...]:
+    """The nodes of the model's graph that a node does the work of, by their names."""
+    return tuple(node.meta.get("sparsecompile_origins", ()))
 
 
 def _surely(condition: Any) -> bool:

@@ -25,7 +25,7 @@ class Phase(IntEnum):
     NORMALIZE = 1
     """One spelling for everything later passes look for."""
     FUSE = 2
-    """Fusions of dense operations."""
+    """Fusions of dense operations; they stay where no weight of the graph is packed, too."""
     QUANTIZE = 3
     """Lossy changes of weights that the user asked for: pruning, quantisation."""
     PACK = 4

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Generic
 
 import torch
 from torch import Tensor
 
 from sparsecompile.component import Component
 from sparsecompile.kernels.packer import Packer
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.spec import KernelSpec, S, Schedule, Target
 
 
-class Extern(Component):
+class Extern(Component, Generic[S]):
     """A library call for a spec, a candidate beside the templates."""
 
     name: ClassVar[str]
+    operator: ClassVar[str] = KernelSpec.operator
+    """Whose nodes it serves."""
 
     @abstractmethod
-    def supports(self, spec: KernelSpec, target: Target) -> None:
+    def supports(self, spec: S, target: Target) -> None:
         """Return if the library can serve the spec on the target.
 
         Raises:
@@ -27,7 +29,7 @@ class Extern(Component):
         """
 
 
-class PackedExtern(Extern, Packer):
+class PackedExtern(Extern[S], Packer[S]):
     """A library call that reads a layout of its own."""
 
     def finish(self, layout: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:

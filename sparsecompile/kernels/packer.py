@@ -4,39 +4,41 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Generic
 
 from torch import Tensor
 
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.spec import KernelSpec, S, Schedule, Target
 
 if TYPE_CHECKING:
     from sparsecompile.kernels.cost import Cost
     from sparsecompile.registry import Registry
 
 
-class Packer(ABC):
+class Packer(ABC, Generic[S]):
     """Makes a layout of a weight; the first schedule is the default.
 
     What templates and those library calls that read a layout of their own have in common.
     """
 
     name: ClassVar[str]
+    operator: ClassVar[str] = KernelSpec.operator
+    """Whose nodes it serves."""
     relative_rate: ClassVar[float] = 1.0
     """How fast its loops are on the same arithmetic, beside those of templates with 1. One that is
     slower is measured only where none of the others has less to do."""
 
     @abstractmethod
-    def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
+    def schedules(self, spec: S, target: Target) -> Sequence[Schedule]:
         """The schedules worth trying, best guess first."""
 
-    def search(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
+    def search(self, spec: S, target: Target) -> Sequence[Schedule]:
         """What `tune="full"` measures: more of them where there is time for it."""
         return self.schedules(spec, target)
 
-    def cost(self, spec: KernelSpec, schedule: Schedule, weight: Contents) -> Cost:
+    def cost(self, spec: S, schedule: Schedule, weight: Contents) -> Cost:
         """What a call has to move and compute at least, for a weight like this one.
 
         Candidates are ordered by it, and those that cannot win are not measured.

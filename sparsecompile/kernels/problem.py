@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from math import prod
+from typing import Generic
 
 import torch
 from torch import Tensor
 
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels.dense_copy import DenseCopy
-from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.spec import S
 
 ROWS = (1, 4, 8, 16, 64, 128, 256, 512)
 """The m at which kernels for any m are compared; each stands for those after the one before."""
@@ -85,7 +86,7 @@ class DenseUse(Enum):
 
 
 @dataclass(frozen=True)
-class Problem:
+class Problem(Generic[S]):
     """A packed linear that needs a kernel, and what the choice may depend on.
 
     Attributes:
@@ -101,7 +102,7 @@ class Problem:
         layout: name of the one that has to be read; empty where one is to be chosen.
     """
 
-    spec: KernelSpec
+    spec: S
     shape: tuple[int, int]
     rows: tuple[int, ...]
     is_dynamic: bool
@@ -112,9 +113,15 @@ class Problem:
     layout_rows: tuple[int, ...] = LAYOUT_ROWS
     layout: str = ""
 
+    def facts(self) -> dict[str, object]:
+        """What timings at one m depend on: the key of the tuning record is made of it."""
+        copy = {"dense": self.dense_copy.name} if self.dense_copy is not None else {}
+        n, k = self.shape
+        return {"spec": str(self.spec), "n": n, "k": k, "density": self.density, **copy}
+
     def __str__(self) -> str:
         """`n_m[2:4]/float bfloat16 1536x576`: what measurements are of, without an epilogue."""
-        what = str(replace(self.spec, epilogue=())).removeprefix("linear ")
+        what = str(self.spec.plain).removeprefix("linear ")
         return f"{what} {'x'.join(map(str, self.shape))}"
 
 

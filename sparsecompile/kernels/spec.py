@@ -1,15 +1,18 @@
-"""KernelSpec, Target and Schedule: plain data in which passes and code generation meet."""
+"""Spec, Target and Schedule: plain data in which passes and code generation meet."""
 
 from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from abc import ABC
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import torch
+from typing_extensions import TypeVar
 
 from sparsecompile.errors import Reject
 from sparsecompile.formats.coding import Coding, readable
@@ -38,8 +41,41 @@ def digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
 
 
+class Spec(ABC):
+    """Everything that a kernel of an operator depends on besides sizes: frozen and hashable.
+
+    `str(spec)` begins with the operator's name and tells all fields: records and names are made
+    of it.
+
+    Attributes:
+        dtype: of what a call takes and returns: float32, bfloat16 or float16.
+    """
+
+    operator: ClassVar[str]
+    """Name of the `Operator`."""
+    dtype: torch.dtype
+
+    @property
+    def plain(self) -> Spec:
+        """Without the epilogue, if there is one: candidates are measured so."""
+        return self
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it reads what the model has as it is, so that a library serves it unpacked."""
+        return False
+
+    @property
+    def identifier(self) -> str:
+        """`str(self)` as a name that languages and file systems take."""
+        name = "".join(c if c.isalnum() else "_" for c in str(self))
+        while "__" in name:
+            name = name.replace("__", "_")
+        return name.strip("_")
+
+
 @dataclass(frozen=True)
-class KernelSpec:
+class KernelSpec(Spec):
     """Everything a packed linear's kernel depends on: `y = epilogue(a(x) @ W.T + bias)`.
 
     `x` is `[m, k]`, `W` `[n, k]` in `format`, `y` and the epilogue's operands `[m, n]`, `bias`
@@ -54,10 +90,21 @@ class KernelSpec:
             before the product; `float` leaves it as it is, `int8` rounds every row to 8 bits.
     """
 
+    operator: ClassVar[str] = "linear"
     format: Format
     dtype: torch.dtype
     epilogue: tuple[str, ...] = ()
     activations: str = "float"
+
+    @property
+    def plain(self) -> KernelSpec:
+        """Without the epilogue."""
+        return replace(self, epilogue=())
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the weight is the dense one."""
+        return self.format.structure.family == "dense" and self.format.codec.lossless
 
     @property
     def operands(self) -> int:
@@ -77,15 +124,13 @@ class KernelSpec:
         """`linear n_m[2:4]/float bfloat16 silu`, `linear dense/int8 bfloat16 activations=int8`."""
         dtype = str(self.dtype).removeprefix("torch.")
         rounded = (f"activations={self.activations}",) if self.activations != "float" else ()
-        return " ".join(("linear", str(self.format), dtype, *self.epilogue, *rounded))
+        return " ".join((self.operator, str(self.format), dtype, *self.epilogue, *rounded))
 
-    @property
-    def identifier(self) -> str:
-        """`str(self)` as a name that languages and file systems take."""
-        name = "".join(c if c.isalnum() else "_" for c in str(self))
-        while "__" in name:
-            name = name.replace("__", "_")
-        return name.strip("_")
+
+SpecOf = Callable[[Format, torch.dtype], Spec]
+"""Makes the spec of a node out of its weight's format and dtype."""
+S = TypeVar("S", bound=Spec, default=KernelSpec)
+"""The spec of a template, library call or problem: of packed linears unless it says otherwise."""
 
 
 @dataclass(frozen=True)

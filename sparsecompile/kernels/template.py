@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from sparsecompile.formats.structure import Structure
 from sparsecompile.kernels.dense_copy import DenseCopy
 from sparsecompile.kernels.packer import Packer
 from sparsecompile.kernels.problem import Problem, Trial
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target, digest
+from sparsecompile.kernels.spec import KernelSpec, S, Schedule, Target, digest
 from sparsecompile.registry import Registry
 
 
@@ -74,13 +74,13 @@ class Fragment(Component):
         """Source text for this structure or codec in a kernel for `spec`."""
 
 
-class Template(Packer, Component):
+class Template(Packer[S], Component):
     """A way to generate kernels for specs."""
 
     language: ClassVar[str]
 
     @abstractmethod
-    def supports(self, spec: KernelSpec, target: Target, registry: Registry) -> None:
+    def supports(self, spec: S, target: Target, registry: Registry) -> None:
         """Return if this template can serve the spec on the target: every field of the spec.
 
         Raises:
@@ -88,9 +88,7 @@ class Template(Packer, Component):
         """
 
     @abstractmethod
-    def render(
-        self, spec: KernelSpec, schedule: Schedule, target: Target, registry: Registry
-    ) -> Source:
+    def render(self, spec: S, schedule: Schedule, target: Target, registry: Registry) -> Source:
         """The source: readable, and the same text for the same arguments."""
 
 
@@ -121,7 +119,7 @@ class Range:
 
 
 @dataclass(frozen=True, eq=False)
-class Kernel:
+class Kernel(Generic[S]):
     """A kernel that is built, loaded and known to the op `sparsecompile::linear` by its key.
 
     Attributes:
@@ -140,8 +138,8 @@ class Kernel:
     """
 
     key: int
-    spec: KernelSpec
-    template: Packer
+    spec: S
+    template: Packer[Any]
     schedule: Schedule
     sources: tuple[Source, ...]
     ranges: tuple[Range, ...]
@@ -193,7 +191,7 @@ class Lowering:
         is_open: whether another layout may be the best one where other m come too.
     """
 
-    kernel: Kernel | None
+    kernel: Kernel[Any] | None
     trials: tuple[Trial, ...]
     reason: str
     dropped: tuple[tuple[str, str], ...] = ()
@@ -213,7 +211,7 @@ class Device:
     target: Target
     registry: Registry
 
-    def check(self, spec: KernelSpec) -> None:
+    def check(self, spec: Any) -> None:
         """Return if some kernel can serve the spec.
 
         Raises:
@@ -221,7 +219,9 @@ class Device:
         """
         self.codegen.candidates(spec, self.target, self.registry)
 
-    def lower(self, problems: Mapping[Problem, Callable[[], Packed]]) -> dict[Problem, Lowering]:
+    def lower(
+        self, problems: Mapping[Problem[Any], Callable[[], Packed]]
+    ) -> dict[Problem[Any], Lowering]:
         """See `Codegen.lower`."""
         return self.codegen.lower(problems, self.target, self.registry)
 
@@ -262,11 +262,11 @@ class Codegen(Component):
         """Bytes a second that the device reads from memory, if known; nothing is measured now."""
         return None
 
-    def op(self, kernel: Kernel, problem: Problem) -> Any:
-        """The op that a graph calls a kernel by; it takes what `sparsecompile::linear` takes."""
-        return torch.ops.sparsecompile.linear.default
+    def op(self, kernel: Kernel[Any], problem: Problem[Any]) -> Any:
+        """The op that a graph calls a kernel by, where it is not the operator's own; else None."""
+        return None
 
-    def serve(self, call: int, kernel: Kernel) -> None:
+    def serve(self, call: int, kernel: Kernel[Any]) -> None:
         """Let a call in graphs run this kernel from now on, on weights that have its layout.
 
         Where they have the layout of another kernel that serves the call, that one runs. Only for
@@ -275,7 +275,7 @@ class Codegen(Component):
         raise NotImplementedError
 
     @abstractmethod
-    def candidates(self, spec: KernelSpec, target: Target, registry: Registry) -> Sequence[Any]:
+    def candidates(self, spec: Any, target: Target, registry: Registry) -> Sequence[Any]:
         """Everything that can serve the spec, best guess first.
 
         Raises:
@@ -285,10 +285,10 @@ class Codegen(Component):
     @abstractmethod
     def lower(
         self,
-        problems: Mapping[Problem, Callable[[], Packed]],
+        problems: Mapping[Problem[Any], Callable[[], Packed]],
         target: Target,
         registry: Registry,
-    ) -> dict[Problem, Lowering]:
+    ) -> dict[Problem[Any], Lowering]:
         """Choose a candidate for each problem; generate, build and load what was chosen.
 
         Args:

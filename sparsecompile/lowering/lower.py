@@ -1,45 +1,40 @@
-"""From packed nodes to calls of the op: which kernel serves each, or the dense linear after all."""
+"""From nodes of operators to calls of ops, each with the kernel that serves it, if one does."""
 
 from __future__ import annotations
 
-import operator
 from collections import defaultdict
 from collections.abc import Callable, Hashable
+from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
-from torch.nn import functional as F
 
-from sparsecompile.formats.packed import Packed
-from sparsecompile.graph.edit import Edit
-from sparsecompile.graph.pattern import Match
+from sparsecompile.formats.packed import Format, Packed
+from sparsecompile.graph.edit import Edit, origins
 from sparsecompile.kernels.dense_copy import DenseCopy
-from sparsecompile.kernels.epilogue import STEPS
-from sparsecompile.kernels.ops import MAX_DENSE, arguments
 from sparsecompile.kernels.problem import DenseUse, Problem, Trial
 from sparsecompile.kernels.spec import digest
 from sparsecompile.kernels.template import Kernel, Lowering
 from sparsecompile.lowering.lowered import Lowered
-from sparsecompile.lowering.problems import live_parts, packer, problems_of, too_small
+from sparsecompile.lowering.problems import operator_nodes, problems_of, too_small
 from sparsecompile.lowering.slots import DenseSlot, PackedSlot, Slot
-from sparsecompile.operators.linear.packed import format_of, origins, packed_linears
+from sparsecompile.operators.operator import Calling, Operator
 from sparsecompile.options.options import Options
 
 
-def lower_packed(
+def lower(
     edit: Edit, options: Options
 ) -> tuple[list[Slot], list[Lowered], dict[PackedSlot, list[Lowered]]]:
-    """Give every packed node its kernel: `packed_linear(...) -> sparsecompile::linear(...)`.
+    """Give every node of an operator its kernel, or put back what was there.
 
-    Where the dense linear is faster the node becomes dense again. Weights of slots become
-    placeholders after the graph's own, in order.
+    Weights of slots become placeholders after the graph's own, in order.
 
     Args:
         edit: the graph.
         options: how kernels are chosen.
 
     Returns:
-        The slots, what became of every packed node, and which of these read a packed slot.
+        The slots, what became of every node, and which of these read a packed slot.
 
     Raises:
         BuildError: the compiler is missing or failed.
@@ -47,54 +42,37 @@ def lower_packed(
         Reject: no template supports a spec.
     """
     problems = problems_of(edit, options)
-    samples: dict[Problem, Callable[[], Packed]] = {}
-    lowerings: dict[Problem, Lowering] = {}
-    for match in packed_linears(edit):
+    samples: dict[Problem[Any], Callable[[], Packed]] = {}
+    lowerings: dict[Problem[Any], Lowering] = {}
+    for operator, match in operator_nodes(edit):
         problem = problems[match.node]
         why = too_small(problem, edit.device)
         if why:
             lowerings[problem] = Lowering(None, (), why)
         else:
-            binding = edit.binding(match["weight"])
-            tensors = edit.weights.live(binding)
-            sample = packer(binding, tensors, format_of(match["format"]))
-            samples.setdefault(problem, sample)
+            samples.setdefault(problem, operator.sample(match, edit))
     if samples:
         lowerings |= edit.device.lower(samples)
-    slots = _Slots(edit)
-    lowered = []
-    for match in packed_linears(edit):
-        problem = problems[match.node]
+    slots, lowered = _Slots(edit), []
+    for operator, match in operator_nodes(edit):
+        problem, names = problems[match.node], origins(match.node)
         lowering = lowerings[problem]
-        kernel, names = lowering.kernel, origins(match.node)
-        rows = edit.value(match["weight"]).shape[0]
-        if kernel is None:
+        if lowering.kernel is None:
             reason = dense_is_faster(lowering.trials) if lowering.trials else lowering.reason
             edit.rejected("lower", match.node, reason)
             for name in names:
                 edit.considered[name].reason = reason
-            _restore_dense(match, _dense_weights(match, slots, problem), edit, problem.dense_copy)
-            lowered.append(Lowered(names, problem, lowering, rows, 0))
+            operator.restore(match, problem, slots, edit)
+            lowered.append(Lowered(names, operator, problem, lowering, 0))
             continue
-        weight = slots.packed(match["weight"], kernel)
-        call = kernel.key
-        if edit.device.codegen.switches:
-            call = _call(problem, kernel)
-            edit.device.codegen.serve(call, kernel)
-        dense: tuple[Node, ...] = ()
-        if kernel.wants_dense or _may_want_dense(problem, lowering, edit):
-            dense = _dense_weights(match, slots, problem, MAX_DENSE)
-        copy_bytes = sum(map(slots.nbytes, dense))
-        nbytes = slots.nbytes(weight) + copy_bytes
-        x, bias, operands = match["x"], match["bias"], match["operands"]
-        args = arguments(x, weight, bias, operands, dense, rows, call)
-        op = edit.device.codegen.op(kernel, problem)
-        value = edit.value(match.node)
-        new = edit.call(op, args, before=match.node, value=value, origins=names)
-        edit.replace(match.node, new)
-        node = Lowered(names, problem, lowering, rows, nbytes, call, bool(dense), copy_bytes)
+        call = _calling(operator, problem, lowering, lowering.kernel, edit)
+        emitted = operator.emit(match, problem, call, slots, edit)
+        copy_bytes = sum(map(slots.nbytes, emitted.dense))
+        nbytes = slots.nbytes(emitted.weight) + copy_bytes
+        has_dense = bool(emitted.dense)
+        node = Lowered(names, operator, problem, lowering, nbytes, call.key, has_dense, copy_bytes)
         lowered.append(node)
-        slots.read(weight, node)
+        slots.read(emitted.weight, node)
     edit.check()
     return slots.all(), lowered, slots.readings
 
@@ -118,7 +96,24 @@ def dense_is_faster(trials: tuple[Trial, ...]) -> str:
     return f"{why}: {'; '.join(parts)}"
 
 
-def _call(problem: Problem, kernel: Kernel) -> int:
+def _calling(
+    operator: Operator[Any],
+    problem: Problem[Any],
+    lowering: Lowering,
+    kernel: Kernel[Any],
+    edit: Edit,
+) -> Calling:
+    """How a graph calls the kernel of a problem."""
+    codegen, key = edit.device.codegen, kernel.key
+    if codegen.switches:
+        key = _key(problem, kernel)
+        codegen.serve(key, kernel)
+    op = codegen.op(kernel, problem) or getattr(torch.ops.sparsecompile, operator.op).default
+    wants_dense = kernel.wants_dense or _may_want_dense(problem, lowering, edit)
+    return Calling(kernel, op, key, wants_dense)
+
+
+def _key(problem: Problem[Any], kernel: Kernel[Any]) -> int:
     """What a graph calls the kernel of a problem: 63 bits, positive, the same in every process.
 
     What serves the call may change; so problems that may be decided otherwise have others.
@@ -127,7 +122,7 @@ def _call(problem: Problem, kernel: Kernel) -> int:
     return (int(digest(str(kernel.key), str(problem), repr(facts))[:16], 16) >> 1) | 1
 
 
-def _may_want_dense(problem: Problem, lowering: Lowering, edit: Edit) -> bool:
+def _may_want_dense(problem: Problem[Any], lowering: Lowering, edit: Edit) -> bool:
     """Whether another layout may be chosen later, with which dense is faster for a graph's m.
 
     The model's own dense weight is in memory anyway; but each argument takes half a microsecond of
@@ -135,62 +130,6 @@ def _may_want_dense(problem: Problem, lowering: Lowering, edit: Edit) -> bool:
     """
     is_open = edit.device.codegen.switches and lowering.is_open and not problem.is_dynamic
     return is_open and problem.dense is DenseUse.ANYWHERE and problem.dense_copy is None
-
-
-def _dense_weights(
-    match: Match, slots: _Slots, problem: Problem, most: int | None = None
-) -> tuple[Node, ...]:
-    """The dense weights of a node: live ones if there are not too many, else a copy of them all."""
-    parts, copy = live_parts(match), problem.dense_copy
-    if parts and copy is None and (most is None or len(parts) <= most):
-        return parts
-    return (slots.dense(match["weight"], copy),)
-
-
-def _restore_dense(
-    match: Match, weights: tuple[Node, ...], edit: Edit, copy: DenseCopy | None
-) -> None:
-    """`packed_linear(...) -> linear(...)` and the epilogue's steps; merged linears come apart."""
-    node, x = match.node, match["x"]
-    biases: tuple[Node | None, ...] = (match["bias"],)
-    if len(weights) > 1:
-        biases = (
-            tuple(match["bias"].args[0]) if match["bias"] is not None else (None,) * len(weights)
-        )
-    if copy is not None:
-        args = (x, *weights, *biases, edit.value(match["weight"]).shape[0])
-        linears = [edit.call(copy.op, args, before=node, origins=origins(node))]
-    else:
-        linears = [
-            edit.call(F.linear, (x, weight, bias), before=node, origins=origins(node))
-            for weight, bias in zip(weights, biases, strict=True)
-        ]
-    if len(linears) > 1 and _give_parts(node, linears, edit):
-        return
-    new = linears[0] if len(linears) == 1 else edit.call(torch.cat, (linears, -1), before=node)
-    operands = iter(match["operands"])
-    for name in match["epilogue"]:
-        step = STEPS[name]
-        args = (new, next(operands)) if step.has_operand else (new,)
-        new = edit.call(step.apply, args, before=node)
-    edit.replace(node, new)
-
-
-def _give_parts(node: Node, linears: list[Node], edit: Edit) -> bool:
-    """Where a merged node is only split again: hand out the linears. Whether it was so."""
-    if len(node.users) != 1:
-        return False
-    (split,) = node.users
-    if split.target is not torch.split:
-        return False
-    parts = list(split.users)
-    if any(part.target is not operator.getitem for part in parts):
-        return False
-    for part in parts:
-        edit.replace(part, linears[part.args[1]])  # type: ignore[index]
-    edit.erase(split)
-    edit.erase(node)
-    return True
 
 
 class _Slots:
@@ -206,25 +145,26 @@ class _Slots:
         self._slots: dict[Node, Slot] = {}
         self.readings: dict[PackedSlot, list[Lowered]] = defaultdict(list)
 
-    def packed(self, weight: Node, kernel: Kernel) -> Node:
+    def packed(self, weight: Node, format: Format, kernel: Kernel[Any]) -> Node:
         """The layout of a weight that a kernel reads."""
-        key = (weight, kernel.spec.format, kernel.layout)
-        return self._node(key, "packed", lambda: PackedSlot(self._edit.binding(weight), kernel))
+        key = (weight, format, kernel.layout)
+        bind = self._edit.binding
+        return self._node(key, "packed", lambda: PackedSlot(bind(weight), format, kernel))
 
     def dense(self, weight: Node, copy: DenseCopy | None) -> Node:
         """The dense copy of a weight."""
         key = (weight, copy)
         return self._node(key, "dense", lambda: DenseSlot(self._edit.binding(weight), copy))
 
-    def read(self, node: Node, lowered: Lowered) -> None:
+    def read(self, node: Node | None, lowered: Lowered) -> None:
         """Note that a packed node reads a packed slot."""
-        slot = self._slots[node]
+        slot = self._slots[node] if node is not None else None
         if isinstance(slot, PackedSlot):
             self.readings[slot].append(lowered)
 
-    def nbytes(self, node: Node) -> int:
+    def nbytes(self, node: Node | None) -> int:
         """Bytes that a node's slot takes; none if it has no slot."""
-        if node not in self._slots:
+        if node is None or node not in self._slots:
             return 0
         slot = self._slots[node]
         return slot.nbytes(self._edit.weights.live(slot.binding))

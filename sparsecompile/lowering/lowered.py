@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sparsecompile.kernels.problem import Problem
 from sparsecompile.kernels.template import Kernel, Lowering
+from sparsecompile.operators.operator import Operator
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,9 +17,9 @@ class Lowered:
 
     Attributes:
         origins: names of the linears it does the work of.
+        operator: what kind of node it was.
         problem: what a kernel was needed for.
         lowering: its kernel, if it has one, and why.
-        rows: out features.
         nbytes: bytes of its layout; 0 where the dense linear serves it.
         call: what the graph calls its kernel.
         has_dense: whether the graph hands that the dense weight too.
@@ -24,15 +27,20 @@ class Lowered:
     """
 
     origins: tuple[str, ...]
-    problem: Problem
+    operator: Operator[Any]
+    problem: Problem[Any]
     lowering: Lowering
-    rows: int
     nbytes: int
     call: int = 0
     has_dense: bool = False
     copy_bytes: int = 0
 
     @property
-    def kernel(self) -> Kernel | None:
+    def facts(self) -> Mapping[str, Any]:
+        """What the report says of it beside its kernel."""
+        return self.operator.facts(self.problem.spec)
+
+    @property
+    def kernel(self) -> Kernel[Any] | None:
         """The kernel, None where the dense linear serves it."""
         return self.lowering.kernel

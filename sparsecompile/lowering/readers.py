@@ -12,7 +12,7 @@ from torch import Tensor, UntypedStorage
 from torch.utils.weak import WeakIdKeyDictionary
 
 from sparsecompile.formats.packed import Format
-from sparsecompile.kernels.template import Device, Kernel
+from sparsecompile.kernels.template import Device
 from sparsecompile.lowering.lowered import Lowered
 from sparsecompile.weights.cache import identity
 from sparsecompile.weights.expression import Binding
@@ -23,7 +23,7 @@ class Reads(Protocol):
     """A slot that hands out the layout that a kernel reads."""
 
     binding: Binding
-    kernel: Kernel
+    format: Format
 
 
 S = TypeVar("S", bound=Reads)
@@ -92,7 +92,7 @@ class Readers(Generic[S]):
                     reading = self._readings.get(slot)
                     if slot in found or reading is None or reading.device != device:
                         continue
-                    if slot.kernel.spec.format == format:
+                    if slot.format == format:
                         found[slot] = reading
                         left += self._handed_out(slot)
         return list(found.items())

@@ -15,11 +15,11 @@ from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.template import Device
 from sparsecompile.lowering.compiled_graph import CompiledGraph
 from sparsecompile.lowering.lowered import Lowered
-from sparsecompile.lowering.problems import packer
 from sparsecompile.lowering.readers import Reading
 from sparsecompile.lowering.slots import READERS, PackedSlot
 from sparsecompile.weights.cache import PACK_CACHE
 from sparsecompile.weights.expression import Binding
+from sparsecompile.weights.packing import packer
 
 logger = logging.getLogger("sparsecompile")
 Live: TypeAlias = Callable[[Binding], tuple[Tensor, ...]]
@@ -56,7 +56,7 @@ def share_layouts(
 def _share(slot: PackedSlot, tensors: tuple[Tensor, ...], device: Device) -> None:
     """Let all graphs that read the weight of a slot read its layout."""
     layout = slot.kernel.layout
-    same = READERS.of(slot.binding, tensors, slot.kernel.spec.format, device)
+    same = READERS.of(slot.binding, tensors, slot.format, device)
     apart = [(other, reading) for other, reading in same if other.kernel.layout != layout]
     if not apart:
         return
@@ -89,7 +89,7 @@ def _lowered_anew(
         CacheError: the cache folder cannot be used.
     """
     problems = [_with_layout(low, slot.kernel.layout) for low in reading.calls]
-    sample = packer(slot.binding, tensors, slot.kernel.spec.format)
+    sample = packer(slot.binding, tensors, slot.format)
     lowerings = reading.device.lower(dict.fromkeys(problems, sample))
     return tuple(
         replace(low, lowering=lowerings[problem], nbytes=slot.nbytes(tensors) + low.copy_bytes)

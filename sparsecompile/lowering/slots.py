@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from sparsecompile.formats.packed import Format
 from sparsecompile.kernels.dense_copy import DenseCopy
 from sparsecompile.kernels.ops import HEADER_BYTES
 from sparsecompile.kernels.template import Kernel
@@ -75,14 +77,16 @@ class PackedSlot(Slot):
     Weights that are packed in the model keep this layout in place of what it is made of.
 
     Attributes:
+        format: of the weight.
         kernel: one of those that read it; exchanged where another layout is chosen.
     """
 
-    kernel: Kernel
+    format: Format
+    kernel: Kernel[Any]
 
     def __str__(self) -> str:
         """The format."""
-        return str(self.kernel.spec.format)
+        return str(self.format)
 
     @property
     def takes_dense(self) -> bool:
@@ -92,7 +96,7 @@ class PackedSlot(Slot):
     @property
     def purpose(self) -> Hashable:
         """What the layout is made for, as a key of `PACK_CACHE`."""
-        return ("layout", self.kernel.spec.format, self.kernel.layout)
+        return ("layout", self.format, self.kernel.layout)
 
     def weight(self, tensors: Sequence[Tensor]) -> Tensor:
         """Uint8: `[HEADER_BYTES]` with the layout behind it, or all of it on GPUs."""
@@ -107,7 +111,7 @@ class PackedSlot(Slot):
         READERS.add(self, tensors)
 
         def make() -> Layout:
-            packed = pack_binding(self.binding, tensors, kernel.spec.format)
+            packed = pack_binding(self.binding, tensors, self.format)
             layout = kernel.prepack(packed)
             first = 0
             for part in stored_parts(self.binding, tensors) if kernel.device == "cpu" else ():

@@ -62,7 +62,7 @@ class Watched:
 def watched_in(edit: Edit, lowered: Sequence[Lowered]) -> list[Watched]:
     """The weights of a graph that are what they are in the model, or a function of that."""
     formats = {
-        name: str(low.kernel.spec.format)
+        name: low.facts.get("format")
         for low in lowered
         if low.kernel is not None
         for name in low.origins

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from torch.fx import Node
 
 from sparsecompile.errors import Reject
-from sparsecompile.graph.edit import Considered, Edit
-from sparsecompile.graph.pattern import Call
+from sparsecompile.graph.edit import Considered, Edit, origins
+from sparsecompile.graph.pattern import Match
 from sparsecompile.kernels.template import Kernel, Lowering
 from sparsecompile.lowering.lowered import Lowered
-from sparsecompile.operators.linear.packed import origins, packed_linears
-from sparsecompile.operators.linear.spellings import LINEAR
+from sparsecompile.lowering.problems import operator_nodes
+from sparsecompile.operators.operator import Operator
 from sparsecompile.report.facts import GraphReport, KernelChoice, NodeReport
 from sparsecompile.report.model import Report
 from sparsecompile.report.other_weights import read_by_others
@@ -38,27 +38,31 @@ def graph_report(
         failure: why none of its packed nodes could get a kernel, else empty.
     """
     if failure:
-        for packed_node in packed_linears(edit):
-            for name in origins(packed_node.node):
+        for _, match in operator_nodes(edit):
+            for name in origins(match.node):
                 edit.considered[name].reason = failure
     packed = {name: low for low in lowered for name in low.origins}
     nodes = [
         _node_report(graph, name, considered, packed.get(name), edit)
         for name, considered in sorted(edit.considered.items(), key=lambda item: item[1].linear)
     ]
-    linear = Call(LINEAR, ("x", "weight", "bias"))
     weights: set[Node] = set()
-    for node in edit.nodes():
-        match = linear.match(node)
-        if match is not None:
-            weights |= _made_of(match["weight"])
-        restored = set(origins(node)) <= edit.considered.keys() if origins(node) else False
-        if match is not None and node.name not in edit.considered and not restored:
-            nodes.append(_unseen(graph, node, edit.weights.names(match["weight"])))
+    for match in _spelled(edit):
+        weights |= _made_of(match["weight"])
+        names = origins(match.node) or (match.node.name,)
+        if not set(names) <= edit.considered.keys():
+            nodes.append(_unseen(graph, match.node, edit.weights.names(match["weight"])))
     seen = {name for node in nodes for name in node.weight.split(" x ")}
     seen |= {edit.weights.name(node) for node in weights}
     nodes += read_by_others(graph, edit, seen)
     return GraphReport(before, after, tuple(edit.rewrites), tuple(nodes))
+
+
+def _spelled(edit: Edit) -> Iterator[Match]:
+    """What is left of nodes that operators look for, as the model writes them."""
+    spellings = [op.spelling for op in edit.device.registry.all(Operator) if op.spelling]
+    for node in edit.nodes():
+        yield from (match for spelling in spellings if (match := spelling.match(node)))
 
 
 def _refused(graph: int, name: str, considered: Considered) -> NodeReport:
@@ -140,10 +144,9 @@ def _with_outcome(node: NodeReport, low: Lowered) -> NodeReport:
         return node
     return replace(
         node,
-        format=str(kernel.spec.format),
         kernel=_choice(low.lowering, kernel),
-        epilogue=kernel.spec.epilogue,
-        packed_bytes=round(low.nbytes * node.shape[0] / low.rows),
+        packed_bytes=round(low.nbytes * node.shape[0] / low.problem.shape[0]),
+        **low.facts,
     )
 
 

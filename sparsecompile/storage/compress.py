@@ -12,12 +12,13 @@ from torch.nn import functional as F
 
 from sparsecompile.compiler import Compiler
 from sparsecompile.errors import OptionError, RejectedError
+from sparsecompile.formats.names import format_of
 from sparsecompile.graph.compiled_model import names_of
 from sparsecompile.graph.edit import Edit
 from sparsecompile.graph.pattern import Call
 from sparsecompile.graph.rule import run_passes
 from sparsecompile.graph.weight_view import WeightView
-from sparsecompile.operators.linear.packed import PACKED, format_of
+from sparsecompile.operators.linear.packed import PACKED
 from sparsecompile.operators.linear.spellings import LINEAR
 from sparsecompile.options.recipes import check_patterns
 from sparsecompile.weights.expression import evaluate, lossy

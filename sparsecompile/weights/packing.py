@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
@@ -63,3 +63,14 @@ def pack_binding(binding: Binding, tensors: Iterable[Tensor], format: Format) ->
     dense = torch.cat([part.unpack(exact) for part in parts])
     kept = all(part.exact for part in parts)
     return replace(format.pack(dense), dtype=parts[0].dtype, exact=kept)
+
+
+def packer(binding: Binding, tensors: Iterable[Tensor], format: Format) -> Callable[[], Packed]:
+    """What packs a weight, of the live tensors of its leaves in order, for measurements."""
+    tensors = tuple(tensors)
+
+    def pack() -> Packed:
+        with torch.no_grad():
+            return pack_binding(binding, tensors, format)
+
+    return pack

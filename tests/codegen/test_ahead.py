@@ -11,8 +11,9 @@ import torch
 
 from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp.lower import CppCodegen
-from sparsecompile.codegen.tuning import tuner
-from sparsecompile.codegen.tuning.record import Timing, TuningRecord
+from sparsecompile.codegen.tuning import promising, timings
+from sparsecompile.codegen.tuning.measure import Timing
+from sparsecompile.codegen.tuning.measurements import TuningRecord
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels.problem import DenseUse, Problem
@@ -33,8 +34,8 @@ def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append("measured")
         return {name: Timing(1.0 + (name == baseline), 0.0) for name in contestants}
 
-    monkeypatch.setattr(tuner, "TuningRecord", lambda: TuningRecord(Cache(tmp_path)))
-    monkeypatch.setattr(tuner, "measure", measure)
+    monkeypatch.setattr(timings, "TuningRecord", lambda: TuningRecord(Cache(tmp_path)))
+    monkeypatch.setattr(timings, "measure", measure)
     monkeypatch.setattr(CppCodegen, "build", build)
     return seen
 
@@ -97,7 +98,7 @@ def test_for_the_best_guess(
     def best_first(spec: KernelSpec, variants: Sequence[Variant], *_: object) -> list[Variant]:
         return sorted(variants, key=lambda v: v.template.name != name)
 
-    monkeypatch.setattr(tuner, "promising", best_first)
+    monkeypatch.setattr(promising, "promising", best_first)
     monkeypatch.setattr(
         CppCodegen, "build", lambda self, spec, packer, *_: built.append(packer.name)
     )

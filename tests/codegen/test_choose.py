@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from tuned import library_call
 
-from sparsecompile.codegen.tuning.choose import (
-    DENSE,
-    Function,
-    choose_function,
-    choose_layout,
-    last_row,
-)
-from sparsecompile.codegen.tuning.record import Timing
+from sparsecompile.codegen.tuning.choose import DENSE, choose_function, choose_layout, last_row
+from sparsecompile.codegen.tuning.measure import Timing
 
 MASKED, SKIPS, BATCH = (
-    Function("masked decode", "masked"),
-    Function("skips decode", "skips"),
-    Function("masked batch", "masked"),
+    library_call("masked decode", "masked"),
+    library_call("skips decode", "skips"),
+    library_call("masked batch", "masked"),
 )
 
 

@@ -19,6 +19,7 @@ from sparsecompile.codegen.tuning.contest import Contest
 from sparsecompile.kernels.dense_copy import DenseCopy
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.operators.linear.operator import Linear
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_random_numbers_are_those_without_a_tuner(
     before = torch.get_rng_state()
     monkeypatch.setattr(workbench, "load_native", lambda: type("", (), {"evict": None}))
     problem = Problem(spec, packed.shape, (4,), False, DenseUse.ANYWHERE, "fast", 0.5)
-    contest = Contest(problem, packed, CppWorkbench(Target.host()), no_kernel, no_builds)
+    contest = Contest(Linear(), problem, packed, CppWorkbench(Target.host()), no_kernel, no_builds)
     contest.contestants(4, [])
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -62,7 +63,7 @@ def test_dense_is_measured_as_it_would_run(
     packed = spec.format.pack(model.weight)
     monkeypatch.setattr(workbench, "load_native", lambda: type("", (), {"evict": None}))
     problem = Problem(spec, packed.shape, (4,), False, DenseUse.ALONE, "fast", 0.5, Copy())
-    contest = Contest(problem, packed, CppWorkbench(Target.host()), no_kernel, no_builds)
+    contest = Contest(Linear(), problem, packed, CppWorkbench(Target.host()), no_kernel, no_builds)
     for _ in range(2):
         contestants, _ = contest.contestants(64, [])
         contestants["dense"].run()

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from random import Random
 
 import pytest
+from tuned import library_call
 
 from sparsecompile.codegen.tuning import measure as measuring
-from sparsecompile.codegen.tuning.choose import Function, choose_function
+from sparsecompile.codegen.tuning.choose import choose_function
 from sparsecompile.codegen.tuning.measure import (
     FEWEST_ROUNDS,
     LEAST_NOISE,
@@ -85,7 +86,7 @@ def test_medians(clock: Clock) -> None:
 def test_a_calm_moment_is_not_every_moment(clock: Clock) -> None:
     for seconds, wins in ((0.98, False), (0.96, True)):
         race = clock.race({"dense": cycle(1.0), "a": cycle(seconds)})
-        chosen = choose_function((Function("a", ""),), measure(race, "dense"), dense=True)
+        chosen = choose_function((library_call("a"),), measure(race, "dense"), dense=True)
         assert chosen == ("a" if wins else "dense")
 
 
@@ -178,7 +179,7 @@ def test_what_is_slower_is_hardly_ever_chosen_on_a_disturbed_machine(
         return Contestant(lambda: None, lambda: None, seconds)
 
     names = [f"f{i}" for i in range(rivals)]
-    functions = [Function(name, "") for name in names]
+    functions = [library_call(name) for name in names]
     chosen = 0
     for _ in range(300):
         race = {"dense": contestant(1.0), **{name: contestant(relative) for name in names}}

@@ -16,7 +16,8 @@ import pytest
 
 from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.private import private_folder
-from sparsecompile.codegen.tuning.record import Timing, TuningRecord
+from sparsecompile.codegen.tuning.measure import Timing
+from sparsecompile.codegen.tuning.measurements import TuningRecord
 from sparsecompile.errors import CacheError
 
 FACTS = {"spec": "linear bitmap/float float32", "m": 1}
@@ -152,7 +153,8 @@ def test_a_half_written_line_does_not_spoil_the_next(record: TuningRecord) -> No
 def test_processes_append_at_once(record: TuningRecord) -> None:
     program = """
 import sys
-from sparsecompile.codegen.tuning.record import Timing, TuningRecord
+from sparsecompile.codegen.tuning.measure import Timing
+from sparsecompile.codegen.tuning.measurements import TuningRecord
 for i in range(50):
     TuningRecord().add("k", {"text": "x" * 5000}, {f"{sys.argv[1]} {i}": Timing(1.0, 0.0)})
 """

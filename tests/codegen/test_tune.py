@@ -16,12 +16,15 @@ from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp import machine
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.workbench import CppWorkbench
-from sparsecompile.codegen.tuning import tuner as tuning
-from sparsecompile.codegen.tuning.key import tuning_key
-from sparsecompile.codegen.tuning.record import Timing, TuningRecord
+from sparsecompile.codegen.tuning import timings
+from sparsecompile.codegen.tuning.measure import Timing
+from sparsecompile.codegen.tuning.measurements import TuningRecord, tuning_key
+from sparsecompile.codegen.tuning.promising import Candidates
+from sparsecompile.codegen.tuning.timings import Timings
 from sparsecompile.codegen.tuning.tuner import Tuner
 from sparsecompile.kernels.problem import ROWS, DenseUse, Problem
 from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.operators.linear.operator import Linear
 from sparsecompile.registry import Registry
 from sparsecompile.report.facts import NodeReport
 from sparsecompile.report.model import Report
@@ -278,25 +281,25 @@ def test_real_measurements(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whatever is faster here: everything that may win is measured, and something is chosen."""
-    monkeypatch.setattr(tuning, "TuningRecord", lambda: TuningRecord(Cache(tmp_path)))
+    monkeypatch.setattr(timings, "TuningRecord", lambda: TuningRecord(Cache(tmp_path)))
     spec = KernelSpec(registry.format(name), torch.float32)
     lossless = spec.format.codec.lossless
     dense = DenseUse.ANYWHERE if lossless else DenseUse.NEVER
     problem = Problem(spec, (32, 64), (1, 64), True, dense, "fast", 0.5)
     weight = sparse_(nn.Linear(64, 32)).weight.detach()
     codegen, target = CppCodegen(), Target.host()
-    tuner = Tuner(
+    candidates = Candidates(
+        Linear(),
         problem,
         codegen.variants(spec, target, registry),
         codegen.searched(spec, target, registry),
         lambda: spec.format.pack(weight),
         codegen.workbench(target, registry),
-        codegen.builder(target, registry),
-        no_builds,
     )
-    decision = tuner.decide()
+    measured = Timings(candidates, codegen.builder(target, registry), no_builds)
+    decision = Tuner(candidates, measured).decide()
     assert decision.reason == "measured"
-    assert tuner.measured_now == len(decision.trials)
+    assert measured.measured_now == len(decision.trials)
     assert {t.rows for t in decision.trials} == {1, 64, 128}
     assert all(t.seconds > 0 and t.nbytes > 0 for t in decision.trials)
     assert sum(t.chosen for t in decision.trials) == 2

@@ -16,18 +16,18 @@ import sparsecompile as sc
 from sparsecompile.codegen.cpp import workbench
 from sparsecompile.codegen.cpp.compiler import find_compiler
 from sparsecompile.codegen.cpp.strips import StripsLinear
-from sparsecompile.codegen.tuning import key
+from sparsecompile.codegen.tuning import measurements
 from sparsecompile.kernels.template import Source
 
 Change = Callable[[pytest.MonkeyPatch], None]
 
 
 def another_cpu(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(key, "host_cpu", lambda: "another CPU")
+    patch.setattr(measurements, "host_cpu", lambda: "another CPU")
 
 
 def other_files_of_ours(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(key, "sources_digest", lambda: "other files")
+    patch.setattr(measurements, "sources_digest", lambda: "other files")
 
 
 def more_threads(patch: pytest.MonkeyPatch) -> None:

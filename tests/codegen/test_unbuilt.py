@@ -16,16 +16,18 @@ import sparsecompile as sc
 from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
-from sparsecompile.codegen.tuning import tuner as tuning
+from sparsecompile.codegen.tuning import timings
 from sparsecompile.codegen.tuning.contest import Contest
-from sparsecompile.codegen.tuning.function import BuiltFunction, functions_of
-from sparsecompile.codegen.tuning.record import TuningRecord
+from sparsecompile.codegen.tuning.measurements import TuningRecord
+from sparsecompile.codegen.tuning.promising import Candidates
+from sparsecompile.codegen.tuning.timings import Timings
 from sparsecompile.codegen.tuning.tuner import Tuner
-from sparsecompile.codegen.tuning.variant import Variant
+from sparsecompile.codegen.tuning.variant import Function, Variant, functions_of
 from sparsecompile.errors import BuildError
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.spec import KernelSpec, Target
 from sparsecompile.kernels.template import Kernel
+from sparsecompile.operators.linear.operator import Linear
 from sparsecompile.registry import Registry
 
 SHAPE = (32, 64)
@@ -58,21 +60,22 @@ def test_the_others_are_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     record = TuningRecord(Cache(tmp_path))
-    monkeypatch.setattr(tuning, "TuningRecord", lambda: record)
+    monkeypatch.setattr(timings, "TuningRecord", lambda: record)
     spec = KernelSpec(registry.format("n_m[2:4]"), torch.float32)
     weight = sparse_(nn.Linear(64, 32)).weight.detach()
     codegen, target = CppCodegen(), Target.host()
     good = [] if alone else codegen.variants(spec, target, registry)
     broken = variant(registry, spec)
-    decision = Tuner(
+    candidates = Candidates(
+        Linear(),
         problem(spec),
         [broken, *good],
         [],
         lambda: spec.format.pack(weight),
         codegen.workbench(target, registry),
-        codegen.builder(target, registry),
-        no_builds,
-    ).decide()
+    )
+    measured = Timings(candidates, codegen.builder(target, registry), no_builds)
+    decision = Tuner(candidates, measured).decide()
     names = [f.name for f in functions_of([broken])]
     assert [name for name, _ in decision.dropped] == sorted(names)
     for _, why in decision.dropped:
@@ -99,7 +102,7 @@ def test_a_compiler_that_is_missing_is_no_fault_of_a_candidate(registry: Registr
 
     codegen = CppCodegen()
     bench = codegen.workbench(Target.host(), registry)
-    contest = Contest(problem(spec), packed, bench, build, no_builds)
+    contest = Contest(Linear(), problem(spec), packed, bench, build, no_builds)
     with pytest.raises(BuildError, match=r"no C\+\+ compiler was found"):
         contest.build(functions_of([variant(registry, spec)]))
 
@@ -116,7 +119,7 @@ def test_without_a_compiler_those_in_the_cache_compete(registry: Registry) -> No
             raise BuildError("no C++ compiler was found")
 
     bench = codegen.workbench(target, registry)
-    contest = Contest(problem(spec), packed, bench, build, no_builds)  # type: ignore[arg-type]
+    contest = Contest(Linear(), problem(spec), packed, bench, build, no_builds)  # type: ignore[arg-type]
     why = contest.build(functions_of([absent, there]))
     assert why == {f.name: "no C++ compiler was found" for f in functions_of([absent])}
 
@@ -132,7 +135,7 @@ def test_a_variant_that_cannot_be_built_with_an_epilogue_is_left_out(registry: R
         return [build]
 
     bench = CppCodegen().workbench(Target.host(), registry)
-    contest = Contest(problem(spec), packed, bench, lambda *_: None, ahead)  # type: ignore[arg-type,return-value]
+    contest = Contest(Linear(), problem(spec), packed, bench, lambda *_: None, ahead)  # type: ignore[arg-type,return-value]
     functions = functions_of([variant(registry, spec)])
     why = "it failed: a.cpp:1: error: what"
     assert contest.build(functions) == {f.name: why for f in functions}
@@ -146,7 +149,7 @@ def test_it_is_tried_again_at_every_start_and_only_then_measured(
     tried: list[str] = []
     bad = ["decode"]
 
-    def build(contest: Contest, functions: Sequence[BuiltFunction]) -> dict[str, str]:
+    def build(contest: Contest, functions: Sequence[Function]) -> dict[str, str]:
         names = [f.name for f in functions]
         tried.extend(names)
         return {name: "nonsense" for name in names if name.split("_")[-1] in bad}

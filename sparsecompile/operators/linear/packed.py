@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.nn import functional as F
 
+from sparsecompile.formats.names import format_of, remember_format
 from sparsecompile.formats.packed import Format
 from sparsecompile.graph.edit import Edit
 from sparsecompile.graph.pattern import Call, Match
@@ -33,7 +34,7 @@ def packed_linear(
     `activations` names what is done to x. This is the definition; a compiled graph calls the op
     `sparsecompile::linear` instead.
     """
-    dense = _FORMATS[format].pack(weight).unpack()
+    dense = format_of(format).pack(weight).unpack()
     return apply_epilogue(F.linear(ACTIVATIONS[activations](x), dense, bias), epilogue, operands)
 
 
@@ -43,9 +44,6 @@ PACKED = Call(
     capture="linear",
 )
 """Pattern of a packed linear."""
-
-_FORMATS: dict[str, Format] = {}
-"""Formats by name, for the nodes that were made with them: a node's arguments are plain data."""
 
 
 def insert_packed_linear(
@@ -77,22 +75,3 @@ def packed_linears(edit: Edit) -> Iterator[Match]:
         match = PACKED.match(node)
         if match is not None:
             yield match
-
-
-def remember_format(format: Format) -> str:
-    """The name under which `format_of` finds a format: its own, unless another has it."""
-    name = str(format)
-    if _FORMATS.setdefault(name, format) != format:
-        name = f"{name} of {type(format.structure).__module__}, {type(format.codec).__module__}"
-        _FORMATS[name] = format
-    return name
-
-
-def format_of(name: str) -> Format:
-    """The format that a `packed_linear` node names."""
-    return _FORMATS[name]
-
-
-def origins(node: Node) -> tuple[str, ...]:
-    """The linears of the model that a node does the work of, by their names in the graph."""
-    return tuple(node.meta.get("sparsecompile_origins", ()))

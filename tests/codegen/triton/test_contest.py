@@ -19,12 +19,13 @@ from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.timer import GpuTimer
 from sparsecompile.codegen.triton.workbench import TritonWorkbench
 from sparsecompile.codegen.tuning.contest import Contest
-from sparsecompile.codegen.tuning.function import functions_of
 from sparsecompile.codegen.tuning.measure import Contestant, measure
+from sparsecompile.codegen.tuning.variant import functions_of
 from sparsecompile.codegen.tuning.workbench import Guess, Workbench
 from sparsecompile.errors import BuildError
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels.problem import Contents, DenseUse, Problem
+from sparsecompile.operators.linear.operator import Linear
 
 TIMES = {"dense": 3e-3, "tiles": 2e-3}
 
@@ -66,7 +67,7 @@ def test_a_contest_goes_on_without_what_does_not_run() -> None:
     ]
     bench = Bench()
     problem = Problem(SPEC, packed.shape, (4,), False, DenseUse.ANYWHERE, "fast", 0.5)
-    contest = Contest(problem, packed, bench, codegen.builder(H100, registry), no_builds)
+    contest = Contest(Linear(), problem, packed, bench, codegen.builder(H100, registry), no_builds)
     found, failed = contest.contestants(4, functions_of(variants))
     assert list(found) == ["dense", "turned way=1", "turned way=2"]
     assert failed == {"turned way=0": "m=4: no kernel image is available"}
@@ -84,7 +85,7 @@ def test_a_baseline_that_does_not_run_is_an_error() -> None:
     bench.ready.append(torch.empty(0))
     problem = Problem(SPEC, packed.shape, (4,), False, DenseUse.ANYWHERE, "fast", 0.5)
     with pytest.raises(RuntimeError, match="no kernel image"):
-        Contest(problem, packed, bench, no_kernel, no_builds).contestants(4, [])
+        Contest(Linear(), problem, packed, bench, no_kernel, no_builds).contestants(4, [])
 
 
 class Timer(GpuTimer):

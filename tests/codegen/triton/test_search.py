@@ -18,8 +18,8 @@ from sparsecompile.codegen.triton.aot.specialization import Specialization
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.codegen.triton.workbench import TritonWorkbench
-from sparsecompile.codegen.tuning.function import functions_of
 from sparsecompile.codegen.tuning.tuner import Decision, Tuner
+from sparsecompile.codegen.tuning.variant import functions_of
 from sparsecompile.errors import BuildError
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.spec import KernelSpec, Target

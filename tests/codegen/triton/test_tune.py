@@ -10,7 +10,7 @@ from tuned import Tuned
 
 import sparsecompile as sc
 from sparsecompile.codegen.triton.workbench import TritonWorkbench
-from sparsecompile.codegen.tuning.key import tuning_key
+from sparsecompile.codegen.tuning.measurements import tuning_key
 
 RECORD = "from the tuning record, nothing measured"
 
@@ -138,12 +138,12 @@ def test_timings_are_of_one_gpu_capability_and_triton(
 
 
 def test_the_cpu_is_no_fact_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    from sparsecompile.codegen.tuning import key
+    from sparsecompile.codegen.tuning import measurements
 
     on_gpu, on_cpu = {"m": 1, "gpu": "H100"}, {"m": 1}
     before = tuning_key(on_gpu), tuning_key(on_cpu)
-    monkeypatch.setattr(key, "host_cpu", lambda: "another")
+    monkeypatch.setattr(measurements, "host_cpu", lambda: "another")
     assert tuning_key(on_gpu) == before[0]
     assert tuning_key(on_cpu) != before[1]
-    monkeypatch.setattr(key, "sources_digest", lambda: "another")
+    monkeypatch.setattr(measurements, "sources_digest", lambda: "another")
     assert tuning_key(on_gpu) != before[0]

@@ -1,4 +1,4 @@
-"""TuningRecord: what was measured on this machine, kept in the cache folder."""
+"""TuningRecord: what was measured on this machine, and under which key; in the cache folder."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ import logging
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from sparsecompile.codegen.cache import Cache
+from sparsecompile.codegen.host import host_cpu
+from sparsecompile.codegen.sources import sources_digest
+from sparsecompile.codegen.tuning.measure import Timing
 from sparsecompile.errors import CacheError
+from sparsecompile.kernels.spec import digest
 
 logger = logging.getLogger("sparsecompile")
 FILE = "tuning.jsonl"
@@ -20,17 +24,11 @@ _lines: dict[Path, tuple[tuple[int, ...], Sequence[str]]] = {}
 """What this process has read of a record, and of which state of the file."""
 
 
-@dataclass(frozen=True)
-class Timing:
-    """How long one candidate took.
-
-    Attributes:
-        seconds: median of a call.
-        noise: seconds by which its lead over the dense linear is uncertain.
-    """
-
-    seconds: float
-    noise: float
+def tuning_key(facts: Mapping[str, object]) -> str:
+    """The facts and the sources that kernels are of; and this CPU, where they name no GPU."""
+    named = (f"{name}={value}" for name, value in sorted(facts.items()))
+    cpu = () if "gpu" in facts else (host_cpu(),)
+    return digest(*named, *cpu, sources_digest())
 
 
 class TuningRecord:
