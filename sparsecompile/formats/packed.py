@@ -34,8 +34,12 @@ class Format:
         bits = self.structure.index_bits() + self.codec.value_bits(dtype)
         return evaluate(bits, shape, slots) // 8
 
-    def pack(self, weight: Tensor | Occupancy) -> Packed:
+    def pack(self, weight: Tensor | Occupancy, exact: bool | None = None) -> Packed:
         """Store a weight `[n, k]` in this format.
+
+        Args:
+            weight: the weight.
+            exact: see `Packed`, where it is known; else values are compared.
 
         Raises:
             Reject: the weight does not have this structure, or the codec cannot store a value.
@@ -46,9 +50,13 @@ class Format:
         index = self.structure.encode(occupancy)
         gathered = self.structure.gather(occupancy.weight, index)
         values = self.codec.encode(gathered, Places(self.structure, index, occupancy.shape))
-        dtype, exact = occupancy.weight.dtype, self.codec.lossless
-        packed = Packed(self, occupancy.shape, dtype, slots, index, values, exact)
-        return packed if exact else replace(packed, exact=packed.keeps(occupancy.weight))
+        if exact is None and self.codec.lossless:
+            exact = True
+        dtype = occupancy.weight.dtype
+        packed = Packed(self, occupancy.shape, dtype, slots, index, values, bool(exact))
+        if exact is None:
+            return replace(packed, exact=packed.keeps(occupancy.weight))
+        return packed
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,7 +62,7 @@ def pack_binding(binding: Binding, tensors: Iterable[Tensor], format: Format) ->
     exact = parts[0].dtype if format.codec.lossless else torch.float32
     dense = torch.cat([part.unpack(exact) for part in parts])
     kept = all(part.exact for part in parts)
-    return replace(format.pack(dense), dtype=parts[0].dtype, exact=kept)
+    return replace(format.pack(dense, kept), dtype=parts[0].dtype)
 
 
 def packer(binding: Binding, tensors: Iterable[Tensor], format: Format) -> Callable[[], Packed]:

@@ -82,8 +82,7 @@ class Stored:
         if isinstance(home, Packed):
             return home
         exact = self.dtype if self.format.codec.lossless else torch.float32
-        packed = self.format.pack(self.unpack(exact))
-        return replace(packed, dtype=self.dtype, exact=self.exact)
+        return replace(self.format.pack(self.unpack(exact), self.exact), dtype=self.dtype)
 
     def unpack(self, dtype: torch.dtype | None = None) -> Tensor:
         """The dense weight `[n, k]`, values rounded to `dtype`, by default the weight's own."""
