@@ -18,16 +18,12 @@ from torch import Tensor
 from sparsecompile.codegen.cpp.build import load_built, open_library
 from sparsecompile.codegen.cpp.compiler import Compiler
 from sparsecompile.codegen.cpp.freshness import NativeFreshness
-from sparsecompile.codegen.cpp.text import read
+from sparsecompile.codegen.cpp.text import read, room
 from sparsecompile.errors import SparseCompileError
 from sparsecompile.weights.snapshot import provide
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 MAX_RANGES = 16
-PARTS = (
-    *("arguments.h", "native/kernels.h", "native/onednn.cpp", "native/linear.cpp"),
-    *("native/unpack.cpp", "native/freshness.cpp", "native/evict.cpp"),
-)
 
 
 class NativeKernel(ctypes.Structure):
@@ -105,7 +101,8 @@ def _library() -> ctypes.CDLL:
             "copy of the module sparsecompile.codegen.cpp.native: kernels of one copy are unknown "
             "to the other. Import sparsecompile once, by this name"
         )
-    return load_built("native", "\n".join(map(read, PARTS)), _flags, _open, _places())
+    text = "\n".join((read("arguments.h"), *room("native")))
+    return load_built("native", text, _flags, _open, _places())
 
 
 @cache

@@ -15,7 +15,7 @@ from sparsecompile.codegen.cpp.native import DTYPES
 from sparsecompile.kernels.dense_copy import DenseCopy
 
 LAYOUTS = {dtype: 1 + number for dtype, number in DTYPES.items()}
-"""Numbers of the layouts, which `text/native/onednn.cpp` knows too."""
+"""Numbers of the layouts, which `text/native/onednn.h` knows too."""
 ROWS = 128
 """The m that the order is asked for; others are hardly slower with it than with their own."""
 

@@ -45,6 +45,7 @@ class Considered:
         look: takes the survey anew, of the live tensors of the binding's leaves.
         lossy: what changes the weight on request, else empty.
         reason: why it could not be taken, else empty.
+        reader: what it is, where it is no linear.
     """
 
     linear: Node
@@ -55,6 +56,7 @@ class Considered:
     look: Callable[[tuple[Tensor, ...]], Survey] | None = None
     lossy: str = ""
     reason: str = ""
+    reader: str = ""
 
 
 class Edit:
@@ -165,6 +167,7 @@ class Edit:
         codec: Codec | None = None,
         spec: SpecOf = KernelSpec,
         change: str = "",
+        reader: str = "",
     ) -> Survey:
         """What every format finds in the weight of a node; kept for the report.
 
@@ -175,12 +178,13 @@ class Edit:
                 the lossless formats.
             spec: of the kernel that it is for: a packed linear's unless it says otherwise.
             change: what is lossy in that, such as `quantize int8`.
+            reader: what the node is, where it is no linear, such as `embedding`.
 
         Raises:
             Reject: the weight cannot be taken.
         """
         formats = self.formats if codec is None else with_codec(self.formats, codec)
-        considered = Considered(linear, self.weights.names(weight))
+        considered = Considered(linear, self.weights.names(weight), reader=reader)
         try:
             considered.value = self.value(weight)
             binding = considered.binding = self.binding(weight)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -42,17 +43,9 @@ def lower(
         Reject: no template supports a spec.
     """
     problems = problems_of(edit, options)
-    samples: dict[Problem[Any], Callable[[], Packed]] = {}
-    lowerings: dict[Problem[Any], Lowering] = {}
-    for operator, match in operator_nodes(edit):
-        problem = problems[match.node]
-        why = too_small(problem, edit.device)
-        if why:
-            lowerings[problem] = Lowering(None, (), why)
-        else:
-            samples.setdefault(problem, operator.sample(match, edit))
-    if samples:
-        lowerings |= edit.device.lower(samples)
+    lowerings = _decided(edit, problems, follows=False)
+    _follow(edit, problems, lowerings)
+    lowerings |= _decided(edit, problems, follows=True)
     slots, lowered = _Slots(edit), []
     for operator, match in operator_nodes(edit):
         problem, names = problems[match.node], origins(match.node)
@@ -75,6 +68,39 @@ def lower(
         slots.read(emitted.weight, node)
     edit.check()
     return slots.all(), lowered, slots.readings
+
+
+def _decided(
+    edit: Edit, problems: Mapping[Node, Problem[Any]], *, follows: bool
+) -> dict[Problem[Any], Lowering]:
+    """What becomes of the problems of those operators that follow others, or of the others."""
+    samples: dict[Problem[Any], Callable[[], Packed]] = {}
+    lowerings: dict[Problem[Any], Lowering] = {}
+    for operator, match in operator_nodes(edit):
+        if operator.follows != follows:
+            continue
+        problem = problems[match.node]
+        why = too_small(problem, edit.device)
+        if why:
+            lowerings[problem] = Lowering(None, (), why)
+        else:
+            samples.setdefault(problem, operator.sample(match, edit))
+    return lowerings | (edit.device.lower(samples) if samples else {})
+
+
+def _follow(
+    edit: Edit, problems: dict[Node, Problem[Any]], lowerings: Mapping[Problem[Any], Lowering]
+) -> None:
+    """Let nodes of operators that follow read the layouts that were chosen."""
+    layouts: dict[tuple[Node, str], str] = {}
+    for operator, match in operator_nodes(edit):
+        if "weight" in match.captured and not operator.follows:
+            kernel = lowerings[problems[match.node]].kernel
+            if kernel is not None:
+                layouts[match["weight"], match["format"]] = kernel.layout
+    for operator, match in operator_nodes(edit):
+        if operator.follows and (layout := layouts.get((match["weight"], match["format"]))):
+            problems[match.node] = replace(problems[match.node], layout=layout)
 
 
 def dense_is_faster(trials: tuple[Trial, ...]) -> str:

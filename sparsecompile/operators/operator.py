@@ -69,6 +69,13 @@ class Operator(Component, Generic[S]):
     op: ClassVar[str]
     """The op of namespace `sparsecompile` that graphs call its kernels by."""
 
+    follows: ClassVar[bool] = False
+    """Whether its nodes read the layouts that those of others have chosen of the same weight."""
+
+    @abstractmethod
+    def spec(self, format: Format, dtype: torch.dtype) -> S:
+        """The plainest spec for a weight in this format."""
+
     @abstractmethod
     def problem(self, match: Match, edit: Edit, options: Options) -> Problem[S]:
         """What a node needs a kernel for."""

@@ -67,7 +67,9 @@ def _spelled(edit: Edit) -> Iterator[Match]:
 
 def _refused(graph: int, name: str, considered: Considered) -> NodeReport:
     """A linear whose weight could not be taken; its shape is known from the graph."""
-    report = NodeReport(graph, name, considered.weight, reason=considered.reason)
+    report = NodeReport(
+        graph, name, considered.weight, reason=considered.reason, reader=considered.reader
+    )
     value = considered.value
     if value is None or value.dim() != 2 or not all(isinstance(n, int) for n in value.shape):
         return report
@@ -118,6 +120,7 @@ def _node_report(
         packed_bytes=survey.dense_bytes,
         reason="" if kernel is not None else _why_dense(name, considered, edit),
         problem=str(low.problem) if low is not None else "",
+        reader=considered.reader,
     )
     return _with_outcome(node, low) if low is not None else node
 

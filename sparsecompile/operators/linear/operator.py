@@ -12,6 +12,7 @@ from torch.fx import Node
 from torch.nn import functional as F
 
 from sparsecompile.formats.names import format_of
+from sparsecompile.formats.packed import Format
 from sparsecompile.graph.edit import Edit, origins
 from sparsecompile.graph.pattern import Call, Match
 from sparsecompile.kernels.ops import MAX_DENSE, arguments, linear
@@ -37,6 +38,10 @@ class Linear(Operator[KernelSpec]):
     pattern = PACKED
     spelling = Call(LINEAR, ("x", "weight", "bias"))
     op = "linear"
+
+    def spec(self, format: Format, dtype: torch.dtype) -> KernelSpec:
+        """Without epilogue."""
+        return KernelSpec(format, dtype)
 
     def problem(self, match: Match, edit: Edit, options: Options) -> Problem[KernelSpec]:
         """By the m of the graph, and by whether the dense linear may serve."""

@@ -1,0 +1,1 @@
+"""Rows of a packed table: `y = W[ids]`."""
