@@ -288,6 +288,6 @@ def _show(
     here = rows[0]
     versions = f"torch {here.torch}, sparsecompile {here.sparsecompile} {here.commit}".strip()
     title = f"{command}: {here.machine}, {here.threads} threads, {versions}"
-    out: Any = Console(highlight=False)
-    out = out if out.is_terminal else Console(highlight=False, width=150)
+    out: Any = Console(highlight=False, markup=False)
+    out = out if out.is_terminal else Console(highlight=False, markup=False, width=150)
     out.print(results_table(title, rows, columns, group=group))

@@ -95,8 +95,8 @@ def gpu(
     )
     from rich.console import Console
 
-    out: Any = Console(highlight=False)
-    out = out if out.is_terminal else Console(highlight=False, width=150)
+    out: Any = Console(highlight=False, markup=False)
+    out = out if out.is_terminal else Console(highlight=False, markup=False, width=150)
     out.print(results_table(title.strip(), rows, COLUMNS, group="case"))
 
 
