@@ -6,74 +6,145 @@ Finds weights that hold zeros, packs them, generates kernels for them, and says 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from torch.nn import Module
+if TYPE_CHECKING:
+    from torch.nn import Module
 
-from sparsecompile.codecs.float import Float
-from sparsecompile.codecs.integer import Int4, Int8
-from sparsecompile.compiler import Compiler
-from sparsecompile.component import Component
-from sparsecompile.errors import (
-    BuildError,
-    CacheError,
-    FileError,
-    ModelError,
-    OptionError,
-    OrderingError,
-    PackedWeightError,
-    PassError,
-    RegistrationError,
-    Reject,
-    RejectedError,
-    SparseCompileError,
-)
-from sparsecompile.formats.codec import Codec
-from sparsecompile.formats.coordinates import Places
-from sparsecompile.formats.names import format_of
-from sparsecompile.formats.occupancy import Occupancy
-from sparsecompile.formats.packed import Format, Packed
-from sparsecompile.formats.structure import Structure
-from sparsecompile.graph.edit import Edit, origins
-from sparsecompile.graph.mutation import writes_in_place
-from sparsecompile.graph.pattern import Call, Match
-from sparsecompile.graph.rule import Pass, Phase, Rule
-from sparsecompile.graph.weight_view import weight_function
-from sparsecompile.kernels.epilogue import MAX_OPERANDS, STEPS
-from sparsecompile.kernels.extern import Extern, PackedExtern
-from sparsecompile.kernels.prologue import quantize_activation
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
-from sparsecompile.kernels.template import Codegen, Fragment, Kernel, Source, Template
-from sparsecompile.operators.linear.packed import (
-    PACKED,
-    insert_packed_linear,
-    packed_linear,
-    packed_linears,
-)
-from sparsecompile.operators.linear.quantized import (
-    QUANTIZED_ACTIVATION,
-    QUANTIZED_WEIGHT,
-    codec_of,
-    quantize_weight,
-    remember_codec,
-)
-from sparsecompile.operators.linear.spellings import LINEAR
-from sparsecompile.options.options import Options
-from sparsecompile.registry import Registry, default_registry
-from sparsecompile.report.facts import GraphReport, KernelChoice, NodeReport
-from sparsecompile.report.model import Report
-from sparsecompile.storage.compress import compress
-from sparsecompile.storage.load import load
-from sparsecompile.storage.save import save
-from sparsecompile.structures.bitmap import Bitmap
-from sparsecompile.structures.block import Block
-from sparsecompile.structures.csr import CSR
-from sparsecompile.structures.dense import Dense
-from sparsecompile.structures.n_m import NM
-from sparsecompile.weights.cache import PACK_CACHE
-from sparsecompile.weights.packed_tensor import PackedTensor
+    from sparsecompile.codecs.float import Float
+    from sparsecompile.codecs.integer import Int4, Int8
+    from sparsecompile.compiler import Compiler
+    from sparsecompile.component import Component
+    from sparsecompile.errors import (
+        BuildError,
+        CacheError,
+        FileError,
+        ModelError,
+        OptionError,
+        OrderingError,
+        PackedWeightError,
+        PassError,
+        RegistrationError,
+        Reject,
+        RejectedError,
+        SparseCompileError,
+    )
+    from sparsecompile.formats.codec import Codec
+    from sparsecompile.formats.coordinates import Places
+    from sparsecompile.formats.names import format_of
+    from sparsecompile.formats.occupancy import Occupancy
+    from sparsecompile.formats.packed import Format, Packed
+    from sparsecompile.formats.structure import Structure
+    from sparsecompile.graph.edit import Edit, origins
+    from sparsecompile.graph.mutation import writes_in_place
+    from sparsecompile.graph.pattern import Call, Match
+    from sparsecompile.graph.rule import Pass, Phase, Rule
+    from sparsecompile.graph.weight_view import weight_function, weight_reader
+    from sparsecompile.kernels.epilogue import MAX_OPERANDS, STEPS
+    from sparsecompile.kernels.extern import Extern, PackedExtern
+    from sparsecompile.kernels.prologue import quantize_activation
+    from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+    from sparsecompile.kernels.template import Codegen, Fragment, Kernel, Source, Template
+    from sparsecompile.operators.linear.packed import (
+        PACKED,
+        insert_packed_linear,
+        packed_linear,
+        packed_linears,
+    )
+    from sparsecompile.operators.linear.quantized import (
+        QUANTIZED_ACTIVATION,
+        QUANTIZED_WEIGHT,
+        codec_of,
+        quantize_weight,
+        remember_codec,
+    )
+    from sparsecompile.operators.linear.spellings import LINEAR
+    from sparsecompile.operators.operator import Operator
+    from sparsecompile.options.options import Options
+    from sparsecompile.registry import Registry, default_registry
+    from sparsecompile.report.facts import GraphReport, KernelChoice, NodeReport
+    from sparsecompile.report.model import Report
+    from sparsecompile.storage.compress import compress
+    from sparsecompile.storage.load import load
+    from sparsecompile.storage.save import save
+    from sparsecompile.structures.bitmap import Bitmap
+    from sparsecompile.structures.block import Block
+    from sparsecompile.structures.csr import CSR
+    from sparsecompile.structures.dense import Dense
+    from sparsecompile.structures.n_m import NM
+    from sparsecompile.weights.cache import PACK_CACHE
+    from sparsecompile.weights.packed_tensor import PackedTensor
 
 __version__ = "0.1.0"
+
+
+_MODULES = {
+    name: module
+    for module, names in {
+        "sparsecompile.codecs.float": "Float",
+        "sparsecompile.codecs.integer": "Int4 Int8",
+        "sparsecompile.compiler": "Compiler",
+        "sparsecompile.component": "Component",
+        "sparsecompile.errors": (
+            "BuildError CacheError FileError ModelError OptionError OrderingError "
+            "PackedWeightError PassError RegistrationError Reject RejectedError "
+            "SparseCompileError"
+        ),
+        "sparsecompile.formats.codec": "Codec",
+        "sparsecompile.formats.coordinates": "Places",
+        "sparsecompile.formats.names": "format_of",
+        "sparsecompile.formats.occupancy": "Occupancy",
+        "sparsecompile.formats.packed": "Format Packed",
+        "sparsecompile.formats.structure": "Structure",
+        "sparsecompile.graph.edit": "Edit origins",
+        "sparsecompile.graph.mutation": "writes_in_place",
+        "sparsecompile.graph.pattern": "Call Match",
+        "sparsecompile.graph.rule": "Pass Phase Rule",
+        "sparsecompile.graph.weight_view": "weight_function weight_reader",
+        "sparsecompile.kernels.epilogue": "MAX_OPERANDS STEPS",
+        "sparsecompile.kernels.extern": "Extern PackedExtern",
+        "sparsecompile.kernels.prologue": "quantize_activation",
+        "sparsecompile.kernels.spec": "KernelSpec Schedule Target",
+        "sparsecompile.kernels.template": "Codegen Fragment Kernel Source Template",
+        "sparsecompile.operators.linear.packed": (
+            "PACKED insert_packed_linear packed_linear packed_linears"
+        ),
+        "sparsecompile.operators.linear.quantized": (
+            "QUANTIZED_ACTIVATION QUANTIZED_WEIGHT codec_of quantize_weight remember_codec"
+        ),
+        "sparsecompile.operators.linear.spellings": "LINEAR",
+        "sparsecompile.operators.operator": "Operator",
+        "sparsecompile.options.options": "Options",
+        "sparsecompile.registry": "Registry default_registry",
+        "sparsecompile.report.facts": "GraphReport KernelChoice NodeReport",
+        "sparsecompile.report.model": "Report",
+        "sparsecompile.storage.compress": "compress",
+        "sparsecompile.storage.load": "load",
+        "sparsecompile.storage.save": "save",
+        "sparsecompile.structures.bitmap": "Bitmap",
+        "sparsecompile.structures.block": "Block",
+        "sparsecompile.structures.csr": "CSR",
+        "sparsecompile.structures.dense": "Dense",
+        "sparsecompile.structures.n_m": "NM",
+        "sparsecompile.weights.cache": "PACK_CACHE",
+        "sparsecompile.weights.packed_tensor": "PackedTensor",
+    }.items()
+    for name in names.split()
+}
+"""Where public names are: they are imported at their first use, not every command needs torch."""
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})
 
 
 def register(*components: Component) -> None:
@@ -85,6 +156,8 @@ def register(*components: Component) -> None:
     Raises:
         RegistrationError: not a component, or its name is taken.
     """
+    from sparsecompile.registry import default_registry
+
     default_registry().register(*components)
 
 
@@ -103,6 +176,8 @@ def explain(model: Callable[..., Any], *inputs: Any, **options: Any) -> Report:
             no weight.
         RejectedError: under `strict`, something would be left dense.
     """
+    from sparsecompile.compiler import Compiler
+
     return Compiler(**options).explain(model, *inputs)
 
 
@@ -120,6 +195,11 @@ def refresh(model: Module) -> None:
     Raises:
         ModelError: not a module, such as a compiled function: what it reads is not known.
     """
+    from torch.nn import Module
+
+    from sparsecompile.errors import ModelError
+    from sparsecompile.weights.cache import PACK_CACHE
+
     if not isinstance(model, Module):
         raise ModelError(
             f"refresh takes a module, not {type(model).__name__}: whose weights a function "
@@ -164,6 +244,7 @@ __all__ = [
     "ModelError",
     "NodeReport",
     "Occupancy",
+    "Operator",
     "OptionError",
     "Options",
     "OrderingError",
@@ -204,5 +285,6 @@ __all__ = [
     "remember_codec",
     "save",
     "weight_function",
+    "weight_reader",
     "writes_in_place",
 ]

@@ -8,7 +8,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from sparsecompile.codegen.triton.aot.specialization import Specialization
+from sparsecompile.codegen.triton.inspection.specialization import Specialization
 
 
 @triton.jit

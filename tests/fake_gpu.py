@@ -11,12 +11,11 @@ from tuned import Tuned
 
 import sparsecompile as sc
 from sparsecompile.codegen.triton import workbench
-from sparsecompile.codegen.triton.aot import specialization
-from sparsecompile.kernels import spec
 from sparsecompile.kernels.spec import KernelSpec, Target
 from sparsecompile.report.facts import NodeReport
 
 H100 = Target.parse("sm_90")
+_target_of_gpu = Target.of_gpu
 SPEC = KernelSpec(sc.default_registry().format("n_m[2:4]"), torch.float16)
 
 
@@ -30,8 +29,8 @@ class Gpu:
         self.cuda = self
         # Not torch's own functions: Dynamo would go on to start the driver.
         patch.setattr(workbench, "torch", self)
-        patch.setattr(spec, "torch", self)
-        patch.setattr(specialization, "triton_version", lambda: self.triton)
+        patch.setattr(Target, "of_gpu", self.target)
+        patch.setattr(workbench, "triton_version", lambda: self.triton)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
@@ -39,11 +38,15 @@ class Gpu:
     def is_available(self) -> bool:
         return True
 
+    def target(self, device: torch.device) -> Target:
+        """The architecture of its properties; torch has its own functions again afterwards."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.cuda, "is_available", self.is_available)
+            patch.setattr(torch.cuda, "get_device_properties", lambda device: self)
+            return _target_of_gpu(device)
+
     def current_device(self) -> int:
         return 0
-
-    def get_device_properties(self, device: torch.device) -> Gpu:
-        return self
 
     def get_device_name(self, device: torch.device) -> str:
         return self.name

@@ -7,7 +7,7 @@ from functools import cache
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
-from imports import PACKAGE, imports
+from imports import PACKAGE, importers, imports
 
 LAYERS = (
     *("errors", "component", "formats", "registry", "structures", "codecs", "kernels"),
@@ -18,6 +18,13 @@ LAYERS = (
 TOOLS = ("passes", "codegen", "commands", "bench")
 """Beside each other above all layers: plug-ins, which no layer imports, and what shows them."""
 TUNING = "codegen.tuning."
+AOT = {
+    "sparsecompile.bench.gpu.command",
+    "sparsecompile.bench.gpu.correctness",
+    "sparsecompile.commands.aot",
+    "sparsecompile.commands.aot_text",
+}
+"""What `sparsecompile aot` and `sparsecompile bench gpu` are made of."""
 
 
 @cache
@@ -102,3 +109,13 @@ def test_what_decides_knows_nothing_of_the_record() -> None:
 
 def test_the_record_knows_nothing_of_how_it_is_decided() -> None:
     assert _of_the_tuner(f"{TUNING}measurements") == {"measure"}
+
+
+def test_no_compilation_imports_the_tool_that_looks_at_kernels() -> None:
+    assert importers("sparsecompile.bench.aot") == AOT
+
+
+def test_of_compilations_only_a_full_search_looks_at_machine_code() -> None:
+    found = importers("sparsecompile.codegen.triton.inspection")
+    tools = {module for module in found if module.startswith("sparsecompile.bench.aot.")}
+    assert found - tools - AOT == {"sparsecompile.codegen.triton.workbench"}

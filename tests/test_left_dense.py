@@ -200,14 +200,7 @@ def test_a_weight_with_few_zeros_stays_dense() -> None:
 
 def test_a_format_without_a_kernel_is_refused() -> None:
     registry = sc.default_registry()
-    without = sc.Registry(
-        *(
-            c
-            for kind in (sc.Structure, sc.Codec, sc.Pass, sc.Template, sc.Extern, sc.Codegen)
-            for c in registry.all(kind)
-        ),
-        *(f for f in registry.all(sc.Fragment) if f.name != "cpp/n_m"),
-    )
+    without = sc.Registry(*(c for c in registry.all(sc.Component) if c.name != "cpp/n_m"))
     (node,) = (
         sc.Compiler(without, formats=["n_m[2:4]"])
         .explain(sparse_(nn.Linear(32, 32)), torch.randn(2, 32))
@@ -232,10 +225,8 @@ def test_a_library_call_that_is_chosen_leaves_the_node_dense() -> None:
         def lower(self, problems: Any, *args: Any) -> dict[Any, Lowering]:
             return dict.fromkeys(problems, Lowering(None, (), "the library is faster"))
 
-    kinds = (sc.Structure, sc.Codec, sc.Pass, sc.Extern)
-    compiler = sc.Compiler(
-        sc.Registry(Chooses(), *(c for k in kinds for c in registry.all(k))), strict=True
-    )
+    others = (c for c in registry.all(sc.Component) if not isinstance(c, sc.Codegen))
+    compiler = sc.Compiler(sc.Registry(Chooses(), *others), strict=True)
     model = MLP()
     x = torch.randn(3, 32)
     report = compiler.explain(model, x)

@@ -31,7 +31,7 @@ def test_kernels_compute_what_the_model_does(operator: Operator[Any]) -> None:
 
 def test_operators_are_looked_up_by_name() -> None:
     assert {operator.name for operator in OPERATORS} >= {"linear", "embedding"}
-    assert REGISTRY.get(Operator, "linear").op == "linear"
+    assert REGISTRY.get(Operator, "linear").op == "sparsecompile::linear"
     with pytest.raises(RegistrationError, match="no operator is called 'linaer'; did you mean"):
         REGISTRY.get(Operator, "linaer")
 

@@ -85,6 +85,53 @@ assert node.epilogue == ("relu",), node
     assert done.returncode == 0, done.stderr
 
 
+def test_an_operator_of_its_own(installed: Path) -> None:
+    """Its own kind of node, with a template, an entry, an op, a report row; and the laws hold."""
+    done = run(
+        """
+import torch
+from torch import nn
+import sparsecompile as sc
+from sparsecompile.testing.operator_laws import check_operator
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words, self.head = nn.Embedding(96, 64), nn.Linear(64, 8)
+
+    def forward(self, ids):
+        return self.head(self.words(ids).sum(-2))
+
+model = Model().requires_grad_(False)
+model.words.weight[:, torch.rand(64) < 0.7] = 0
+want = model(ids := torch.randint(96, (5, 3)))
+backend = sc.Compiler(tune="off")
+fast = torch.compile(model, backend=lambda gm, inputs: backend.compile(gm, inputs,
+                     lambda module, *_: module.forward))
+torch.testing.assert_close(fast(ids), want, rtol=1e-5, atol=1e-5)
+(words,) = [node for node in backend.report.nodes if node.reader == "bag"]
+assert words.format == "columns/float", words
+assert words.kernel.spec == "bag columns/float float32", words
+assert words.kernel.template == "columns bag"
+assert "sparse_columns" in backend.report.after, backend.report.after
+assert "columns bag" in str(backend.report)
+
+# Measured against the model's own calls, which are as fast here.
+torch._dynamo.reset()
+report = sc.explain(model, ids, tune="fast")
+(words,) = [node for node in report.nodes if node.reader == "bag"]
+assert {t.label for t in words.trials} >= {"dense", "columns bag bag_columns"}, words.trials
+
+registry = sc.default_registry()
+(bag,) = [op for op in registry.all(sc.Operator) if op.name == "bag"]
+weight = torch.randn(40, 64) * (torch.rand(64) < 0.4)
+assert check_operator(bag, registry.format("columns"), weight, registry)
+""",
+        installed,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_plug_in_that_clashes_is_named(installed: Path, tmp_path: Path) -> None:
     """Two packages that bring the same names cannot both be installed."""
     twin = tmp_path / "twin"

@@ -15,6 +15,7 @@ from tuned import Tuned
 
 import sparsecompile as sc
 from sparsecompile.codegen.cpp import lower, native, workbench
+from sparsecompile.codegen.cpp.entries import linear
 from sparsecompile.codegen.cpp.gain import LEAST_GAIN, nothing_to_gain
 
 TINY = "15 values: nothing to gain: at most 0.006 us of a call"
@@ -31,7 +32,7 @@ def unbuilt(
     monkeypatch.setenv("CXX", str(failing))
     begun: list[str] = []
     monkeypatch.setattr(lower, "start_loading", lambda: begun.append("start"))
-    for module in (lower, native, workbench):
+    for module in (linear, native, workbench):
         monkeypatch.setattr(module, "load_native", lambda: begun.append("native"))
     for name in ("measure_machine", "known_machine"):
         monkeypatch.setattr(workbench, name, lambda threads: begun.append("machine"))

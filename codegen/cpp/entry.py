@@ -43,3 +43,12 @@ class Entry(Component, Generic[S]):
         Returns:
             What makes the layout out of what the template's `prepack` returns, if that is not it.
         """
+
+    @abstractmethod
+    def serve(self, call: int, key: int) -> None:
+        """Let what graphs call `call` run a kernel, where the weight has its layout.
+
+        Args:
+            call: another number than a key.
+            key: of a kernel that is registered.
+        """

@@ -15,7 +15,7 @@ from sparsecompile.codegen.cpp.built import load_source
 from sparsecompile.codegen.cpp.entry import Entry
 from sparsecompile.codegen.cpp.gain import nothing_to_gain
 from sparsecompile.codegen.cpp.machine import known_machine
-from sparsecompile.codegen.cpp.native import load_native, start_loading
+from sparsecompile.codegen.cpp.native import start_loading
 from sparsecompile.codegen.cpp.onednn import onednn_for
 from sparsecompile.codegen.cpp.workbench import CppWorkbench
 from sparsecompile.codegen.tuning.codegen import TunedCodegen
@@ -57,9 +57,9 @@ class CppCodegen(TunedCodegen):
         """By what any machine moves and computes in no time."""
         return nothing_to_gain(shape, rows, dtype)
 
-    def serve(self, call: int, kernel: Kernel) -> None:
-        """The native library knows calls as it knows kernels."""
-        load_native().serve(call, kernel.key)
+    def serve(self, call: int, kernel: Kernel[Any]) -> None:
+        """Calls are known as kernels are."""
+        kernel.registry.get(Entry, kernel.spec.operator).serve(call, kernel.key)
 
     def dense_copy(self, dtype: torch.dtype) -> DenseCopy | None:
         """In oneDNN's order, where that is to be had."""

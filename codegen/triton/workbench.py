@@ -12,6 +12,7 @@ from sparsecompile.codegen.triton.failures import triton_failures
 from sparsecompile.codegen.triton.rooflines import guess, limits_of
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.codegen.triton.timer import REPLAYED_ROWS, GpuTimer
+from sparsecompile.codegen.triton.version import triton_version
 from sparsecompile.codegen.tuning.measure import Contestant
 from sparsecompile.codegen.tuning.variant import Function, Variant
 from sparsecompile.codegen.tuning.workbench import Guess, Limits, Workbench
@@ -50,8 +51,6 @@ class TritonWorkbench(Workbench):
         Raises:
             BuildError: Triton is not installed, or interprets instead.
         """
-        from sparsecompile.codegen.triton.aot.specialization import triton_version
-
         capability = torch.cuda.get_device_capability(self.device)
         return {
             "target": str(self._target),
@@ -90,7 +89,7 @@ class TritonWorkbench(Workbench):
             BuildError: Triton is not installed.
             CacheError: the cache folder cannot be used.
         """
-        from sparsecompile.codegen.triton.aot.kernels import prune_schedules
+        from sparsecompile.codegen.triton.inspection.prune import prune_schedules
 
         by_template: dict[TritonTemplate, dict[tuple[Schedule, str], str]] = {}
         for function in functions:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,9 +15,12 @@ from sparsecompile.errors import SparseCompileError
 
 if TYPE_CHECKING:
     from sparsecompile.bench.environment import Environment
-    from sparsecompile.bench.peers.contract import Job, Peer, Workload
-    from sparsecompile.bench.peers.series import Series
     from sparsecompile.codegen.cpp.machine import Machine
+
+
+class CheckoutError(SparseCompileError):
+    """A command of the repository that is not installed with the package."""
+
 
 app = typer.Typer(
     help="Measure packed linears and models against dense ones.",
@@ -186,13 +190,20 @@ def peers(
 ) -> None:
     """Time whole models in other runtimes and in this one: a process each, interleaved.
 
-    What is not installed is left out, and the table says what it needs.
+    What is not installed is left out, and the table says what it needs. It is for a checkout:
+    packages leave it out.
     """
+    if find_spec("sparsecompile.bench.peers") is None:
+        raise CheckoutError(
+            "bench peers is left out of the package that is installed: run it in a checkout of the "
+            "repository, after `pip install -e '.[peers]'` there"
+        )
     import torch
 
     from sparsecompile.bench.peers.contract import Peer, Workload
     from sparsecompile.bench.peers.discovery import find
     from sparsecompile.bench.peers.plan import plan
+    from sparsecompile.bench.peers.profile import show_parts
     from sparsecompile.bench.peers.series import FAILED, Series
     from sparsecompile.bench.results import check_writable
 
@@ -216,7 +227,7 @@ def peers(
     )
     if profile:
         for each, jobs in cases:
-            _show_parts(series, each, jobs, runtimes)
+            show_parts(series, each, jobs, runtimes)
         return
     machine = _machine()
     rows = [row for each, jobs in cases for row in series.run(each, jobs, runtimes, machine)]
@@ -237,28 +248,6 @@ def peers(
         raise typer.Exit(1)
 
 
-def _show_parts(
-    series: Series, workload: Workload, jobs: Sequence[Job], peers: Mapping[str, Peer]
-) -> None:
-    """Print where the time of one step goes, or why that is not known."""
-    from sparsecompile.bench.peers.process import ContestantError
-
-    for job in jobs:
-        parts: Mapping[str, float] | str | None
-        parts = peers[job.peer].missing() or workload.missing(job.model)
-        try:
-            parts = parts or series.profile(job)
-        except ContestantError as error:
-            typer.echo(f"error: {error}", err=True)
-            continue
-        if isinstance(parts, str):
-            typer.echo(f"{job.contestant}: {parts}", err=True)
-            continue
-        typer.echo(f"{job.workload} {workload.label(job.size)}, {job.contestant}, ms a step:")
-        for name, ms in parts.items():
-            typer.echo(f"  {name:<16}{ms:9.3f}")
-
-
 def _machine() -> Machine:
     import torch
 
@@ -277,17 +266,10 @@ def _show(
     csv: Path | None,
 ) -> None:
     """Print a table and write the files that were asked for."""
-    from rich.console import Console
+    from sparsecompile.bench.results import show
 
-    from sparsecompile.bench.results import results_csv, results_json, results_table, write
-
-    if json is not None:
-        write(json, results_json(command.split()[0], rows, machine))
-    if csv is not None:
-        write(csv, results_csv(rows))
     here = rows[0]
     versions = f"torch {here.torch}, sparsecompile {here.sparsecompile} {here.commit}".strip()
     title = f"{command}: {here.machine}, {here.threads} threads, {versions}"
-    out: Any = Console(highlight=False, markup=False)
-    out = out if out.is_terminal else Console(highlight=False, markup=False, width=150)
-    out.print(results_table(title, rows, columns, group=group))
+    name = command.split()[0]
+    show(name, title, rows, machine, columns, group=group, json_path=json, csv_path=csv)

@@ -103,6 +103,33 @@ def results_table(
     return table
 
 
+def show(
+    command: str,
+    title: str,
+    rows: Sequence[Environment],
+    machine: Machine | GPU,
+    columns: Mapping[str, str],
+    *,
+    group: str,
+    json_path: Path | None,
+    csv_path: Path | None,
+) -> None:
+    """Write the files that were asked for, and print the table; see `results_table`.
+
+    Raises:
+        SparseCompileError: a file cannot be written.
+    """
+    from rich.console import Console
+
+    if json_path is not None:
+        write(json_path, results_json(command, rows, machine))
+    if csv_path is not None:
+        write(csv_path, results_csv(rows))
+    out: Any = Console(highlight=False, markup=False)
+    out = out if out.is_terminal else Console(highlight=False, markup=False, width=150)
+    out.print(results_table(title, rows, columns, group=group))
+
+
 def _cell(value: object) -> str:
     """Three significant digits, without an exponent."""
     if not isinstance(value, float):

@@ -13,8 +13,8 @@ import typer
 from sparsecompile.commands.model_factory import load_model
 
 if TYPE_CHECKING:
-    from sparsecompile.codegen.triton.aot.cases import Case
-    from sparsecompile.codegen.triton.aot.kernels import KernelAnalysis
+    from sparsecompile.bench.aot.cases import Case
+    from sparsecompile.bench.aot.kernels import KernelAnalysis
 
 SCHEMA = 1
 """Version of the JSON; rises when a field changes its meaning or goes."""
@@ -49,7 +49,7 @@ def aot(
     Registers, spills, shared memory, matrix instructions, loads, occupancy, and how much faster
     than dense each can be at most.
     """
-    from sparsecompile.codegen.triton.aot.kernels import analyse_kernels
+    from sparsecompile.bench.aot.kernels import analyse_kernels
     from sparsecompile.registry import default_registry
 
     targets = [name.strip() for name in target.split(",")]
@@ -75,8 +75,8 @@ def _of_registry(
 ) -> Iterator[Case]:
     import torch
 
-    from sparsecompile.codegen.triton.aot.architecture import architecture
-    from sparsecompile.codegen.triton.aot.cases import registry_cases
+    from sparsecompile.bench.aot.cases import registry_cases
+    from sparsecompile.codegen.triton.inspection.architecture import architecture
     from sparsecompile.errors import OptionError
     from sparsecompile.kernels.spec import Target
     from sparsecompile.registry import default_registry
@@ -101,8 +101,8 @@ def _of_model(
     prune: str | None,
     quantize: str | None,
 ) -> Iterator[Case]:
-    from sparsecompile.codegen.triton.aot.architecture import architecture
-    from sparsecompile.codegen.triton.aot.cases import report_cases
+    from sparsecompile.bench.aot.cases import report_cases
+    from sparsecompile.codegen.triton.inspection.architecture import architecture
     from sparsecompile.compiler import Compiler
 
     given = {"prune": prune, "quantize": quantize, "formats": formats and _split(formats)}

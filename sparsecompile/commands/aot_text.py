@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from sparsecompile.codegen.triton.aot.analysis import Analysis
-    from sparsecompile.codegen.triton.aot.kernels import KernelAnalysis
+    from sparsecompile.bench.aot.kernels import KernelAnalysis
+    from sparsecompile.codegen.triton.inspection.analysis import Analysis
 
 HEADS = (
     "kernel",

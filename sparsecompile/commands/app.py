@@ -12,7 +12,9 @@ import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
+from runpy import run_path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -150,8 +152,6 @@ def passes() -> None:
 @app.command()
 def version() -> None:
     """Print the versions of everything that kernels depend on."""
-    import torch
-
     from sparsecompile.codegen.cpp.compiler import find_compiler
     from sparsecompile.kernels.spec import Target
 
@@ -164,7 +164,7 @@ def version() -> None:
         found = str(error)
     for name, text in (
         ("sparsecompile", _installed("sparsecompile")),
-        ("torch", torch.__version__),
+        ("torch", _torch_version()),
         ("triton", _installed("triton")),
         ("compiler", found),
         ("target", str(Target.host())),
@@ -239,6 +239,14 @@ def _list(components: Iterable[Structure | Codec | Pass]) -> None:
         lines = [line for text in texts for line in textwrap.wrap(text, 100 - indent)] or [""]
         for i, line in enumerate(lines):
             typer.echo(f"  {'' if i else family:<{indent - 2}}{line}")
+
+
+def _torch_version() -> str:
+    """What `torch.__version__` is, without the seconds that importing torch takes."""
+    found = find_spec("torch")
+    if found is None or found.origin is None:
+        return "not installed"
+    return str(run_path(str(Path(found.origin).with_name("version.py")))["__version__"])
 
 
 def _installed(package: str) -> str:

@@ -26,8 +26,6 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as JSON.")] = False,
 ) -> None:
     """Show what was measured for this version and machine, the fastest schedule of each kind."""
-    from rich.console import Console
-
     from sparsecompile.codegen.tuning.measurements import TuningRecord, tuning_key
 
     record = TuningRecord()
@@ -41,6 +39,8 @@ def show(
         return
     current = [entry for entry in entries if entry["current"]]
     if current:
+        from rich.console import Console
+
         out: Any = Console(highlight=False, markup=False)
         out = out if out.is_terminal else Console(highlight=False, markup=False, width=100)
         out.print(_table(current))
@@ -117,7 +117,7 @@ def _problem(facts: Entry) -> str:
 
 def _fastest(timings: Mapping[str, Entry]) -> list[tuple[str, float, float | None]]:
     """Candidates that differ by more than their schedules: label, seconds, lead over dense."""
-    from sparsecompile.kernels.problem import short_name
+    from sparsecompile.kernels.spec import short_name
 
     best: dict[str, float] = {}
     for name, timing in timings.items():

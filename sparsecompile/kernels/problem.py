@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels.dense_copy import DenseCopy
-from sparsecompile.kernels.spec import S
+from sparsecompile.kernels.spec import S, short_name
 
 ROWS = (1, 4, 8, 16, 64, 128, 256, 512)
 """The m at which kernels for any m are compared; each stands for those after the one before."""
@@ -159,10 +159,3 @@ class Trial:
     def label(self) -> str:
         """Its short name: `strips decode`, `dense`."""
         return short_name(self.candidate)
-
-
-def short_name(candidate: str) -> str:
-    """Template and what the function is for, without the schedule: `strips decode`, `cutlass`."""
-    template, *choices = candidate.split() or [candidate]
-    last = (c.removeprefix("sc_linear_") for c in choices[-1:] if "=" not in c)
-    return " ".join((template, *last))

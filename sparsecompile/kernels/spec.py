@@ -9,16 +9,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-import torch
 from typing_extensions import TypeVar
 
 from sparsecompile.errors import Reject
-from sparsecompile.formats.coding import Coding, readable
-from sparsecompile.formats.packed import Format
-from sparsecompile.kernels.epilogue import STEPS
 from sparsecompile.kernels.gpu import GPU, GPUS
+
+# Commands that say what was measured, and where, read this: torch takes seconds to import.
+if TYPE_CHECKING:
+    import torch
+
+    from sparsecompile.formats.coding import Coding
+    from sparsecompile.formats.packed import Format
 
 ISA_LEVELS: Mapping[str, frozenset[str]] = {
     "portable": frozenset(),
@@ -109,6 +112,8 @@ class KernelSpec(Spec):
     @property
     def operands(self) -> int:
         """How many tensors the epilogue reads."""
+        from sparsecompile.kernels.epilogue import STEPS
+
         return sum(STEPS[name].has_operand for name in self.epilogue)
 
     @property
@@ -118,6 +123,8 @@ class KernelSpec(Spec):
         Raises:
             Reject: in a way that no kernel reads.
         """
+        from sparsecompile.formats.coding import readable
+
         return readable(self.format.codec.coding(self.dtype), str(self.format.codec))
 
     def __str__(self) -> str:
@@ -127,7 +134,7 @@ class KernelSpec(Spec):
         return " ".join((self.operator, str(self.format), dtype, *self.epilogue, *rounded))
 
 
-SpecOf = Callable[[Format, torch.dtype], Spec]
+SpecOf: TypeAlias = "Callable[[Format, torch.dtype], Spec]"
 """Makes the spec of a node out of its weight's format and dtype."""
 S = TypeVar("S", bound=Spec, default=KernelSpec)
 """The spec of a template, library call or problem: of packed linears unless it says otherwise."""
@@ -172,6 +179,8 @@ class Target:
         Raises:
             Reject: there is no such GPU on this machine, or nothing like it is known.
         """
+        import torch
+
         if not torch.cuda.is_available():
             raise Reject(
                 f"there is no GPU for {device} on this machine; name the architecture to compile "
@@ -222,6 +231,8 @@ def _cpu_flags() -> frozenset[str]:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:
+        import torch
+
         known = list(ISA_LEVELS)
         level = torch.backends.cpu.get_cpu_capability().lower()
         used = known[: known.index(level) + 1] if level in known else []
@@ -252,3 +263,10 @@ class Schedule:
     def __str__(self) -> str:
         """`batch_lanes=64 decode_rows=8`."""
         return " ".join(f"{name}={value}" for name, value in self.choices)
+
+
+def short_name(candidate: str) -> str:
+    """Template and what the function is for, without the schedule: `strips decode`, `cutlass`."""
+    template, *choices = candidate.split() or [candidate]
+    last = (c.removeprefix("sc_linear_") for c in choices[-1:] if "=" not in c)
+    return " ".join((template, *last))

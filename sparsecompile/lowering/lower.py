@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch.fx import GraphModule, Node
 
 from sparsecompile.formats.packed import Format, Packed
@@ -80,7 +79,7 @@ def _decided(
         if operator.follows != follows:
             continue
         problem = problems[match.node]
-        why = too_small(problem, edit.device)
+        why = too_small(operator, problem, edit.device)
         if why:
             lowerings[problem] = Lowering(None, (), why)
         else:
@@ -134,7 +133,7 @@ def _calling(
     if codegen.switches:
         key = _key(problem, kernel)
         codegen.serve(key, kernel)
-    op = codegen.op(kernel, problem) or getattr(torch.ops.sparsecompile, operator.op).default
+    op = codegen.op(kernel, problem) or operator.overload()
     wants_dense = kernel.wants_dense or _may_want_dense(problem, lowering, edit)
     return Calling(kernel, op, key, wants_dense)
 

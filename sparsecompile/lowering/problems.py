@@ -33,7 +33,7 @@ def operator_nodes(edit: Edit) -> Iterator[tuple[Operator[Any], Match]]:
 def problems_of(edit: Edit, options: Options) -> dict[Node, Problem[Any]]:
     """By node; layouts are compared at the m of all graphs that read the weight."""
     found = {
-        match.node: _affordable(operator.problem(match, edit, options), edit.device)
+        match.node: _affordable(operator, operator.problem(match, edit, options), edit.device)
         for operator, match in operator_nodes(edit)
     }
     if not edit.device.codegen.switches:
@@ -61,13 +61,13 @@ def _layout_rows(problems: Iterable[Problem[Any]]) -> tuple[int, ...]:
     return tuple(sorted({m for problem in problems for m in problem.rows}))
 
 
-def _affordable(problem: Problem[Any], device: Device) -> Problem[Any]:
+def _affordable(operator: Operator[Any], problem: Problem[Any], device: Device) -> Problem[Any]:
     """Without a dense copy where nothing is measured anyway."""
-    return replace(problem, dense_copy=None) if too_small(problem, device) else problem
+    return replace(problem, dense_copy=None) if too_small(operator, problem, device) else problem
 
 
-def too_small(problem: Problem[Any], device: Device) -> str:
+def too_small(operator: Operator[Any], problem: Problem[Any], device: Device) -> str:
     """Why no kernel is even looked for; nothing where one is."""
     if problem.tune == "off" or problem.dense is DenseUse.NEVER:
         return ""
-    return device.codegen.nothing_to_gain(problem.shape, problem.rows, problem.spec.dtype)
+    return operator.nothing_to_gain(problem, device)

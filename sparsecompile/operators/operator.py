@@ -19,7 +19,7 @@ from sparsecompile.graph.pattern import Call, Match
 from sparsecompile.kernels.dense_copy import DenseCopy
 from sparsecompile.kernels.problem import Problem
 from sparsecompile.kernels.spec import S
-from sparsecompile.kernels.template import Kernel
+from sparsecompile.kernels.template import Device, Kernel
 from sparsecompile.options.options import Options
 from sparsecompile.weights.packing import packer
 
@@ -67,7 +67,7 @@ class Operator(Component, Generic[S]):
     spelling: ClassVar[Call | None] = None
     """How the model writes it, with `weight` captured: the report lists those that no pass took."""
     op: ClassVar[str]
-    """The op of namespace `sparsecompile` that graphs call its kernels by."""
+    """The op that graphs call its kernels by, such as `sparsecompile::linear`."""
 
     follows: ClassVar[bool] = False
     """Whether its nodes read the layouts that those of others have chosen of the same weight."""
@@ -118,10 +118,19 @@ class Operator(Component, Generic[S]):
     def dense_cost(self, problem: Problem[S]) -> Cost:
         """What the baseline has to move and compute."""
 
+    def nothing_to_gain(self, problem: Problem[S], device: Device) -> str:
+        """Why no kernel can beat the baseline, so that none is looked for; empty if one may."""
+        return ""
+
     def sample(self, match: Match, edit: Edit) -> Callable[[], Packed]:
         """What packs the weight of a node, for measurements."""
         binding = edit.binding(match["weight"])
         return packer(binding, edit.weights.live(binding), format_of(match["format"]))
+
+    def overload(self) -> Any:
+        """The op, as graphs have it."""
+        namespace, _, name = self.op.partition("::")
+        return getattr(getattr(torch.ops, namespace), name).default
 
     def facts(self, spec: S) -> Mapping[str, Any]:
         """What the report says of a node beside its kernel: fields of `NodeReport`."""

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sparsecompile.kernels.problem import short_name
+from sparsecompile.kernels.spec import short_name
 from sparsecompile.report.rows import DTYPES, one_line
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ import aot_kernels
 import pytest
 
 from sparsecompile.codegen.cache import Cache
-from sparsecompile.codegen.triton.aot import analyse as module
-from sparsecompile.codegen.triton.aot.analyse import analyse
-from sparsecompile.codegen.triton.aot.analysis import Analysis
-from sparsecompile.codegen.triton.aot.architecture import ARCHITECTURES, architecture
-from sparsecompile.codegen.triton.aot.prune import prune
+from sparsecompile.codegen.triton.inspection import analyse as module
+from sparsecompile.codegen.triton.inspection.analyse import analyse
+from sparsecompile.codegen.triton.inspection.analysis import Analysis
+from sparsecompile.codegen.triton.inspection.architecture import ARCHITECTURES, architecture
+from sparsecompile.codegen.triton.inspection.prune import prune
 from sparsecompile.errors import BuildError, OptionError
 
 

@@ -15,8 +15,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.cache import FileCacheManager
 
-from sparsecompile.codegen.triton.aot.architecture import architecture
-from sparsecompile.codegen.triton.aot.specialization import compile_for
+from sparsecompile.codegen.triton.inspection.architecture import architecture
+from sparsecompile.codegen.triton.inspection.specialization import compile_for
 
 SM_80 = architecture("sm_80")
 

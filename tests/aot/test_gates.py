@@ -11,12 +11,12 @@ from itertools import product
 import pytest
 import torch
 
-from sparsecompile.codegen.triton.aot.analyse import analyse
-from sparsecompile.codegen.triton.aot.architecture import architecture
-from sparsecompile.codegen.triton.aot.cases import Case
-from sparsecompile.codegen.triton.aot.sass import read_cubin
-from sparsecompile.codegen.triton.aot.specialization import compile_for
+from sparsecompile.bench.aot.cases import Case
 from sparsecompile.codegen.triton.fragment import structure_fragment
+from sparsecompile.codegen.triton.inspection.analyse import analyse
+from sparsecompile.codegen.triton.inspection.architecture import architecture
+from sparsecompile.codegen.triton.inspection.sass import read_cubin
+from sparsecompile.codegen.triton.inspection.specialization import compile_for
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import Reject

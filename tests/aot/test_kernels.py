@@ -12,18 +12,19 @@ import torch
 from torch import nn
 from typer.testing import CliRunner, Result
 
-from sparsecompile.codegen.triton.aot import kernels as module
-from sparsecompile.codegen.triton.aot import prune as pruning
-from sparsecompile.codegen.triton.aot.analyse import analyse
-from sparsecompile.codegen.triton.aot.analysis import Analysis
-from sparsecompile.codegen.triton.aot.cases import (
+from sparsecompile.bench.aot import kernels as module
+from sparsecompile.bench.aot.cases import (
     Case,
     parse_spec,
     registry_cases,
     report_cases,
 )
-from sparsecompile.codegen.triton.aot.kernels import analyse_kernels, prune_schedules
-from sparsecompile.codegen.triton.aot.specialization import Specialization
+from sparsecompile.bench.aot.kernels import analyse_kernels
+from sparsecompile.codegen.triton.inspection import prune as pruning
+from sparsecompile.codegen.triton.inspection.analyse import analyse
+from sparsecompile.codegen.triton.inspection.analysis import Analysis
+from sparsecompile.codegen.triton.inspection.prune import prune_schedules
+from sparsecompile.codegen.triton.inspection.specialization import Specialization
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.commands.app import app
 from sparsecompile.compiler import Compiler

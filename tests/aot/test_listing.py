@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sparsecompile.codegen.triton.aot.amdgcn import parse_amdgcn, read_amdgcn
-from sparsecompile.codegen.triton.aot.listing import Instruction, find_loops
-from sparsecompile.codegen.triton.aot.sass import parse_sass
+from sparsecompile.codegen.triton.inspection.amdgcn import parse_amdgcn, read_amdgcn
+from sparsecompile.codegen.triton.inspection.listing import Instruction, find_loops
+from sparsecompile.codegen.triton.inspection.sass import parse_sass
 from sparsecompile.errors import BuildError
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sparsecompile.codegen.triton.aot.architecture import ARCHITECTURES, architecture
-from sparsecompile.codegen.triton.aot.bound import bounds, dense_cost
-from sparsecompile.codegen.triton.aot.occupancy import occupancy
+from sparsecompile.bench.aot.bound import bounds, dense_cost
+from sparsecompile.codegen.triton.inspection.architecture import ARCHITECTURES, architecture
+from sparsecompile.codegen.triton.inspection.occupancy import occupancy
 from sparsecompile.errors import OptionError
 from sparsecompile.formats.symbols import m
 from sparsecompile.kernels.cost import Cost

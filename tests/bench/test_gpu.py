@@ -11,6 +11,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from sparsecompile.bench.aot.cases import registry_cases
 from sparsecompile.bench.cases import linear_cases
 from sparsecompile.bench.gpu.command import COLUMNS
 from sparsecompile.bench.gpu.contestants import DENSE, Subject, contestants
@@ -18,7 +19,6 @@ from sparsecompile.bench.gpu.correctness import correctness_cases
 from sparsecompile.bench.gpu.linear import GpuRow, bench_gpu
 from sparsecompile.bench.gpu.timed import timed
 from sparsecompile.bench.results import results_csv, results_json, results_table
-from sparsecompile.codegen.triton.aot.cases import registry_cases
 from sparsecompile.codegen.triton.timer import REPLAYED_ROWS, GpuTimer
 from sparsecompile.commands.app import app
 from sparsecompile.kernels.spec import Target

@@ -62,6 +62,16 @@ def rows() -> list[dict[str, Any]]:
     return found
 
 
+def test_where_it_is_not_installed_it_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sparsecompile.bench.peers", None)
+    result = peers("fake")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: bench peers is left out of the package that is installed: run it in a checkout of "
+        "the repository, after `pip install -e '.[peers]'` there\n"
+    )
+
+
 @pytest.mark.usefixtures("fakes")
 def test_contestants_take_turns_in_processes_of_their_own(log: Path) -> None:
     result = peers("fake", "--threads", "1", "--json", "out.json", "--csv", "out.csv")

@@ -156,7 +156,7 @@ def test_it_is_tried_again_at_every_start_and_only_then_measured(
 
     monkeypatch.setattr(Contest, "build", build)
 
-    def explain() -> sc.report.NodeReport:
+    def explain() -> sc.NodeReport:
         tried.clear()
         tuned.measured.clear()
         (node,) = sc.explain(model, torch.randn(4, 64), tune="fast").nodes

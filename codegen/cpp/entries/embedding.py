@@ -37,5 +37,9 @@ class EmbeddingEntry(Entry[EmbeddingSpec]):
         )
         return own.relayout(layout)
 
+    def serve(self, call: int, key: int) -> None:
+        """One more row of the table."""
+        load_native().serve(call, key)
+
 
 COMPONENTS = (EmbeddingEntry(),)

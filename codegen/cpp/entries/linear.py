@@ -63,5 +63,9 @@ class LinearEntry(Entry[KernelSpec]):
         load_native().register(native)
         return own.relayout(layout)
 
+    def serve(self, call: int, key: int) -> None:
+        """One more row of the table."""
+        load_native().serve(call, key)
+
 
 COMPONENTS = (LinearEntry(),)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
     import torch
 
-    from sparsecompile.codegen.triton.aot.cases import Case
+    from sparsecompile.bench.aot.cases import Case
     from sparsecompile.kernels.spec import Target
 
 SHAPES = "4096x4096,11008x4096,4096x11008,8192x8192"
@@ -70,7 +70,7 @@ def gpu(
     if correctness and not _is_correct(target, device):
         raise typer.Exit(1)
     from sparsecompile.bench.gpu.linear import bench_gpu
-    from sparsecompile.bench.results import results_csv, results_json, results_table, write
+    from sparsecompile.bench.results import show
     from sparsecompile.codegen.triton.timer import GpuTimer
 
     rows = bench_gpu(
@@ -84,20 +84,13 @@ def gpu(
         rounds=rounds,
         started=lambda case: typer.echo(str(case), err=True),
     )
-    if json is not None:
-        write(json, results_json("gpu", rows, target.gpu))
-    if csv is not None:
-        write(csv, results_csv(rows))
     here = rows[0]
     title = (
         f"gpu: {here.machine} ({here.arch}), torch {here.torch}, CUDA or HIP {here.runtime}, "
         f"Triton {here.triton}, sparsecompile {here.sparsecompile} {here.commit}"
     )
-    from rich.console import Console
-
-    out: Any = Console(highlight=False, markup=False)
-    out = out if out.is_terminal else Console(highlight=False, markup=False, width=150)
-    out.print(results_table(title.strip(), rows, COLUMNS, group="case"))
+    title = title.strip()
+    show("gpu", title, rows, target.gpu, COLUMNS, group="case", json_path=json, csv_path=csv)
 
 
 def _is_correct(target: Target, device: torch.device) -> bool:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparsecompile.bench.aot.cases import Case, registry_cases, weight_like
 from sparsecompile.bench.gpu.failures import failures
-from sparsecompile.codegen.triton.aot.cases import Case, registry_cases, weight_like
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.kernels.ops import linear

@@ -30,7 +30,7 @@ class Embedding(Operator[EmbeddingSpec]):
 
     name = EmbeddingSpec.operator
     pattern = PACKED_EMBEDDING
-    op = "embedding"
+    op = "sparsecompile::embedding"
     follows = True
 
     def spec(self, format: Format, dtype: torch.dtype) -> EmbeddingSpec:

@@ -18,7 +18,7 @@ from sparsecompile.graph.pattern import Call, Match
 from sparsecompile.kernels.ops import MAX_DENSE, arguments, linear
 from sparsecompile.kernels.problem import DenseUse, Problem, rows_of
 from sparsecompile.kernels.spec import KernelSpec
-from sparsecompile.kernels.template import Kernel
+from sparsecompile.kernels.template import Device, Kernel
 from sparsecompile.operators.linear.packed import PACKED
 from sparsecompile.operators.linear.restore import live_parts, restore
 from sparsecompile.operators.linear.spellings import LINEAR
@@ -37,7 +37,7 @@ class Linear(Operator[KernelSpec]):
     name = KernelSpec.operator
     pattern = PACKED
     spelling = Call(LINEAR, ("x", "weight", "bias"))
-    op = "linear"
+    op = "sparsecompile::linear"
 
     def spec(self, format: Format, dtype: torch.dtype) -> KernelSpec:
         """Without epilogue."""
@@ -123,6 +123,10 @@ class Linear(Operator[KernelSpec]):
         (n, k), dtype = problem.shape, problem.spec.dtype
         kind = "bfloat16" if dtype == torch.bfloat16 else "float32"
         return Cost((n * k + m * (n + k)) * dtype.itemsize, 2 * m * n * k, kind)
+
+    def nothing_to_gain(self, problem: Problem[KernelSpec], device: Device) -> str:
+        """By what any device moves and computes in no time."""
+        return device.codegen.nothing_to_gain(problem.shape, problem.rows, problem.spec.dtype)
 
     def facts(self, spec: KernelSpec) -> Mapping[str, Any]:
         """Format and epilogue."""

@@ -16,6 +16,8 @@ from sparsecompile.graph.weight_view import weight_reader
 from sparsecompile.kernels.epilogue import apply_epilogue
 from sparsecompile.kernels.problem import rows_of
 from sparsecompile.kernels.prologue import ACTIVATIONS
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.operators.operator import Operator
 
 
 @weight_reader
@@ -59,7 +61,12 @@ def insert_packed_linear(
     activations: str = "float",
     origins: tuple[str, ...],
 ) -> Node:
-    """Insert a `packed_linear` into a graph; for `before` and `origins` see `Edit.call`."""
+    """Insert a `packed_linear` into a graph; for `before` and `origins` see `Edit.call`.
+
+    Raises:
+        RegistrationError: no operator of the Compiler's registry lowers it.
+    """
+    edit.device.registry.get(Operator, KernelSpec.operator)
     example, (n, k) = edit.value(x), edit.value(weight).shape
     codegen = edit.device.codegen
     if not codegen.nothing_to_gain((n, k), rows_of(example)[0], example.dtype):

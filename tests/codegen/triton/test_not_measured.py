@@ -12,7 +12,7 @@ from torch import nn
 from tuned import Tuned
 
 import sparsecompile as sc
-from sparsecompile.codegen.triton.aot import specialization
+from sparsecompile.codegen.triton import version, workbench
 from sparsecompile.codegen.triton.workbench import TritonWorkbench
 from sparsecompile.codegen.tuning.contest import Contest
 from sparsecompile.errors import BuildError
@@ -99,9 +99,9 @@ def test_without_triton_the_model_stays_dense_and_says_so(
     model: nn.Module, tuned: Tuned, gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing() -> str:
-        raise BuildError(specialization.MISSING)
+        raise BuildError(version.MISSING)
 
-    monkeypatch.setattr(specialization, "triton_version", missing)
+    monkeypatch.setattr(workbench, "triton_version", missing)
     with pytest.warns(RuntimeWarning, match="leaves the model dense: Triton is not installed"):
         assert not explain(model, "full").packed
     with pytest.raises(BuildError, match="pip install triton"):

@@ -13,8 +13,8 @@ from torch import nn
 from triton_cases import TEMPLATES
 
 import sparsecompile as sc
-from sparsecompile.codegen.triton.aot import prune
-from sparsecompile.codegen.triton.aot.specialization import Specialization
+from sparsecompile.codegen.triton.inspection import prune
+from sparsecompile.codegen.triton.inspection.specialization import Specialization
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.codegen.triton.workbench import TritonWorkbench

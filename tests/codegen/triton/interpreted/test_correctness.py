@@ -10,8 +10,8 @@ from linear_law import sparse_weight
 from torch import Tensor
 from triton_cases import template_of
 
+from sparsecompile.bench.aot.cases import registry_cases
 from sparsecompile.bench.gpu.correctness import check_correctness
-from sparsecompile.codegen.triton.aot.cases import registry_cases
 from sparsecompile.codegen.triton.kernel import TritonKernel
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.start import start_linear

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sparsecompile.codegen.triton.aot.listing import Instruction
+from sparsecompile.codegen.triton.inspection.listing import Instruction
 
 
 @dataclass(frozen=True)

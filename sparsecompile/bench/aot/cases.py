@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sparsecompile.codegen.triton.aot.specialization import Specialization
-from sparsecompile.codegen.triton.fragment import TILE
+from sparsecompile.codegen.triton.inspection.specialization import SHAPE, Specialization, specialize
 from sparsecompile.codegen.triton.launch import Launch
-from sparsecompile.codegen.triton.module import import_module, write_module
-from sparsecompile.codegen.triton.signature import linear_signature
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Format
@@ -28,7 +25,6 @@ if TYPE_CHECKING:
     from sparsecompile.formats.codec import Codec
     from sparsecompile.report.model import Report
 
-SHAPE = (4096, 4096)
 ZEROS = 0.5
 
 
@@ -64,21 +60,9 @@ class Case:
             BuildError: there is no Triton.
             CacheError: the cache folder cannot be used.
         """
-        source = self.template.render(self.spec, self.schedule, self.target, registry)
-        module = import_module(write_module(source))
-        n, k = self.shape
-        found = {}
-        for launch in self.launches:
-            splits = launch.splits(n, -(-k // TILE))
-            signature = linear_signature(self.spec, launch, splits=splits)
-            found[launch.symbol] = Specialization(
-                getattr(module, launch.function),
-                {name: kind for name, kind in signature.types.items() if kind != "constexpr"},
-                signature.constants,
-                frozenset(signature.divisible),
-                {"num_warps": launch.warps, "num_stages": launch.stages},
-            )
-        return found
+        return specialize(
+            self.spec, self.template, self.schedule, self.target, registry, self.shape
+        )
 
 
 def registry_cases(

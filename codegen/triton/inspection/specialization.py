@@ -8,19 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsecompile.codegen.triton.aot.architecture import Architecture
 from sparsecompile.codegen.triton.compiled import kept_here
+from sparsecompile.codegen.triton.fragment import TILE
+from sparsecompile.codegen.triton.inspection.architecture import Architecture
+from sparsecompile.codegen.triton.module import import_module, write_module
+from sparsecompile.codegen.triton.signature import linear_signature
+from sparsecompile.codegen.triton.template import TritonTemplate
+from sparsecompile.codegen.triton.version import triton_version
 from sparsecompile.errors import BuildError
-from sparsecompile.kernels.spec import digest
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target, digest
+from sparsecompile.registry import Registry
 
 if TYPE_CHECKING:
     from triton.compiler import CompiledKernel
     from triton.runtime.jit import JITFunction
 
-MISSING = (
-    "Triton is not installed, and nothing can be compiled for GPUs without it: "
-    "pip install triton (Linux; no GPU is needed)"
-)
+SHAPE = (4096, 4096)
+"""Of the weight that products are looked at for."""
 ALIGNMENT = 16
 """What `divisible` arguments are multiples of: pointers in bytes, integers in ones."""
 
@@ -65,21 +69,42 @@ class Specialization:
         return lines[first].strip() if 0 <= first < len(lines) else ""
 
 
-def triton_version() -> str:
-    """Version of the Triton that compiles.
+def specialize(
+    spec: KernelSpec,
+    template: TritonTemplate,
+    schedule: Schedule,
+    target: Target,
+    registry: Registry,
+    shape: tuple[int, int] = SHAPE,
+) -> dict[str, Specialization]:
+    """What each launch of a template's schedule compiles, by symbol, for aligned sizes.
+
+    Args:
+        spec: what is computed.
+        template: how.
+        schedule: of the template.
+        target: a GPU.
+        registry: where the fragments are.
+        shape: `(n, k)` of the weight that launches are split for.
 
     Raises:
-        BuildError: it is not installed, or interprets instead.
+        BuildError: there is no Triton.
+        CacheError: the cache folder cannot be used.
     """
-    try:
-        import triton
-    except ImportError as error:
-        raise BuildError(MISSING) from error
-    if triton.knobs.runtime.interpret:
-        raise BuildError(
-            "TRITON_INTERPRET is set, so Triton compiles nothing; unset it and start anew"
+    module = import_module(write_module(template.render(spec, schedule, target, registry)))
+    n, k = shape
+    found = {}
+    for launch in template.launches(spec, schedule):
+        splits = launch.splits(n, -(-k // TILE))
+        signature = linear_signature(spec, launch, splits=splits)
+        found[launch.symbol] = Specialization(
+            getattr(module, launch.function),
+            {name: kind for name, kind in signature.types.items() if kind != "constexpr"},
+            signature.constants,
+            frozenset(signature.divisible),
+            {"num_warps": launch.warps, "num_stages": launch.stages},
         )
-    return str(triton.__version__)
+    return found
 
 
 def compile_for(what: Specialization, architecture: Architecture) -> CompiledKernel:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from sparsecompile.codegen.triton.aot.analyse import analyse
-from sparsecompile.codegen.triton.aot.specialization import Specialization, triton_version
+from sparsecompile.codegen.triton.inspection.analyse import analyse
+from sparsecompile.codegen.triton.inspection.specialization import Specialization, specialize
+from sparsecompile.codegen.triton.template import TritonTemplate
+from sparsecompile.codegen.triton.version import triton_version
 from sparsecompile.errors import BuildError
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.registry import Registry
 
 T = TypeVar("T", bound=Hashable)
 
@@ -41,7 +45,6 @@ def prune(candidates: Mapping[T, Sequence[Specialization]], target: str) -> Prun
         BuildError: Triton, or a tool that reads its machine code, is not installed.
         CacheError: the cache folder cannot be used.
     """
-    triton_version()
     dropped: dict[T, str] = {}
     for candidate, kernels in candidates.items():
         for kernel in kernels:
@@ -56,3 +59,36 @@ def prune(candidates: Mapping[T, Sequence[Specialization]], target: str) -> Prun
                 break
     kept = tuple(candidate for candidate in candidates if candidate not in dropped)
     return Pruned(kept, dropped)
+
+
+def prune_schedules(
+    spec: KernelSpec,
+    template: TritonTemplate,
+    schedules: Iterable[Schedule],
+    target: Target,
+    registry: Registry,
+) -> Pruned[tuple[Schedule, str]]:
+    """The functions of a template's schedules that are worth a measurement; see `prune`.
+
+    Args:
+        spec: what is computed.
+        template: how.
+        schedules: such as `template.search(spec, target)`.
+        target: a GPU.
+        registry: where the fragments are.
+
+    Returns:
+        Pairs of a schedule and the symbol of a launch.
+
+    Raises:
+        OptionError: nothing can be compiled for the target.
+        BuildError: Triton is not installed.
+        CacheError: the cache folder cannot be used.
+    """
+    triton_version()
+    found = {
+        (schedule, symbol): (kernel,)
+        for schedule in schedules
+        for symbol, kernel in specialize(spec, template, schedule, target, registry).items()
+    }
+    return prune(found, target.arch)

@@ -7,17 +7,15 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
 
-from sparsecompile.codegen.triton.aot.analyse import analyse
-from sparsecompile.codegen.triton.aot.analysis import Analysis
-from sparsecompile.codegen.triton.aot.bound import Bound, bounds
-from sparsecompile.codegen.triton.aot.cases import Case, weight_like
-from sparsecompile.codegen.triton.aot.prune import Pruned, prune
-from sparsecompile.codegen.triton.aot.specialization import triton_version
+from sparsecompile.bench.aot.bound import Bound, bounds
+from sparsecompile.bench.aot.cases import Case, weight_like
+from sparsecompile.codegen.triton.inspection.analyse import analyse
+from sparsecompile.codegen.triton.inspection.analysis import Analysis
 from sparsecompile.codegen.triton.launch import Launch
-from sparsecompile.codegen.triton.template import TritonTemplate
+from sparsecompile.codegen.triton.version import triton_version
 from sparsecompile.errors import BuildError
 from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.registry import Registry
 
 
@@ -100,41 +98,6 @@ def analyse_kernels(
                 failure = f"does not compile: {' '.join(error.stderr.split())}"
             yield KernelAnalysis(case, launch, analysis, failure, served)
             first = (last or 0) + 1
-
-
-def prune_schedules(
-    spec: KernelSpec,
-    template: TritonTemplate,
-    schedules: Iterable[Schedule],
-    target: Target,
-    registry: Registry,
-) -> Pruned[tuple[Schedule, str]]:
-    """The functions of a template's schedules that are worth a measurement; see `prune`.
-
-    Args:
-        spec: what is computed.
-        template: how.
-        schedules: such as `template.search(spec, target)`.
-        target: a GPU.
-        registry: where the fragments are.
-
-    Returns:
-        Pairs of a schedule and the symbol of a launch.
-
-    Raises:
-        OptionError: nothing can be compiled for the target.
-        BuildError: Triton is not installed.
-        CacheError: the cache folder cannot be used.
-    """
-    triton_version()
-    found = {
-        (schedule, symbol): (kernel,)
-        for schedule in schedules
-        for symbol, kernel in Case(spec, template, schedule, target)
-        .specializations(registry)
-        .items()
-    }
-    return prune(found, target.arch)
 
 
 def _sample(case: Case) -> Contents:

@@ -12,18 +12,15 @@ from typing import TYPE_CHECKING
 
 from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.sources import sources_digest
-from sparsecompile.codegen.triton.aot.amdgcn import read_amdgcn
-from sparsecompile.codegen.triton.aot.analysis import Analysis, Loads, LoopAnalysis
-from sparsecompile.codegen.triton.aot.architecture import Architecture, architecture
-from sparsecompile.codegen.triton.aot.listing import find_loops
-from sparsecompile.codegen.triton.aot.machine_code import MachineCode
-from sparsecompile.codegen.triton.aot.occupancy import occupancy
-from sparsecompile.codegen.triton.aot.sass import read_cubin
-from sparsecompile.codegen.triton.aot.specialization import (
-    Specialization,
-    compile_for,
-    triton_version,
-)
+from sparsecompile.codegen.triton.inspection.amdgcn import read_amdgcn
+from sparsecompile.codegen.triton.inspection.analysis import Analysis, Loads, LoopAnalysis
+from sparsecompile.codegen.triton.inspection.architecture import Architecture, architecture
+from sparsecompile.codegen.triton.inspection.listing import find_loops
+from sparsecompile.codegen.triton.inspection.machine_code import MachineCode
+from sparsecompile.codegen.triton.inspection.occupancy import occupancy
+from sparsecompile.codegen.triton.inspection.sass import read_cubin
+from sparsecompile.codegen.triton.inspection.specialization import Specialization, compile_for
+from sparsecompile.codegen.triton.version import triton_version
 from sparsecompile.kernels.spec import digest
 
 if TYPE_CHECKING:

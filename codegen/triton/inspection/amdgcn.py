@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sparsecompile.codegen.triton.aot.listing import Instruction
-from sparsecompile.codegen.triton.aot.machine_code import Load, MachineCode
+from sparsecompile.codegen.triton.inspection.listing import Instruction
+from sparsecompile.codegen.triton.inspection.machine_code import Load, MachineCode
 from sparsecompile.errors import BuildError
 
 _FILE = re.compile(r'\s*\.file\s+(?P<number>\d+)\s+(?:"(?P<folder>[^"]*)"\s+)?"(?P<name>[^"]*)"')

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from sparsecompile.codegen.triton.aot.listing import Instruction
-from sparsecompile.codegen.triton.aot.machine_code import Load, MachineCode
-from sparsecompile.codegen.triton.aot.ptx import lines_of_loads
+from sparsecompile.codegen.triton.inspection.listing import Instruction
+from sparsecompile.codegen.triton.inspection.machine_code import Load, MachineCode
+from sparsecompile.codegen.triton.inspection.ptx import lines_of_loads
 from sparsecompile.errors import BuildError
 
 _LINE = re.compile(r'\s*//## File "(?P<file>.*)", line (?P<line>\d+)')

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sparsecompile.codegen.triton.aot.architecture import Architecture
+from sparsecompile.codegen.triton.inspection.architecture import Architecture
 
 
 @dataclass(frozen=True)

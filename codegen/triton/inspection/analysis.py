@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sparsecompile.codegen.triton.aot.architecture import architecture
-from sparsecompile.codegen.triton.aot.occupancy import Occupancy
+from sparsecompile.codegen.triton.inspection.architecture import architecture
+from sparsecompile.codegen.triton.inspection.occupancy import Occupancy
 
 _NARROW = ("f16", "bf16", "i8", "f8E4M3FN", "f8E5M2")
 """Element types that every architecture here has matrix instructions for."""

@@ -1,0 +1,1 @@
+"""`bag`: an operator of this package's own, sums of rows of a packed table."""
