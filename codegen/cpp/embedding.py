@@ -40,8 +40,8 @@ class EmbeddingRows(Template[EmbeddingSpec]):
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """`strips rows`."""
-        return f"{self.linear.name} rows"
+        """`strips_rows`."""
+        return f"{self.linear.name}_rows"
 
     def supports(self, spec: EmbeddingSpec, target: Target, registry: Registry) -> None:
         """Return if the template can serve a linear of the table.

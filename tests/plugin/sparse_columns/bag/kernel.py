@@ -36,7 +36,7 @@ SC_EXPORT void bag_columns(const char* layout, const int64_t* ids, float* out, i
 class ColumnsBag(Template[BagSpec]):
     """Adds the kept values alone."""
 
-    name, language, operator = "columns bag", "cpp", BagSpec.operator
+    name, language, operator = "columns_bag", "cpp", BagSpec.operator
 
     def supports(self, spec: BagSpec, target: Target, registry: Registry) -> None:
         """Return for `columns/float` in float32.
