@@ -6,7 +6,8 @@ from typing import Any
 
 from sparsecompile.errors import Reject
 from sparsecompile.kernels.extern import Extern
-from sparsecompile.kernels.spec import Schedule, Spec, Target
+from sparsecompile.kernels.spec import Schedule, Spec
+from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Template
 from sparsecompile.registry import Registry
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sparsecompile.errors import Reject
 from sparsecompile.kernels.extern import Extern
-from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 
 
 class DenseLinear(Extern):

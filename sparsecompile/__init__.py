@@ -41,11 +41,14 @@ if TYPE_CHECKING:
     from sparsecompile.graph.pattern import Call, Match
     from sparsecompile.graph.rule import Pass, Phase, Rule
     from sparsecompile.graph.weight_view import weight_function, weight_reader
+    from sparsecompile.kernels.codegen import Codegen
     from sparsecompile.kernels.epilogue import MAX_OPERANDS, STEPS
     from sparsecompile.kernels.extern import Extern, PackedExtern
+    from sparsecompile.kernels.kernel import Kernel
     from sparsecompile.kernels.prologue import quantize_activation
-    from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
-    from sparsecompile.kernels.template import Codegen, Fragment, Kernel, Source, Template
+    from sparsecompile.kernels.spec import KernelSpec, Schedule
+    from sparsecompile.kernels.target import Target
+    from sparsecompile.kernels.template import Fragment, Source, Template
     from sparsecompile.operators.linear.packed import (
         PACKED,
         insert_packed_linear,
@@ -103,10 +106,13 @@ _MODULES = {
         "sparsecompile.graph.rule": "Pass Phase Rule",
         "sparsecompile.graph.weight_view": "weight_function weight_reader",
         "sparsecompile.kernels.epilogue": "MAX_OPERANDS STEPS",
+        "sparsecompile.kernels.codegen": "Codegen",
         "sparsecompile.kernels.extern": "Extern PackedExtern",
+        "sparsecompile.kernels.kernel": "Kernel",
         "sparsecompile.kernels.prologue": "quantize_activation",
-        "sparsecompile.kernels.spec": "KernelSpec Schedule Target",
-        "sparsecompile.kernels.template": "Codegen Fragment Kernel Source Template",
+        "sparsecompile.kernels.spec": "KernelSpec Schedule",
+        "sparsecompile.kernels.target": "Target",
+        "sparsecompile.kernels.template": "Fragment Source Template",
         "sparsecompile.operators.linear.packed": (
             "PACKED insert_packed_linear packed_linear packed_linears"
         ),

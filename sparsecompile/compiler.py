@@ -20,8 +20,8 @@ from sparsecompile.graph.copy import copy_graph, function_of
 from sparsecompile.graph.edit import Edit
 from sparsecompile.graph.rule import Phase, run_passes
 from sparsecompile.graph.weight_view import WeightView
-from sparsecompile.kernels.spec import Target
-from sparsecompile.kernels.template import Codegen, Device
+from sparsecompile.kernels.codegen import Codegen, Device
+from sparsecompile.kernels.target import Target
 from sparsecompile.lowering.compiled_graph import CompiledGraph
 from sparsecompile.lowering.inductor import compile_dense, compile_rest
 from sparsecompile.lowering.lower import lower

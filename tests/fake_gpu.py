@@ -11,7 +11,8 @@ from tuned import Tuned
 
 import sparsecompile as sc
 from sparsecompile.codegen.triton import workbench
-from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.report.facts import NodeReport
 
 H100 = Target.parse("sm_90")

@@ -18,7 +18,8 @@ from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.packed import Format
 from sparsecompile.formats.structure import Structure
 from sparsecompile.kernels.prologue import ACTIVATIONS
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Template
 from sparsecompile.registry import default_registry
 from sparsecompile.structures.n_m import NM

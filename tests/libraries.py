@@ -12,10 +12,11 @@ from torch.nn import functional as F
 from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Packed
 from sparsecompile.formats.symbols import m
+from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.cost import Cost
 from sparsecompile.kernels.extern import PackedExtern
-from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
 

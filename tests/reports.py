@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sparsecompile.detection.survey import Finding
 from sparsecompile.graph.edit import Rewrite
-from sparsecompile.kernels.problem import Trial
+from sparsecompile.kernels.trial import Trial
 from sparsecompile.report.facts import GraphReport, KernelChoice, NodeReport
 from sparsecompile.report.model import Report
 

@@ -23,7 +23,7 @@ from sparsecompile.codegen.tuning.measure import Timing
 from sparsecompile.codegen.tuning.measurements import TuningRecord
 from sparsecompile.commands.app import app
 from sparsecompile.errors import CacheError
-from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.target import Target
 
 NAME = "answer-0123456789abcdef0123.so"
 Members = dict[str, bytes]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsecompile.kernels import spec
-from sparsecompile.kernels.spec import ISA_LEVELS, Target, isa_at_least
+from sparsecompile.kernels import target
+from sparsecompile.kernels.target import ISA_LEVELS, Target, isa_at_least
 
 LEVELS = list(ISA_LEVELS)
 
@@ -29,7 +29,7 @@ def host_isa(monkeypatch: pytest.MonkeyPatch, cpuinfo: str | None) -> str:
         return cpuinfo
 
     monkeypatch.setattr(Path, "read_text", read_text)
-    return spec._host_isa.__wrapped__()
+    return target._host_isa.__wrapped__()
 
 
 def cpuinfo(flags: list[str]) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor, func, nn
 from torch.nn import functional as F
 
 import sparsecompile as sc
-from sparsecompile.kernels.template import Lowering
+from sparsecompile.kernels.kernel import Lowering
 
 
 def test_trainable_weights_are_left_dense_and_say_so() -> None:

@@ -16,7 +16,7 @@ from tuned import Tuned
 
 import sparsecompile as sc
 from sparsecompile.codegen.cpp.lower import CppCodegen
-from sparsecompile.kernels.template import Kernel
+from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.weights.cache import PACK_CACHE
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from reports import Page, dense, packed, report
 
-from sparsecompile.kernels.problem import Trial
+from sparsecompile.kernels.trial import Trial
 from sparsecompile.report.facts import GraphReport, NodeReport
 from sparsecompile.report.model import Report
 from sparsecompile.report.text import render

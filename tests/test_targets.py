@@ -10,7 +10,7 @@ import torch
 import sparsecompile as sc
 from sparsecompile.errors import Reject
 from sparsecompile.kernels.gpu import GPUS
-from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.target import Target
 from sparsecompile.options.resolve import gpu_of, select_target
 
 

@@ -14,7 +14,8 @@ from sparsecompile.errors import Reject
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.packed import Format
 from sparsecompile.formats.structure import Structure
-from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Template
 from sparsecompile.registry import default_registry
 

@@ -17,8 +17,8 @@ from sparsecompile.codegen.tuning.contest import Contest
 from sparsecompile.codegen.tuning.measure import Timing
 from sparsecompile.codegen.tuning.measurements import TuningRecord
 from sparsecompile.codegen.tuning.variant import Function, Variant
+from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.spec import Schedule
-from sparsecompile.kernels.template import Kernel
 
 MACHINE = Machine("a CPU", 1, 2e10, 1e10, 1 << 20, 1 << 25, 1e11, 2e11, 4e11, "fma", "amx", "vnni")
 

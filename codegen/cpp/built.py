@@ -13,7 +13,7 @@ from torch import Tensor
 from sparsecompile.codegen.cpp.build import load_built, open_library
 from sparsecompile.codegen.cpp.compiler import Compiler
 from sparsecompile.codegen.cpp.memory import allocate
-from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Source
 
 LEAST_STRIP_ROWS = 8

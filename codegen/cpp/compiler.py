@@ -18,7 +18,8 @@ from typing import Any
 from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.host import host_cpu
 from sparsecompile.errors import BuildError, CacheError
-from sparsecompile.kernels.spec import ISA_LEVELS, Target, digest
+from sparsecompile.kernels.spec import digest
+from sparsecompile.kernels.target import ISA_LEVELS, Target
 
 logger = logging.getLogger("sparsecompile")
 NAMES = ("c++", "g++", "clang++")

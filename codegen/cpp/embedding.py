@@ -13,8 +13,9 @@ from sparsecompile.codegen.cpp.lists import ListsLinear
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.codegen.cpp.template import CppTemplate
 from sparsecompile.formats.packed import Packed
-from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Source, Template
 from sparsecompile.operators.embedding.spec import EmbeddingSpec
 from sparsecompile.registry import Registry

@@ -11,8 +11,8 @@ from torch import Tensor
 from sparsecompile.codegen.cpp.built import Built
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.component import Component
+from sparsecompile.kernels.kernel import Range
 from sparsecompile.kernels.spec import S
-from sparsecompile.kernels.template import Range
 
 
 class Entry(Component, Generic[S]):

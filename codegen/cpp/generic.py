@@ -9,7 +9,8 @@ from torch import Tensor
 from sparsecompile.codegen.cpp.layout import concatenate
 from sparsecompile.codegen.cpp.template import CppTemplate
 from sparsecompile.formats.packed import Packed
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
 BATCH_LANES = {"portable": 16, "avx2": 32}

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from sparsecompile.codegen.cpp.template import CppTemplate
 from sparsecompile.errors import Reject
 from sparsecompile.formats.coding import Coding
-from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
 if TYPE_CHECKING:

@@ -23,8 +23,10 @@ from sparsecompile.codegen.tuning.contest import Build
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.errors import BuildError, CacheError
 from sparsecompile.kernels.dense_copy import DenseCopy
-from sparsecompile.kernels.spec import Spec, Target, digest
-from sparsecompile.kernels.template import Kernel, Range, Source, Template
+from sparsecompile.kernels.kernel import Kernel, Range
+from sparsecompile.kernels.spec import Spec, digest
+from sparsecompile.kernels.target import Target
+from sparsecompile.kernels.template import Source, Template
 from sparsecompile.registry import Registry
 
 logger = logging.getLogger("sparsecompile")

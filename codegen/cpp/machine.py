@@ -20,7 +20,8 @@ from sparsecompile.codegen.cpp.text import read
 from sparsecompile.codegen.host import host_cpu
 from sparsecompile.codegen.tuning.workbench import Limits
 from sparsecompile.errors import SparseCompileError
-from sparsecompile.kernels.spec import Target, digest
+from sparsecompile.kernels.spec import digest
+from sparsecompile.kernels.target import Target
 
 logger = logging.getLogger("sparsecompile")
 

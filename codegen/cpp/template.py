@@ -17,7 +17,8 @@ from sparsecompile.codegen.cpp.text import read
 from sparsecompile.codegen.cpp.weight import render_weight
 from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Packed
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Source, Template
 from sparsecompile.registry import Registry
 

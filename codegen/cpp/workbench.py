@@ -14,8 +14,9 @@ from sparsecompile.codegen.cpp.native import load_native
 from sparsecompile.codegen.tuning.measure import Contestant
 from sparsecompile.codegen.tuning.variant import Variant, functions_of
 from sparsecompile.codegen.tuning.workbench import Guess, Limits, Workbench
-from sparsecompile.kernels.problem import Contents, Problem
-from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.problem import Problem
+from sparsecompile.kernels.target import Target
 
 COLD_ROWS = 8
 """Up to this m a call reads far more weight than it computes, and finds it in memory."""

@@ -13,9 +13,10 @@ from sparsecompile.codegen.libraries import two_of_four
 from sparsecompile.codegen.libraries.two_of_four import ROWS, pad, padded
 from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.extern import PackedExtern
-from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
 if TYPE_CHECKING:

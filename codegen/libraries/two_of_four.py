@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Packed
-from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.structures.bits import unpack_codes
 from sparsecompile.structures.n_m import NM
 

@@ -17,8 +17,9 @@ from sparsecompile.codegen.triton.template import (
     precision,
     scaled,
 )
-from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 
 if TYPE_CHECKING:
     from sparsecompile.kernels.cost import Cost

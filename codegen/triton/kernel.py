@@ -14,7 +14,7 @@ from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.library import LibraryKernel
 from sparsecompile.codegen.triton.module import import_module
 from sparsecompile.errors import SparseCompileError
-from sparsecompile.kernels.template import Kernel, Range
+from sparsecompile.kernels.kernel import Kernel, Range
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from torch import Tensor
 from sparsecompile.errors import SparseCompileError
 from sparsecompile.kernels.epilogue import apply_epilogue
 from sparsecompile.kernels.extern import PackedExtern
-from sparsecompile.kernels.template import Kernel, Range
+from sparsecompile.kernels.kernel import Kernel, Range
 from sparsecompile.weights.expression import is_fake
 
 

@@ -19,9 +19,10 @@ from sparsecompile.codegen.tuning.codegen import TunedCodegen
 from sparsecompile.codegen.tuning.contest import Build
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.kernels.extern import PackedExtern
+from sparsecompile.kernels.kernel import Kernel, Range
 from sparsecompile.kernels.problem import Problem
-from sparsecompile.kernels.spec import KernelSpec, Target, digest
-from sparsecompile.kernels.template import Kernel, Range
+from sparsecompile.kernels.spec import KernelSpec, digest
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
 logger = logging.getLogger("sparsecompile")

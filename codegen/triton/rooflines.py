@@ -9,9 +9,10 @@ from sparsecompile.codegen.tuning.measure import Timing
 from sparsecompile.codegen.tuning.variant import Function, Variant, functions_of
 from sparsecompile.codegen.tuning.workbench import Guess, Limits
 from sparsecompile.formats.symbols import m
+from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.cost import Cost
 from sparsecompile.kernels.gpu import GPU
-from sparsecompile.kernels.problem import Contents, DenseUse, Problem
+from sparsecompile.kernels.problem import DenseUse, Problem
 
 LEAD = 1.05
 """The dense linear serves what is not predicted to be faster than it by this factor."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from sparsecompile.codegen.triton.fragment import TritonStructure
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.template import TritonTemplate, scaled
-from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 
 if TYPE_CHECKING:
     from sparsecompile.kernels.cost import Cost

@@ -22,7 +22,8 @@ from sparsecompile.codegen.triton.layout import arrange, render_parts
 from sparsecompile.codegen.triton.rounding import check_rounding, render_rounding
 from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Packed
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Source, Template
 from sparsecompile.registry import Registry
 

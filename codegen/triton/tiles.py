@@ -16,8 +16,9 @@ from sparsecompile.codegen.triton.template import (
     scaled,
 )
 from sparsecompile.codegen.triton.tiles_search import variations
-from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 
 if TYPE_CHECKING:
     from sparsecompile.kernels.cost import Cost

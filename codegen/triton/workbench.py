@@ -17,8 +17,10 @@ from sparsecompile.codegen.tuning.measure import Contestant
 from sparsecompile.codegen.tuning.variant import Function, Variant
 from sparsecompile.codegen.tuning.workbench import Guess, Limits, Workbench
 from sparsecompile.errors import Reject
-from sparsecompile.kernels.problem import Contents, Problem
-from sparsecompile.kernels.spec import Schedule, Target
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.problem import Problem
+from sparsecompile.kernels.spec import Schedule
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from sparsecompile.codegen.tuning.measure import Timing
 from sparsecompile.codegen.tuning.variant import Function
+from sparsecompile.kernels.kernel import Range
 from sparsecompile.kernels.problem import DenseUse, Problem
-from sparsecompile.kernels.template import Range
 
 DENSE = "dense"
 

@@ -22,10 +22,13 @@ from sparsecompile.codegen.tuning.tuner import Decision, Tuner
 from sparsecompile.codegen.tuning.variant import Variant, functions_of
 from sparsecompile.codegen.tuning.workbench import Workbench
 from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.codegen import Codegen
+from sparsecompile.kernels.kernel import Kernel, Lowering
 from sparsecompile.kernels.packer import Packer
 from sparsecompile.kernels.problem import Problem
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
-from sparsecompile.kernels.template import Codegen, Kernel, Lowering, Template
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
+from sparsecompile.kernels.template import Template
 from sparsecompile.operators.operator import Operator
 from sparsecompile.registry import Registry
 

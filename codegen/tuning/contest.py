@@ -16,9 +16,9 @@ from sparsecompile.codegen.tuning.variant import Function, Variant
 from sparsecompile.codegen.tuning.workbench import Workbench
 from sparsecompile.errors import BuildError
 from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.kernel import Kernel, Range
 from sparsecompile.kernels.problem import Problem
 from sparsecompile.kernels.spec import KernelSpec
-from sparsecompile.kernels.template import Kernel, Range
 from sparsecompile.operators.operator import Operator
 
 Build = Callable[[KernelSpec, tuple[Variant, ...], tuple[Range, ...]], Kernel]

@@ -11,7 +11,9 @@ from sparsecompile.codegen.tuning.measure import Timing
 from sparsecompile.codegen.tuning.variant import Function, Variant, functions_of
 from sparsecompile.codegen.tuning.workbench import Limits, Workbench
 from sparsecompile.formats.packed import Packed
-from sparsecompile.kernels.problem import LAYOUT_ROWS, Contents, Problem, Trial
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.problem import LAYOUT_ROWS, Problem
+from sparsecompile.kernels.trial import Trial
 from sparsecompile.operators.operator import Operator
 
 CHEAPER = 1.05

@@ -19,8 +19,9 @@ from sparsecompile.codegen.tuning.measure import Timing
 from sparsecompile.codegen.tuning.promising import Candidates
 from sparsecompile.codegen.tuning.timings import Timings
 from sparsecompile.codegen.tuning.variant import Function, Variant, functions_of, variants_of
-from sparsecompile.kernels.problem import DenseUse, Trial
-from sparsecompile.kernels.template import Range
+from sparsecompile.kernels.kernel import Range
+from sparsecompile.kernels.problem import DenseUse
+from sparsecompile.kernels.trial import Trial
 
 
 @dataclass(frozen=True)

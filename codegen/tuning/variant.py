@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from sparsecompile.kernels.kernel import Range
 from sparsecompile.kernels.packer import Packer
 from sparsecompile.kernels.spec import Schedule
-from sparsecompile.kernels.template import Range, Source
+from sparsecompile.kernels.template import Source
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from sparsecompile.codegen.tuning.measure import Contestant
 from sparsecompile.codegen.tuning.variant import Function, Variant
-from sparsecompile.kernels.problem import Contents, Problem
-from sparsecompile.kernels.template import Range
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.kernel import Range
+from sparsecompile.kernels.problem import Problem
 
 if TYPE_CHECKING:
     from sparsecompile.kernels.cost import Cost

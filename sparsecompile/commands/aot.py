@@ -78,7 +78,7 @@ def _of_registry(
     from sparsecompile.bench.aot.cases import registry_cases
     from sparsecompile.codegen.triton.inspection.architecture import architecture
     from sparsecompile.errors import OptionError
-    from sparsecompile.kernels.spec import Target
+    from sparsecompile.kernels.target import Target
     from sparsecompile.registry import default_registry
 
     registry = default_registry()

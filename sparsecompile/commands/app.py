@@ -153,7 +153,7 @@ def passes() -> None:
 def version() -> None:
     """Print the versions of everything that kernels depend on."""
     from sparsecompile.codegen.cpp.compiler import find_compiler
-    from sparsecompile.kernels.spec import Target
+    from sparsecompile.kernels.target import Target
 
     try:
         compiler = find_compiler()

@@ -117,7 +117,7 @@ def _problem(facts: Entry) -> str:
 
 def _fastest(timings: Mapping[str, Entry]) -> list[tuple[str, float, float | None]]:
     """Candidates that differ by more than their schedules: label, seconds, lead over dense."""
-    from sparsecompile.kernels.spec import short_name
+    from sparsecompile.kernels.trial import short_name
 
     best: dict[str, float] = {}
     for name, timing in timings.items():

@@ -11,8 +11,8 @@ from sparsecompile.errors import Reject
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.occupancy import Occupancy
 from sparsecompile.formats.packed import Format
+from sparsecompile.kernels.codegen import Device
 from sparsecompile.kernels.spec import KernelSpec, SpecOf
-from sparsecompile.kernels.template import Device
 from sparsecompile.structures.dense import Dense
 from sparsecompile.weights.cache import PACK_CACHE
 from sparsecompile.weights.expression import Binding, evaluate

@@ -18,8 +18,8 @@ from sparsecompile.graph.fake_calls import example, fake_call
 from sparsecompile.graph.mutation import writes_in_place
 from sparsecompile.graph.pattern import Target
 from sparsecompile.graph.weight_view import WeightView
+from sparsecompile.kernels.codegen import Device
 from sparsecompile.kernels.spec import KernelSpec, SpecOf
-from sparsecompile.kernels.template import Device
 from sparsecompile.weights.expression import Binding, lossy
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from sparsecompile.component import Component
 from sparsecompile.kernels.packer import Packer
-from sparsecompile.kernels.spec import KernelSpec, S, Schedule, Target
+from sparsecompile.kernels.spec import KernelSpec, S, Schedule
+from sparsecompile.kernels.target import Target
 
 
 class Extern(Component, Generic[S]):

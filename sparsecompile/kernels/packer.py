@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, ClassVar, Generic
 from torch import Tensor
 
 from sparsecompile.formats.packed import Packed
-from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, S, Schedule, Target
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.spec import KernelSpec, S, Schedule
+from sparsecompile.kernels.target import Target
 
 if TYPE_CHECKING:
     from sparsecompile.kernels.cost import Cost

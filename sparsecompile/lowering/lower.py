@@ -12,9 +12,10 @@ from torch.fx import GraphModule, Node
 from sparsecompile.formats.packed import Format, Packed
 from sparsecompile.graph.edit import Edit, origins
 from sparsecompile.kernels.dense_copy import DenseCopy
-from sparsecompile.kernels.problem import DenseUse, Problem, Trial
+from sparsecompile.kernels.kernel import Kernel, Lowering
+from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.spec import digest
-from sparsecompile.kernels.template import Kernel, Lowering
+from sparsecompile.kernels.trial import Trial
 from sparsecompile.lowering.lowered import Lowered
 from sparsecompile.lowering.problems import operator_nodes, problems_of, too_small
 from sparsecompile.lowering.slots import DenseSlot, PackedSlot, Slot

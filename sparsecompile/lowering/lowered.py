@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sparsecompile.kernels.kernel import Kernel, Lowering
 from sparsecompile.kernels.problem import Problem
-from sparsecompile.kernels.template import Kernel, Lowering
 from sparsecompile.operators.operator import Operator
 
 

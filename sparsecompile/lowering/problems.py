@@ -12,8 +12,8 @@ from torch.fx import Node
 from sparsecompile.formats.names import format_of
 from sparsecompile.graph.edit import Edit
 from sparsecompile.graph.pattern import Match
+from sparsecompile.kernels.codegen import Device
 from sparsecompile.kernels.problem import LAYOUT_ROWS, DenseUse, Problem
-from sparsecompile.kernels.template import Device
 from sparsecompile.lowering.slots import READERS
 from sparsecompile.operators.operator import Operator
 from sparsecompile.options.options import Options

@@ -12,7 +12,7 @@ from torch import Tensor, UntypedStorage
 from torch.utils.weak import WeakIdKeyDictionary
 
 from sparsecompile.formats.packed import Format
-from sparsecompile.kernels.template import Device
+from sparsecompile.kernels.codegen import Device
 from sparsecompile.lowering.lowered import Lowered
 from sparsecompile.weights.cache import identity
 from sparsecompile.weights.expression import Binding

@@ -11,8 +11,8 @@ from typing import TypeAlias
 from torch import Tensor
 
 from sparsecompile.errors import BuildError, CacheError
+from sparsecompile.kernels.codegen import Device
 from sparsecompile.kernels.problem import DenseUse, Problem
-from sparsecompile.kernels.template import Device
 from sparsecompile.lowering.compiled_graph import CompiledGraph
 from sparsecompile.lowering.lowered import Lowered
 from sparsecompile.lowering.readers import Reading

@@ -13,8 +13,8 @@ from torch.fx import GraphModule
 
 from sparsecompile.formats.packed import Format
 from sparsecompile.kernels.dense_copy import DenseCopy
+from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.ops import HEADER_BYTES
-from sparsecompile.kernels.template import Kernel
 from sparsecompile.lowering.readers import Readers
 from sparsecompile.weights.cache import PACK_CACHE
 from sparsecompile.weights.expression import Binding, beside

@@ -16,10 +16,11 @@ from sparsecompile.formats.names import format_of
 from sparsecompile.formats.packed import Format, Packed
 from sparsecompile.graph.edit import Edit
 from sparsecompile.graph.pattern import Call, Match
+from sparsecompile.kernels.codegen import Device
 from sparsecompile.kernels.dense_copy import DenseCopy
+from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import Problem
 from sparsecompile.kernels.spec import S
-from sparsecompile.kernels.template import Device, Kernel
 from sparsecompile.options.options import Options
 from sparsecompile.weights.packing import packer
 

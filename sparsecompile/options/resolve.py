@@ -15,7 +15,7 @@ from sparsecompile.formats.packed import Format
 from sparsecompile.formats.structure import Structure
 from sparsecompile.graph.rule import Pass, order
 from sparsecompile.kernels.gpu import GPUS
-from sparsecompile.kernels.spec import ISA_LEVELS, Target
+from sparsecompile.kernels.target import ISA_LEVELS, Target
 from sparsecompile.options.options import Options
 from sparsecompile.options.recipes import format_name
 from sparsecompile.registry import Registry

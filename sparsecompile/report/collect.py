@@ -10,7 +10,7 @@ from torch.fx import Node
 from sparsecompile.errors import Reject
 from sparsecompile.graph.edit import Considered, Edit, origins
 from sparsecompile.graph.pattern import Match
-from sparsecompile.kernels.template import Kernel, Lowering
+from sparsecompile.kernels.kernel import Kernel, Lowering
 from sparsecompile.lowering.lowered import Lowered
 from sparsecompile.lowering.problems import operator_nodes
 from sparsecompile.operators.operator import Operator

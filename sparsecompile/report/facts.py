@@ -9,7 +9,7 @@ from typing import Any
 
 from sparsecompile.detection.survey import Finding
 from sparsecompile.graph.edit import Rewrite
-from sparsecompile.kernels.problem import Trial
+from sparsecompile.kernels.trial import Trial
 
 SCHEMA = 1
 """Version of `ReportFacts.to_json`; rises when a field changes its meaning or goes."""

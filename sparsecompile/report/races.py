@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sparsecompile.kernels.spec import short_name
+from sparsecompile.kernels.trial import short_name
 from sparsecompile.report.rows import DTYPES, one_line
 
 if TYPE_CHECKING:
-    from sparsecompile.kernels.problem import Trial
+    from sparsecompile.kernels.trial import Trial
     from sparsecompile.report.facts import NodeReport, ReportFacts
 
 DENSE = "dense"

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from sparsecompile.graph.compiled_model import compiled_model
 from sparsecompile.graph.edit import Edit
-from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.target import Target
 from sparsecompile.lowering.lowered import Lowered
 from sparsecompile.options.options import Options
 from sparsecompile.report.collect import graph_report, switched

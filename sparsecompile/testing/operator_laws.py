@@ -9,9 +9,9 @@ from torch import Tensor
 
 from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Format
+from sparsecompile.kernels.codegen import Codegen, Device
 from sparsecompile.kernels.problem import DenseUse, Problem
-from sparsecompile.kernels.spec import Target
-from sparsecompile.kernels.template import Codegen, Device
+from sparsecompile.kernels.target import Target
 from sparsecompile.operators.operator import Operator
 from sparsecompile.registry import Registry
 from sparsecompile.testing.laws import assert_no_worse

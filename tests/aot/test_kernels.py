@@ -29,7 +29,8 @@ from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.commands.app import app
 from sparsecompile.compiler import Compiler
 from sparsecompile.errors import BuildError
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Template
 from sparsecompile.registry import default_registry
 from sparsecompile.report.facts import GraphReport, KernelChoice, NodeReport

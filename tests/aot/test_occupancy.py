@@ -11,7 +11,7 @@ from sparsecompile.codegen.triton.inspection.occupancy import occupancy
 from sparsecompile.errors import OptionError
 from sparsecompile.formats.symbols import m
 from sparsecompile.kernels.cost import Cost
-from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.target import Target
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from sparsecompile.bench.gpu.timed import timed
 from sparsecompile.bench.results import results_csv, results_json, results_table
 from sparsecompile.codegen.triton.timer import REPLAYED_ROWS, GpuTimer
 from sparsecompile.commands.app import app
-from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import default_registry
 
 pytest.importorskip("triton")

@@ -18,8 +18,9 @@ from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels import ops
-from sparsecompile.kernels.spec import KernelSpec, Target
-from sparsecompile.kernels.template import Kernel, Range
+from sparsecompile.kernels.kernel import Kernel, Range
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry, default_registry
 
 

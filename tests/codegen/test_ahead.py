@@ -16,9 +16,10 @@ from sparsecompile.codegen.tuning.measure import Timing
 from sparsecompile.codegen.tuning.measurements import TuningRecord
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import DenseUse, Problem
-from sparsecompile.kernels.spec import KernelSpec, Target
-from sparsecompile.kernels.template import Kernel
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
 

@@ -23,7 +23,7 @@ from sparsecompile.codegen.cpp.build import load_built
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
 from sparsecompile.codegen.private import make_private, private_folder
 from sparsecompile.errors import BuildError, CacheError
-from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.target import Target
 
 TEXT = 'extern "C" __attribute__((visibility("default"))) int answer() { return 42; }\n'
 
@@ -364,7 +364,7 @@ WORKER = """
 import ctypes, sys
 from pathlib import Path
 from sparsecompile.codegen.cpp.build import load_built
-from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.target import Target
 
 print("ready", flush=True)
 sys.stdin.readline()

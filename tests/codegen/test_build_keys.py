@@ -15,7 +15,7 @@ from sparsecompile.codegen.cpp import machine
 from sparsecompile.codegen.cpp.build import load_built
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
 from sparsecompile.codegen.private import private_folder
-from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.target import Target
 
 TEXT = """
 #ifndef SC_A

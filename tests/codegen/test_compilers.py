@@ -13,7 +13,8 @@ from kernel_cases import TEMPLATES, supports
 from sparsecompile.codegen.cpp.compiler import find_compiler
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.formats.packed import Packed
-from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Template
 from sparsecompile.registry import Registry
 

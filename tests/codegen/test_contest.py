@@ -18,7 +18,8 @@ from sparsecompile.codegen.cpp.workbench import CppWorkbench
 from sparsecompile.codegen.tuning.contest import Contest
 from sparsecompile.kernels.dense_copy import DenseCopy
 from sparsecompile.kernels.problem import DenseUse, Problem
-from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.operators.linear.operator import Linear
 
 

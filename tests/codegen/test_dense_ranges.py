@@ -17,8 +17,10 @@ from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels import ops
 from sparsecompile.kernels.epilogue import apply_epilogue
-from sparsecompile.kernels.spec import KernelSpec, Target
-from sparsecompile.kernels.template import Kernel, Range, Template
+from sparsecompile.kernels.kernel import Kernel, Range
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
+from sparsecompile.kernels.template import Template
 from sparsecompile.registry import Registry, default_registry
 
 N, K = 48, 40

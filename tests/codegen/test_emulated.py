@@ -16,9 +16,10 @@ from sparsecompile.codegen.cpp.compiler import Compiler
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.prologue import ACTIVATIONS
-from sparsecompile.kernels.spec import KernelSpec, Target, isa_at_least
-from sparsecompile.kernels.template import Kernel
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target, isa_at_least
 from sparsecompile.registry import Registry, default_registry
 
 HEADER = Path(__file__).parent / "emulated" / "avx512.h"

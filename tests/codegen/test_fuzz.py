@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Packed
-from sparsecompile.kernels.template import Kernel
+from sparsecompile.kernels.kernel import Kernel
 
 TRIALS = 10_000
 # Weights are packed once for so many calls: packing takes longer than a call.

@@ -17,9 +17,11 @@ from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Format, Packed
 from sparsecompile.kernels import ops
+from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.prologue import quantize_activation
-from sparsecompile.kernels.spec import KernelSpec, Target
-from sparsecompile.kernels.template import Fragment, Kernel
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
+from sparsecompile.kernels.template import Fragment
 from sparsecompile.registry import Registry
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

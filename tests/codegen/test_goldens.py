@@ -12,7 +12,8 @@ from sparsecompile.codegen.cpp.fragment import fragment_of
 from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.codegen.cpp.text import read
-from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Template
 from sparsecompile.registry import Registry
 

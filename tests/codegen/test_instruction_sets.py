@@ -15,8 +15,10 @@ from packing import MLP, Packing, close
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
 from sparsecompile.errors import OptionError
 from sparsecompile.formats.packed import Packed
-from sparsecompile.kernels.spec import ISA_LEVELS, KernelSpec, Target
-from sparsecompile.kernels.template import Kernel, Template
+from sparsecompile.kernels.kernel import Kernel
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import ISA_LEVELS, Target
+from sparsecompile.kernels.template import Template
 from sparsecompile.registry import default_registry
 
 HOST = Target.host()

@@ -13,10 +13,11 @@ from sparsecompile.codegen.cpp.lists import ListsLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.errors import Reject
 from sparsecompile.formats.coding import Coding
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.ops import HEADER_BYTES, linear
-from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Target
-from sparsecompile.kernels.template import Kernel
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
 HOST = Target.host()

@@ -16,8 +16,9 @@ from sparsecompile.codegen.cpp.build import load_built, open_library
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.codegen.host import host_cpu
 from sparsecompile.errors import Reject
-from sparsecompile.kernels.spec import KernelSpec, Target
-from sparsecompile.kernels.template import Kernel
+from sparsecompile.kernels.kernel import Kernel
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
 LINE = 64

@@ -12,9 +12,10 @@ from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.dense import DenseLinear
 from sparsecompile.errors import Reject
+from sparsecompile.kernels.kernel import Kernel, Lowering
 from sparsecompile.kernels.problem import DenseUse, Problem
-from sparsecompile.kernels.spec import ISA_LEVELS, KernelSpec, Target
-from sparsecompile.kernels.template import Kernel, Lowering
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import ISA_LEVELS, Target
 from sparsecompile.registry import Registry
 
 

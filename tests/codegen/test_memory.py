@@ -15,7 +15,8 @@ from sparsecompile.codegen.cpp.layout import layout_id
 from sparsecompile.codegen.cpp.memory import ALIGNMENT, HUGE_PAGE, allocate
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels import ops
-from sparsecompile.kernels.template import Kernel, Template
+from sparsecompile.kernels.kernel import Kernel
+from sparsecompile.kernels.template import Template
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from kernel_cases import KernelCase, cases_in_turn, two_of_four_cases
 from sparsecompile.codegen.cpp import text
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
 from sparsecompile.formats.packed import Packed
-from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Source
 from sparsecompile.registry import Registry, default_registry
 

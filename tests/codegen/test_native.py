@@ -20,8 +20,9 @@ from sparsecompile.errors import BuildError, SparseCompileError
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels import ops
 from sparsecompile.kernels.epilogue import MAX_OPERANDS
-from sparsecompile.kernels.spec import KernelSpec, Target
-from sparsecompile.kernels.template import Kernel
+from sparsecompile.kernels.kernel import Kernel
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
 N, K = 24, 40

@@ -13,8 +13,10 @@ from sparsecompile.codegen.cpp.machine import Machine
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.codegen.tuning.promising import promising
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.kernels.problem import Contents, DenseUse, Problem
-from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.problem import DenseUse, Problem
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Source, Template
 from sparsecompile.registry import default_registry
 

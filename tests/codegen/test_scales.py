@@ -11,8 +11,9 @@ import torch
 from kernel_cases import TEMPLATES, KernelCase, supports
 
 from sparsecompile.formats.packed import Packed
-from sparsecompile.kernels.spec import KernelSpec, Target
-from sparsecompile.kernels.template import Kernel
+from sparsecompile.kernels.kernel import Kernel
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import default_registry
 
 SPECS = tuple(

@@ -14,9 +14,10 @@ from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.errors import Reject
 from sparsecompile.formats.coding import Coding
+from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.ops import HEADER_BYTES, linear
-from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
 AVX2, AMX = Target("cpu", "x86_64", "avx2"), Target("cpu", "x86_64", "amx")

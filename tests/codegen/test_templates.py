@@ -23,8 +23,10 @@ from torch import Tensor
 from sparsecompile.codegen.cpp.epilogues import EXPRESSIONS
 from sparsecompile.formats.packed import Format, Packed
 from sparsecompile.kernels.epilogue import STEPS
-from sparsecompile.kernels.spec import KernelSpec, Target
-from sparsecompile.kernels.template import Kernel, Template
+from sparsecompile.kernels.kernel import Kernel
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
+from sparsecompile.kernels.template import Template
 
 SHAPES = ((80, 192), (37, 101), (5, 7), (1, 1), (0, 9), (9, 0), (0, 0))
 ROWS = (0, 1, 2, 3, 5, 8, 9, 17, 33, 70)

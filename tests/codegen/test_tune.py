@@ -23,7 +23,8 @@ from sparsecompile.codegen.tuning.promising import Candidates
 from sparsecompile.codegen.tuning.timings import Timings
 from sparsecompile.codegen.tuning.tuner import Tuner
 from sparsecompile.kernels.problem import ROWS, DenseUse, Problem
-from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.operators.linear.operator import Linear
 from sparsecompile.registry import Registry
 from sparsecompile.report.facts import NodeReport

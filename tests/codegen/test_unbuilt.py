@@ -24,9 +24,10 @@ from sparsecompile.codegen.tuning.timings import Timings
 from sparsecompile.codegen.tuning.tuner import Tuner
 from sparsecompile.codegen.tuning.variant import Function, Variant, functions_of
 from sparsecompile.errors import BuildError
+from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import DenseUse, Problem
-from sparsecompile.kernels.spec import KernelSpec, Target
-from sparsecompile.kernels.template import Kernel
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.operators.linear.operator import Linear
 from sparsecompile.registry import Registry
 

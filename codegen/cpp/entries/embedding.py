@@ -11,7 +11,7 @@ from sparsecompile.codegen.cpp.entry import Entry
 from sparsecompile.codegen.cpp.layout import layout_id
 from sparsecompile.codegen.cpp.native import DTYPES, NativeKernel, load_native
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.kernels.template import Range
+from sparsecompile.kernels.kernel import Range
 from sparsecompile.operators.embedding.spec import EmbeddingSpec
 
 

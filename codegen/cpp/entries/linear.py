@@ -12,8 +12,8 @@ from sparsecompile.codegen.cpp.layout import layout_id
 from sparsecompile.codegen.cpp.native import DTYPES, MAX_RANGES, NativeKernel, load_native
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.errors import SparseCompileError
+from sparsecompile.kernels.kernel import Range
 from sparsecompile.kernels.spec import KernelSpec
-from sparsecompile.kernels.template import Range
 
 ENDLESS = 2**62
 

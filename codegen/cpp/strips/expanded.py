@@ -14,8 +14,9 @@ from sparsecompile.codegen.cpp.strips.vectors import (
     fits_tile_registers,
     repeats_decoding,
 )
-from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 
 
 class ExpandedTiles(Tiles):

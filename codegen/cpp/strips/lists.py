@@ -12,8 +12,9 @@ from sparsecompile.codegen.cpp.strips.vectors import (
     fits_tile_registers,
     multiplies_pairs,
 )
-from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 
 if TYPE_CHECKING:
     import sympy

@@ -10,8 +10,9 @@ import torch
 from sparsecompile.codegen.cpp.strips.kept import KeptTiles
 from sparsecompile.codegen.cpp.strips.values import by_integers
 from sparsecompile.codegen.cpp.strips.vectors import AVX2, multiplies_pairs, repeats_decoding
-from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 
 if TYPE_CHECKING:
     import sympy

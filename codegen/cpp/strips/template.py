@@ -10,8 +10,9 @@ from sparsecompile.codegen.cpp.strips.tiles import TILE_COLUMNS
 from sparsecompile.codegen.cpp.strips.vectors import DECODE_ROWS, vectors_for
 from sparsecompile.codegen.cpp.template import CppTemplate
 from sparsecompile.errors import Reject
-from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target, isa_at_least
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target, isa_at_least
 from sparsecompile.registry import Registry
 
 if TYPE_CHECKING:

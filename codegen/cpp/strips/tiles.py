@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from sparsecompile.codegen.cpp.strips.vectors import Vectors
-from sparsecompile.kernels.problem import Contents
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 
 if TYPE_CHECKING:
     import sympy

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from sparsecompile.codegen.cpp.strips.values import rounds
-from sparsecompile.kernels.spec import KernelSpec, Target, isa_at_least
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target, isa_at_least
 
 DECODE_ROWS = 8
 

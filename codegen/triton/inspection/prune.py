@@ -11,7 +11,8 @@ from sparsecompile.codegen.triton.inspection.specialization import Specializatio
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.codegen.triton.version import triton_version
 from sparsecompile.errors import BuildError
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
 T = TypeVar("T", bound=Hashable)

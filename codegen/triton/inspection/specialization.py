@@ -16,7 +16,8 @@ from sparsecompile.codegen.triton.signature import linear_signature
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.codegen.triton.version import triton_version
 from sparsecompile.errors import BuildError
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target, digest
+from sparsecompile.kernels.spec import KernelSpec, Schedule, digest
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Format
 from sparsecompile.formats.structure import Structure
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Template
 from sparsecompile.registry import Registry
 

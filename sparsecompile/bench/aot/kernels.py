@@ -14,7 +14,7 @@ from sparsecompile.codegen.triton.inspection.analysis import Analysis
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.version import triton_version
 from sparsecompile.errors import BuildError
-from sparsecompile.kernels.problem import Contents
+from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.registry import Registry
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
     from sparsecompile.bench.aot.cases import Case
-    from sparsecompile.kernels.spec import Target
+    from sparsecompile.kernels.target import Target
 
 SHAPES = "4096x4096,11008x4096,4096x11008,8192x8192"
 ROWS = "1,4,16,64,256,1024,4096"
@@ -53,7 +53,7 @@ def gpu(
 
     from sparsecompile.bench.cases import linear_cases, split
     from sparsecompile.bench.results import check_writable
-    from sparsecompile.kernels.spec import Target
+    from sparsecompile.kernels.target import Target
     from sparsecompile.registry import default_registry
 
     cases = linear_cases(shape, m, dtype, recipes)

@@ -20,7 +20,8 @@ from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Format, Packed
 from sparsecompile.kernels.extern import Extern, PackedExtern
 from sparsecompile.kernels.ops import linear
-from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Template
 from sparsecompile.registry import Registry
 

@@ -14,9 +14,9 @@ from sparsecompile.bench.aot.cases import Case, registry_cases, weight_like
 from sparsecompile.bench.gpu.failures import failures
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.template import TritonTemplate
+from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.ops import linear
-from sparsecompile.kernels.spec import Target
-from sparsecompile.kernels.template import Kernel
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
 SHAPE = (144, 328)

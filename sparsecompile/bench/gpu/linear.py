@@ -18,7 +18,7 @@ from sparsecompile.bench.gpu.timed import timed
 from sparsecompile.bench.timing import Timing
 from sparsecompile.codegen.triton.timer import REPLAYED_ROWS, GpuTimer
 from sparsecompile.kernels.gpu import GPU
-from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
 CHECKED_ROWS = 8

@@ -14,8 +14,8 @@ from sparsecompile.formats.names import format_of
 from sparsecompile.formats.packed import Format
 from sparsecompile.graph.edit import Edit, origins
 from sparsecompile.graph.pattern import Match
+from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import DenseUse, Problem, rows_of
-from sparsecompile.kernels.template import Kernel
 from sparsecompile.operators.embedding.packed import PACKED_EMBEDDING
 from sparsecompile.operators.embedding.spec import EmbeddingSpec
 from sparsecompile.operators.operator import Calling, Emitted, Operator, Slots

@@ -15,10 +15,11 @@ from sparsecompile.formats.names import format_of
 from sparsecompile.formats.packed import Format
 from sparsecompile.graph.edit import Edit, origins
 from sparsecompile.graph.pattern import Call, Match
+from sparsecompile.kernels.codegen import Device
+from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.ops import MAX_DENSE, arguments, linear
 from sparsecompile.kernels.problem import DenseUse, Problem, rows_of
 from sparsecompile.kernels.spec import KernelSpec
-from sparsecompile.kernels.template import Device, Kernel
 from sparsecompile.operators.linear.packed import PACKED
 from sparsecompile.operators.linear.restore import live_parts, restore
 from sparsecompile.operators.linear.spellings import LINEAR

@@ -12,9 +12,11 @@ from triton_cases import build, template_of
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.rooflines import guess
-from sparsecompile.kernels.problem import ROWS, Contents, DenseUse, Problem
-from sparsecompile.kernels.spec import KernelSpec, Target
-from sparsecompile.kernels.template import Range
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.kernel import Range
+from sparsecompile.kernels.problem import ROWS, DenseUse, Problem
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import default_registry
 
 

@@ -11,7 +11,8 @@ from triton_cases import build
 from triton_compiled import compile_function, compile_launch
 
 from sparsecompile.codegen.triton.signature import Signature, linear_signature
-from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import default_registry
 
 

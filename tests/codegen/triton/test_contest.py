@@ -24,7 +24,8 @@ from sparsecompile.codegen.tuning.variant import functions_of
 from sparsecompile.codegen.tuning.workbench import Guess, Workbench
 from sparsecompile.errors import BuildError
 from sparsecompile.formats.packed import Packed
-from sparsecompile.kernels.problem import Contents, DenseUse, Problem
+from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.operators.linear.operator import Linear
 
 TIMES = {"dense": 3e-3, "tiles": 2e-3}

@@ -24,9 +24,10 @@ from sparsecompile.codegen.triton.library import LibraryKernel
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.ops import run_linear, run_unpack
 from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.kernel import Lowering, Range
 from sparsecompile.kernels.problem import ROWS, DenseUse, Problem
-from sparsecompile.kernels.spec import KernelSpec, Schedule, Target
-from sparsecompile.kernels.template import Lowering, Range
+from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
 H100, A100 = Target.parse("sm_90"), Target.parse("sm_80")

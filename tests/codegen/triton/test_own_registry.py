@@ -11,7 +11,7 @@ import sparsecompile as sc
 from sparsecompile.codegen.triton.fragment import structure_fragment
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.template import TritonTemplate
-from sparsecompile.kernels.spec import Target
+from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Template
 
 

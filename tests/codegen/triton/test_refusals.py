@@ -18,8 +18,10 @@ from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import BuildError, Reject
 from sparsecompile.formats.coding import Coding
 from sparsecompile.formats.packed import Format
-from sparsecompile.kernels.spec import KernelSpec, Target
-from sparsecompile.kernels.template import Codegen, Fragment, Source
+from sparsecompile.kernels.codegen import Codegen
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
+from sparsecompile.kernels.template import Fragment, Source
 from sparsecompile.structures.dense import Dense
 
 

@@ -22,7 +22,8 @@ from sparsecompile.codegen.tuning.tuner import Decision, Tuner
 from sparsecompile.codegen.tuning.variant import functions_of
 from sparsecompile.errors import BuildError
 from sparsecompile.kernels.problem import DenseUse, Problem
-from sparsecompile.kernels.spec import KernelSpec, Target
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 
 REGISTRY = sc.default_registry()
 FORMATS = {"tiles": "n_m[2:4]", "scattered": "bitmap", "blocks": "block[32x32]", "rows": "csr"}

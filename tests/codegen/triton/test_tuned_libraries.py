@@ -11,7 +11,7 @@ from tuned import Tuned
 import sparsecompile as sc
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.workbench import TritonWorkbench
-from sparsecompile.kernels.template import Kernel
+from sparsecompile.kernels.kernel import Kernel
 
 
 def test_a_library_wins_and_serves_every_m(

@@ -15,8 +15,9 @@ from sparsecompile.bench.gpu.correctness import check_correctness
 from sparsecompile.codegen.triton.kernel import TritonKernel
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.start import start_linear
-from sparsecompile.kernels.spec import KernelSpec, Target
-from sparsecompile.kernels.template import Range
+from sparsecompile.kernels.kernel import Range
+from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.kernels.target import Target
 from sparsecompile.registry import default_registry
 
 REGISTRY = default_registry()

@@ -14,7 +14,7 @@ import sparsecompile as sc
 from sparsecompile.codegen.triton.kernel import TritonKernel, find_kernel, remember_kernel
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.ops import load_ops, run_linear, run_unpack
-from sparsecompile.kernels.template import Range
+from sparsecompile.kernels.kernel import Range
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -15,7 +15,7 @@ from sparsecompile.codegen.cpp.entry import Entry
 from sparsecompile.codegen.cpp.layout import concatenate
 from sparsecompile.codegen.cpp.text import read
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.kernels.template import Range
+from sparsecompile.kernels.kernel import Range
 
 KERNEL = """\
 SC_EXPORT void bag_columns(const char* layout, const int64_t* ids, float* out, int64_t bags,

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from sparsecompile import Call, Edit, Format, Match, Operator, Options, origins, weight_reader
 from sparsecompile.formats.names import format_of
+from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import DenseUse, Problem, rows_of
 from sparsecompile.kernels.spec import Spec
-from sparsecompile.kernels.template import Kernel
 from sparsecompile.operators.operator import Calling, Emitted, Slots
 
 KERNELS: dict[int, Any] = {}
