@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from sparsecompile import (
@@ -52,7 +52,8 @@ def parse_recipe(recipe: str) -> Recipe:
 
     Args:
         recipe: `int8-weight-only`, `int8` (with activations in 8 bits) or `int4`, with the columns
-            that share a scale where that is not the default: `int4[group=32]`.
+            that share a scale and the dtype of scales where these are not the default:
+            `int4[group=32,scales=float16]`.
 
     Raises:
         OptionError: none of these.
@@ -68,9 +69,10 @@ def parse_recipe(recipe: str) -> Recipe:
     if found[2] is None:
         return Recipe(codec, activations)
     try:
-        return Recipe(codec.parse(found[2]), activations)
+        parsed = codec.parse(found[2])
     except ValueError as error:
         raise OptionError("quantize", f"cannot quantize to {recipe!r}: {error}") from error
+    return Recipe(replace(parsed, group=parsed.group or codec.group), activations)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Every template of the registry with structures, codecs, dtypes, epilogues and schedules in turn.
+"""Every template of linears with structures, codecs, dtypes, epilogues and schedules in turn.
 
 All combinations would be thousands of builds. A rotation has every structure once for each
 template, and what else a kernel depends on takes turns; a component that is registered takes part
@@ -36,7 +36,12 @@ EPILOGUES: tuple[tuple[str, ...], ...] = (
     ("sigmoid", "add", "mul"),
     ("tanh",),
 )
-TEMPLATES = tuple(t for t in default_registry().all(Template) if t.language == "cpp")
+TEMPLATES = tuple(
+    t
+    for t in default_registry().all(Template)
+    if (t.language, t.operator) == ("cpp", KernelSpec.operator)
+)
+"""Of linears."""
 STRUCTURES = default_registry().all(Structure)
 LOSSLESS = tuple(c for c in default_registry().all(Codec) if c.lossless)
 LOSSY = tuple(c for c in default_registry().all(Codec) if not c.lossless)

@@ -21,7 +21,7 @@ def test_what_is_left_dense_says_why(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "sparsecompile"):
         sc.compress(model)
     assert "up.weight: dense: the weight holds no zeros" in caplog.text
-    assert "down.weight: n_m[2:4]/float" in caplog.text
+    assert "down.weight: n_m[2:4]/float, exact" in caplog.text
     assert "packed no weight" not in caplog.text
     why = r"up\.weight was left dense: no pattern of options\['prune'\] matches up\.weight; the"
     with pytest.raises(sc.RejectedError, match=why):

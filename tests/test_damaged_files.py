@@ -54,6 +54,7 @@ TAMPERED: list[tuple[str, str, Callable[[Path], object]]] = [
         r"has shape \[16\] and 256",
         lambda p: rewritten(p, change_weight(shape=[16])),
     ),
+    ("weight", "is said to be exact: 1", lambda p: rewritten(p, change_weight(exact=1))),
     ("weight", "and -1 slots", lambda p: rewritten(p, change_weight(slots=-1))),
     ("weight", "has dtype 'I8'", lambda p: rewritten(p, change_weight(dtype="I8"))),
     ("weight", "no structure is called 'n'", lambda p: rewritten(p, change_weight(format="n"))),

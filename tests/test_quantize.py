@@ -73,6 +73,8 @@ def test_the_graph_shows_what_is_quantized_before_it_is_packed() -> None:
         ("int8", "dense/int8", "int8"),
         ("int4", "dense/int4[group=128]", "float"),
         ("int4[group=32]", "dense/int4[group=32]", "float"),
+        ("int4[scales=float32]", "dense/int4[group=128,scales=float32]", "float"),
+        ("int8[group=32, scales=float16]", "dense/int8[group=32,scales=float16]", "int8"),
     ],
 )
 def test_recipes(recipe: str, format: str, activations: str) -> None:
@@ -221,9 +223,11 @@ def test_a_write_before_the_linear_is_not_folded_over() -> None:
     ("options", "message"),
     [
         ({"quantize": "int3"}, "cannot quantize to 'int3'; write 'int8-weight-only'"),
-        ({"quantize": "int8[32]"}, "takes group=<columns>, not '32'"),
+        ({"quantize": "int8[32]"}, "takes group=<columns> and scales=<"),
         ({"quantize": "int4[group=0]"}, "a group of 0 columns has no values"),
-        ({"quantize": {"*": "int4[rows=3]"}}, "takes group=<columns>, not 'rows=3'"),
+        ({"quantize": {"*": "int4[rows=3]"}}, ">, not 'rows=3'"),
+        ({"quantize": "int8[scales=int8]"}, "bfloat16.*>, not 'scales=int8'"),
+        ({"quantize": "int8[,scales=float16]"}, ">, not ',scales=float16'"),
         ({"quantize": ["int8"]}, "'quantize' must be a recipe or a mapping"),
         ({"formats": ["n_m[2:4]/int8"]}, "is lossy: name the structure only, 'n_m\\[2:4\\]'"),
     ],

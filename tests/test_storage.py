@@ -21,6 +21,10 @@ FORMATS = [
     for structure in REGISTRY.all(sc.Structure)
     for codec in REGISTRY.all(sc.Codec)
     if codec.lossless or getattr(codec, "group", None) in (None, 32)
+] + [
+    sc.Format(structure, codec)
+    for structure in (sc.Dense(), sc.Bitmap())
+    for codec in (sc.Int8(None, torch.float32), sc.Int4(32, torch.float16))
 ]
 
 
@@ -126,6 +130,11 @@ WRONG_VALUES = [
     (sc.Int8(), {"values": I8, "scales": ONE[0]}, r"scales has shape \(1,\), \[1, 1\] is needed"),
     (sc.Int8(), {"values": I8, "scales": -ONE}, "scales holds one that is not finite and above"),
     (sc.Int8(), {"values": I8, "scales": ONE / 0}, "scales holds one that is not finite"),
+    (
+        sc.Int8(None, torch.float32),
+        {"values": I8, "scales": ONE / 0},
+        "scales holds one that is not finite",
+    ),
     (sc.Int8(), {"values": I8, "scales": ONE}, "values holds one outside of -127 to 127"),
     (sc.Int4(), {"values": u8([0x10])[0], "scales": ONE}, "values holds one outside of -7 to 7"),
 ]

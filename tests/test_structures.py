@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -28,6 +30,7 @@ from sparsecompile.testing import check_format, weights
 
 STRUCTURES = default_registry().all(Structure)
 CODECS = default_registry().all(Codec)
+SCALES = (torch.bfloat16, torch.float16, torch.float32)
 FORMATS = [Format(s, c) for s in STRUCTURES for c in CODECS]
 
 
@@ -77,12 +80,27 @@ def test_groups_that_are_not_registered_are_made() -> None:
         default_registry().codec("int8[3]")
 
 
+@pytest.mark.parametrize("group", [None, 48])
+@pytest.mark.parametrize("scales", SCALES, ids=str)
+def test_names_of_scales_are_read_back(group: int | None, scales: torch.dtype) -> None:
+    codec = Int4(group, scales)
+    assert default_registry().codec(codec.name) == codec
+    assert (codec == Int4(group)) == (scales == torch.bfloat16)
+    assert ("scales" in codec.name) == (scales != torch.bfloat16)
+
+
+def test_scales_that_are_no_floats() -> None:
+    with pytest.raises(ValueError, match=r"scales of torch\.int8 are none of"):
+        Int8(None, torch.int8)
+
+
 @pytest.mark.parametrize("group", [1, 5, 48, 1000])
 @given(data=st.data())
 @settings(max_examples=10)
 def test_every_group(group: int, data: st.DataObject) -> None:
     structure = data.draw(st.sampled_from((Dense(), Bitmap(), NM(2, 4), Block(4, 16))))
-    codec = data.draw(st.sampled_from((Int8(group), Int4(group))))
+    scales = data.draw(st.sampled_from(SCALES))
+    codec = data.draw(st.sampled_from((Int8(group, scales), Int4(group, scales))))
     check_format(Format(structure, codec), data.draw(weights(structure)))
 
 
@@ -117,7 +135,7 @@ def test_values_that_integers_cannot_store(codec: Codec, value: float) -> None:
     with pytest.raises(Reject) as refusal:
         Format(CSR(), codec).pack(weight)
     assert refusal.value.reason == (
-        f"row 2, column 5 holds {value:g}, {codec.family} stores finite values up to 6.5e+04"
+        f"row 2, column 5 holds {value:g}, {codec} stores finite values up to 6.5e+04"
     )
 
 
@@ -125,9 +143,34 @@ def test_the_largest_and_the_smallest_values_that_integers_store() -> None:
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         weight = torch.full((2, 8), 0.99 * torch.finfo(dtype).max, dtype=dtype)
         weight[1] = torch.finfo(dtype).tiny / 4
-        for codec in (Int8(), Int4()):
-            check_format(Format(Dense(), codec), weight)
-            assert Format(Dense(), codec).pack(weight).unpack().isfinite().all()
+        for scales in (torch.bfloat16, torch.float32):
+            for codec in (Int8(None, scales), Int4(None, scales)):
+                check_format(Format(Dense(), codec), weight)
+                assert Format(Dense(), codec).pack(weight).unpack().isfinite().all()
+
+
+@pytest.mark.parametrize("codec", [Int8(None, torch.float16), Int4(2, torch.float16)], ids=str)
+def test_the_largest_and_the_smallest_scales_of_float16(codec: Int8 | Int4) -> None:
+    tiny, most = 2.0**-14, codec.largest * 65504.0
+    weight = torch.tensor([[most, most], [tiny / 2, tiny / 2], [tiny * 0.51, 0], [3 * tiny, tiny]])
+    check_format(Format(Dense(), codec), weight)
+    packed = Format(Dense(), codec).pack(weight)
+    assert packed.values["scales"].flatten().tolist() == [65504.0, 1.0, tiny, tiny]
+    assert packed.unpack().tolist() == [[most, most], [0, 0], [tiny, 0], [3 * tiny, tiny]]
+    with pytest.raises(Reject, match=re.escape(f"{codec} stores finite values up to {most:.3g}")):
+        Format(Dense(), codec).pack(weight * 1.01)
+
+
+@pytest.mark.parametrize("codec", [Int8(8, torch.float32), Int4(8, torch.float32)], ids=str)
+@given(seed=st.integers(0, 2**16))
+def test_scales_of_float32_leave_products_exact(codec: Int8 | Int4, seed: int) -> None:
+    weight = torch.randn(9, 40, generator=torch.Generator().manual_seed(seed))
+    scales = Format(Dense(), codec).pack(weight).values["scales"]
+    products = scales.double() * codec.largest
+    assert torch.equal(products.float().double(), products)
+    exact = weight.view(9, 5, 8).abs().amax(2).double() / codec.largest
+    # Half a step of what has 17 bits, or 21, and of what float32 has.
+    assert ((scales - exact).abs() <= exact * ((codec.largest + 2) * 2.0**-24)).all()
 
 
 def test_two_four_is_the_format_of_the_paper() -> None:

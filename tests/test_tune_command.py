@@ -68,6 +68,12 @@ def test_show_is_a_table_against_dense(record: TuningRecord) -> None:
     assert max(map(len, result.stdout.splitlines())) <= 100
 
 
+def test_formats_are_shown_with_their_parameters(cache_folder: Path) -> None:
+    facts = {**FACTS, "spec": "linear dense/int4[group=32,scales=float16] bfloat16"}
+    TuningRecord().add(tuning_key(facts), facts, TIMINGS)
+    assert "dense/int4[group=32,scales=float16] bfloat16" in lines(run("tune", "show").stdout)[1]
+
+
 def test_show_merges_lines_of_one_key(record: TuningRecord) -> None:
     record.add(tuning_key(FACTS), FACTS, {"dense": Timing(0.5, 0.0)})
     shown = lines(run("tune", "show").stdout)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import sparsecompile as sc
-from sparsecompile.codegen.triton.fragment import TILE, TritonStructure, Values
+from sparsecompile.codegen.triton.fragment import TILE, TritonStructure
 from sparsecompile.formats.symbols import n
 
 TEXT = f"""\
@@ -56,7 +56,7 @@ class TritonKeptRows(TritonStructure):
         k = packed.shape[1]
         return {"place": packed.index["place"], "values": F.pad(values.view(-1, k), (0, -k % TILE))}
 
-    def sizes(self, structure: sc.Structure, values: Values) -> Mapping[str, str]:
+    def sizes(self, structure: sc.Structure) -> Mapping[str, str]:
         return {"place": "rows * 4"}
 
     def render(self, part: sc.Structure | sc.Codec, spec: sc.KernelSpec) -> str:

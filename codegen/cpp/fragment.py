@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -17,22 +16,6 @@ from sparsecompile.registry import Registry
 
 ELEMENTS = {torch.float32: "float", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 """C++ element type of each dtype; `to_float` and `from_float` of the prelude convert."""
-
-
-@dataclass(frozen=True)
-class Codes:
-    """Values as codes of one width, for templates that keep them so.
-
-    Attributes:
-        bits: of a code: 4, 8, 16 or 32.
-        cut: the code of zero.
-        group: columns that share a scale, 0 for whole rows, None where values have no scales.
-            Scales are a tensor `scales` `[n, groups]` bfloat16.
-    """
-
-    bits: int
-    cut: int = 0
-    group: int | None = None
 
 
 class CppFragment(Fragment):
@@ -61,8 +44,9 @@ class CppFragment(Fragment):
     weight's dtype, `float decode(const Weight& w, int64_t row, int64_t column, int64_t slot)` and
     `template <int count, class Column> Floats<count> decode_vector(const Weight& w, int64_t row,
     int64_t slot, Column&& column)` for `count` consecutive slots of one row. Columns may lie in
-    the padding. Where `codes` says what they are, it also defines `uint32_t code(const Weight& w,
-    int64_t slot)`, the code of a value.
+    the padding. Where its `Codec.coding` says that values are floats or integers, it also defines
+    `uint32_t code(const Weight& w, int64_t slot)`: the bits of a float, or the integer and half of
+    what its bits can count.
     """
 
     language: ClassVar[str] = "cpp"
@@ -70,10 +54,6 @@ class CppFragment(Fragment):
     @abstractmethod
     def fields(self, part: Structure | Codec, spec: KernelSpec) -> dict[str, str]:
         """C++ element type of each tensor by name, in the order of `Packed.tensors`."""
-
-    def codes(self, part: Structure | Codec, spec: KernelSpec) -> Codes | None:
-        """What a codec's values are as codes of one width; None where they are none."""
-        return None
 
 
 def fragment_of(registry: Registry, part: Structure | Codec) -> CppFragment:

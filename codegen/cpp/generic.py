@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from sparsecompile.codegen.cpp.fragment import Codes
 from sparsecompile.codegen.cpp.layout import concatenate
 from sparsecompile.codegen.cpp.template import CppTemplate
 from sparsecompile.formats.packed import Packed
@@ -60,7 +59,7 @@ class GenericLinear(CppTemplate):
         """The tensors of the Packed, concatenated."""
         return concatenate(self.name, packed)
 
-    def files(self, spec: KernelSpec, schedule: Schedule, codes: Codes | None) -> Sequence[str]:
+    def files(self, spec: KernelSpec, schedule: Schedule) -> Sequence[str]:
         """One file of loops for all of them."""
         return ("finish.h", "transpose.h", "generic.h")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from sparsecompile.codegen.cpp.fragment import Codes, fragment_of
 from sparsecompile.codegen.cpp.template import CppTemplate
 from sparsecompile.errors import Reject
+from sparsecompile.formats.coding import Coding
 from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.spec import KernelSpec, Schedule
 from sparsecompile.kernels.target import Target
@@ -37,8 +37,7 @@ class ListsLinear(CppTemplate):
                 step, or x is to be rounded.
         """
         super().supports(spec, target, registry)
-        codes = fragment_of(registry, spec.format.codec).codes(spec.format.codec, spec)
-        if codes != Codes(spec.dtype.itemsize * 8):
+        if spec.format.codec.coding(spec.dtype) != Coding(8 * spec.dtype.itemsize):
             raise Reject(f"the values of {spec.format.codec} are not floats as they are")
         if spec.activations != "float":
             raise Reject(f"{spec.activations} activations need integer weights")
@@ -63,7 +62,7 @@ class ListsLinear(CppTemplate):
         stream = weight.values * (size + 1) + 3 * lists
         return Cost(stream + m * (n + k) * size, 2 * m * weight.values)
 
-    def files(self, spec: KernelSpec, schedule: Schedule, codes: Codes | None) -> Sequence[str]:
+    def files(self, spec: KernelSpec, schedule: Schedule) -> Sequence[str]:
         """The layout, and loops over it."""
         layout = ("lists/layout.h", "lists/prepack.h")
         loops = ("lists/multiply.h", "lists/batch.h", "lists/decode.h")

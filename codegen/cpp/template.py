@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from sparsecompile.codegen.cpp.epilogues import check_epilogue, render_epilogue
-from sparsecompile.codegen.cpp.fragment import ELEMENTS, Codes, fragment_of
+from sparsecompile.codegen.cpp.fragment import ELEMENTS, fragment_of
 from sparsecompile.codegen.cpp.layout import concatenate
 from sparsecompile.codegen.cpp.rounding import check_rounding, render_rounding
 from sparsecompile.codegen.cpp.text import read
@@ -53,16 +53,14 @@ class CppTemplate(Template):
         check_rounding(spec.activations)
 
     @abstractmethod
-    def files(self, spec: KernelSpec, schedule: Schedule, codes: Codes | None) -> Sequence[str]:
+    def files(self, spec: KernelSpec, schedule: Schedule) -> Sequence[str]:
         """Files of `text` that make the functions, in order."""
 
     def isa(self, schedule: Schedule, target: Target) -> str:
         """The instruction set that a schedule is written for: the target's, or one before it."""
         return target.isa
 
-    def constants(
-        self, spec: KernelSpec, schedule: Schedule, codes: Codes | None
-    ) -> Mapping[str, int]:
+    def constants(self, spec: KernelSpec, schedule: Schedule) -> Mapping[str, int]:
         """What the files read besides the schedule's choices."""
         return {}
 
@@ -76,9 +74,8 @@ class CppTemplate(Template):
         """Constants, the canonical weight and its fragments, epilogue, loops: a file of its own."""
         structure = fragment_of(registry, spec.format.structure)
         codec = fragment_of(registry, spec.format.codec)
-        codes = codec.codes(spec.format.codec, spec)
-        constants = {**dict(schedule.choices), **self.constants(spec, schedule, codes)}
-        files = self.files(spec, schedule, codes)
+        constants = {**dict(schedule.choices), **self.constants(spec, schedule)}
+        files = self.files(spec, schedule)
         target = replace(target, isa=self.isa(schedule, target))
         text = "\n".join(
             (

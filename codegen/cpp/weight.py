@@ -11,7 +11,7 @@ TEXT = """\
 namespace {{
 
 using Element = {element};  // of x, bias, operands and y
-constexpr int operand_count = {operands};
+{scale}constexpr int operand_count = {operands};
 
 // Schedule.
 {constants}
@@ -46,8 +46,15 @@ def render_weight(
         f"    {name} = reinterpret_cast<const {ctype}*>(bytes + header.offsets[{i}]);"
         for i, (name, ctype) in enumerate(fields.items())
     )
+    coding = spec.format.codec.coding(spec.dtype)
+    scale = (
+        f"using Scale = {ELEMENTS[coding.scales]};  // of values of W, where these have scales\n"
+        if coding
+        else ""
+    )
     return TEXT.format(
         element=ELEMENTS[spec.dtype],
+        scale=scale,
         operands=spec.operands,
         constants="\n".join(f"constexpr int64_t {c} = {v};" for c, v in constants.items()),
         members="\n".join(members),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sparsecompile.codegen.triton.fragment import ELEMENTS, TritonStructure, Values
+from sparsecompile.codegen.triton.fragment import ELEMENTS, TritonStructure
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.template import (
     TritonTemplate,
@@ -237,16 +237,14 @@ class BlocksLinear(TritonTemplate):
         moved = weight.nbytes + m * (n + k) * spec.dtype.itemsize
         return Cost(moved, 2 * m * weight.stored * padding, matrix_kind(spec))
 
-    def loops(
-        self, spec: KernelSpec, schedule: Schedule, structure: TritonStructure, values: Values
-    ) -> str:
+    def loops(self, spec: KernelSpec, schedule: Schedule, structure: TritonStructure) -> str:
         """Loads of blocks, the loop over them, and `unpack`."""
         part, element = Pass.of(spec), ELEMENTS[spec.dtype]
-        by_group = by_row = ""
-        if values.group:
+        group, by_group, by_row = spec.coding.group, "", ""
+        if group:
             places = "rows[:, None], columns[None, :], (rows < n)[:, None]"
             by_group = scaled(f"scales_at(weight, {places}, n, k)", 8)
-        elif values.group == 0:
+        elif group == 0:
             by_row = scaled("row_scales(weight, rows, rows < n, n, k)[:, None]", 8)
         rounded = spec.activations != "float"
         return "\n\n".join(
@@ -254,7 +252,7 @@ class BlocksLinear(TritonTemplate):
                 part.render(),
                 LINEAR.format(
                     group_scale=by_group,
-                    expression="value" if values.group is None else f"value.to(tl.{element})",
+                    expression="value" if group is None else f"value.to(tl.{element})",
                     activations=f"activations.to(tl.{element})" if rounded else "activations",
                     precision=precision(spec),
                     tall=part.tall,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from sparsecompile.codegen.triton.fragment import Values
+import torch
+
+from sparsecompile.codegen.triton.fragment import ELEMENTS
 from sparsecompile.errors import Reject
+from sparsecompile.formats.coding import Coding
 from sparsecompile.kernels.epilogue import STEPS
 from sparsecompile.kernels.spec import KernelSpec
 
@@ -39,21 +42,21 @@ BIAS = """\
 ROW_SCALES = '''\
 @triton.jit
 def row_scales(weight, rows, inside, n, k):
-    """The scale of every row: bfloat16 is the upper half of float32."""
-    scales = scales_part(weight, n, k).to(tl.pointer_type(tl.int16))
-    bits = tl.load(scales + rows, mask=inside, other=0)
-    return (bits.to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    """The scale of every row{how}."""
+    scales = scales_part(weight, n, k).to(tl.pointer_type(tl.{stored}))
+    found = tl.load(scales + rows, mask=inside, other=0)
+    return {as_float}
 '''
 
 GROUP_SCALES = '''\
 @triton.jit
 def scales_at(weight, rows, columns, there, n, k):
-    """The scales of {group} columns each: bfloat16 is the upper half of float32."""
-    scales = scales_part(weight, n, k).to(tl.pointer_type(tl.int16))
+    """The scales of {group} columns each{how}."""
+    scales = scales_part(weight, n, k).to(tl.pointer_type(tl.{stored}))
     group, groups = columns // {group}, tl.cdiv(k, {group})
     at = rows.to(tl.int64) * groups + group
-    bits = tl.load(scales + at, mask=there & (group < groups), other=0)
-    return (bits.to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    found = tl.load(scales + at, mask=there & (group < groups), other=0)
+    return {as_float}
 
 
 @triton.jit
@@ -84,17 +87,23 @@ def check_epilogue(steps: tuple[str, ...]) -> None:
             raise Reject(f"the epilogue step {name!r} has no Triton expression")
 
 
-def render_scales(values: Values) -> str:
+def render_scales(coding: Coding) -> str:
     """The functions that read scales; empty where there are none."""
-    if values.group is None:
+    if coding.group is None:
         return ""
-    return GROUP_SCALES.format(group=values.group) if values.group else ROW_SCALES
+    text = GROUP_SCALES if coding.group else ROW_SCALES
+    if coding.scales == torch.bfloat16:
+        how, stored = ": bfloat16 is the upper half of float32", "int16"
+        as_float = "(found.to(tl.int32) << 16).to(tl.float32, bitcast=True)"
+    else:
+        how, stored, as_float = "", ELEMENTS[coding.scales], "found.to(tl.float32)"
+    return text.format(group=coding.group, how=how, stored=stored, as_float=as_float)
 
 
-def render_finish(spec: KernelSpec, values: Values) -> str:
+def render_finish(spec: KernelSpec) -> str:
     """The function `finish`: scales of rows and tokens, the bias and the epilogue, in float32."""
     lines = []
-    if values.group == 0:
+    if spec.coding.group == 0:
         lines.append("    value *= row_scales(weight, rows, rows < n, n, k)[:, None]")
     if spec.activations != "float":
         scales = "tl.load(x_scales + tokens, mask=tokens < m, other=0.0)"

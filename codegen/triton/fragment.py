@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -18,7 +17,6 @@ from sparsecompile.errors import RegistrationError, Reject
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.packed import Packed
 from sparsecompile.formats.structure import Structure
-from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.template import Fragment
 from sparsecompile.registry import Registry
 
@@ -26,24 +24,6 @@ ELEMENTS = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16:
 """Triton's name of each dtype that x and the result may have."""
 TILE = 128
 """Columns of a tile: what one pass of a loop over k reads of a row."""
-
-
-@dataclass(frozen=True)
-class Values:
-    """How a codec stores its values.
-
-    Attributes:
-        bits: of a value: 4, 8, 16 or 32.
-        group: columns that share a scale, 0 for whole rows, None where values have no scales.
-    """
-
-    bits: int
-    group: int | None = None
-
-    @property
-    def are_integers(self) -> bool:
-        """Whether a value is an integer of at most 8 bits, times a scale."""
-        return self.group is not None
 
 
 class TritonStructure(Fragment):
@@ -83,7 +63,7 @@ class TritonStructure(Fragment):
         """
 
     @abstractmethod
-    def sizes(self, structure: Structure, values: Values) -> Mapping[str, str]:
+    def sizes(self, structure: Structure) -> Mapping[str, str]:
         """Bytes of each part but the last, in Triton.
 
         Of `rows` (n as int64), `tiles` (of columns), `n`, `k`, and `entry_of(part, at)`, one int32
@@ -99,15 +79,11 @@ class TritonCodec(Fragment):
     for COUNT neighbours from each `first` on, `[len(first), COUNT]`; `first` is a multiple of
     COUNT. What is not `there` is zero.
 
-    Scales are in the part `scales` `[n, groups]` of bfloat16; a codec that has them derives its
-    `Values.group`, and the functions that read them are the templates'.
+    Scales, as `Codec.coding` says, are in the part `scales` `[n, groups]`; the functions that read
+    them are the templates'.
     """
 
     language: ClassVar[str] = "triton"
-
-    @abstractmethod
-    def values(self, codec: Codec, spec: KernelSpec) -> Values:
-        """How values are stored."""
 
     @abstractmethod
     def elements(self, packed: Packed) -> Tensor:
@@ -118,7 +94,7 @@ class TritonCodec(Fragment):
         return elements.reshape(-1).view(torch.uint8)
 
     def scales(self, packed: Packed) -> Tensor | None:
-        """`[n, groups]` bfloat16, None where values have no scales."""
+        """`[n, groups]`, None where values have no scales."""
         return packed.values.get("scales")
 
 

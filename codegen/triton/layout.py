@@ -67,13 +67,12 @@ def arrange(packed: Packed, structure: TritonStructure, codec: TritonCodec) -> T
     return torch.cat(stretches)
 
 
-def render_parts(spec: KernelSpec, structure: TritonStructure, codec: TritonCodec) -> str:
+def render_parts(spec: KernelSpec, structure: TritonStructure) -> str:
     """The functions `<name>_part(weight, n, k)`: pointers to bytes."""
-    values = codec.values(spec.format.codec, spec)
-    sizes = dict(structure.sizes(spec.format.structure, values))
-    if values.group is not None:
-        groups = f"tl.cdiv(k, {values.group})" if values.group else "1"
-        sizes = {"scales": f"rows * {groups} * 2", **sizes}
+    sizes, coding = dict(structure.sizes(spec.format.structure)), spec.coding
+    if coding.group is not None:
+        groups = f"tl.cdiv(k, {coding.group})" if coding.group else "1"
+        sizes = {"scales": f"rows * {groups} * {coding.scales.itemsize}", **sizes}
     names = [*sizes, "values"]
     text = BEGIN.format(alignment=ALIGNMENT, name=names[0], header=HEADER_BYTES)
     if any("entry_of" in size for size in sizes.values()):

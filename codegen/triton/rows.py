@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from sparsecompile.codegen.triton.fragment import TritonStructure, Values
+from sparsecompile.codegen.triton.fragment import TritonStructure
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.template import TritonTemplate, scaled
 from sparsecompile.kernels.contents import Contents
@@ -116,15 +116,13 @@ class RowsLinear(TritonTemplate):
         moved = weight.nbytes + m * (n + k) * spec.dtype.itemsize
         return Cost(moved, GATHER_OPERATIONS * m * weight.stored, "float32")
 
-    def loops(
-        self, spec: KernelSpec, schedule: Schedule, structure: TritonStructure, values: Values
-    ) -> str:
+    def loops(self, spec: KernelSpec, schedule: Schedule, structure: TritonStructure) -> str:
         """The gather and `unpack`."""
-        by_group = by_row = ""
-        if values.group:
+        group, by_group, by_row = spec.coding.group, "", ""
+        if group:
             places = "rows[:, None], columns, there & (rows < n)[:, None]"
             by_group = scaled(f"scales_at(weight, {places}, n, k)")
-        elif values.group == 0:
+        elif group == 0:
             by_row = scaled("row_scales(weight, rows, places < row_count, n, k)[:, None]", 8)
         return LINEAR.format(step=STEP, group_scale=by_group, row_scale=by_row)
 

@@ -14,7 +14,6 @@ from sparsecompile.codegen.triton.epilogues import check_epilogue, render_finish
 from sparsecompile.codegen.triton.fragment import (
     ELEMENTS,
     TritonStructure,
-    Values,
     codec_fragment,
     structure_fragment,
 )
@@ -61,8 +60,9 @@ class TritonTemplate(Template):
         """Return if the target is a GPU that Triton compiles for and both parts have fragments.
 
         Raises:
-            Reject: another device, an old GPU, no fragment or one that is read in another way, an
-                unknown epilogue step or rounding of x.
+            Reject: another device, an old GPU, no fragment or one that is read in another way,
+                values that are neither floats nor integers with scales, an unknown epilogue step
+                or rounding of x.
         """
         if target.device != "cuda":
             raise Reject(f"Triton is for GPUs, not for {target.device}")
@@ -74,10 +74,10 @@ class TritonTemplate(Template):
         structure = structure_fragment(registry, spec.format.structure)
         if structure.reads != self.reads:
             raise Reject(f"{spec.format.structure} is read by {structure.reads}, not {self.reads}")
-        values = codec_fragment(registry, spec.format.codec).values(spec.format.codec, spec)
+        codec_fragment(registry, spec.format.codec)
         check_epilogue(spec.epilogue)
         check_rounding(spec.activations)
-        if spec.activations != "float" and not values.are_integers:
+        if not spec.coding.are_integers and spec.activations != "float":
             raise Reject(f"{spec.activations} activations need integer weights")
 
     @abstractmethod
@@ -120,7 +120,6 @@ class TritonTemplate(Template):
         """Parts, fragments, epilogue, loops: a module that stands alone."""
         structure = structure_fragment(registry, spec.format.structure)
         codec = codec_fragment(registry, spec.format.codec)
-        values = codec.values(spec.format.codec, spec)
         launches = self.launches(spec, schedule)
         texts = (
             HEAD.format(
@@ -131,13 +130,13 @@ class TritonTemplate(Template):
                 launches="\n".join(map(str, launches)),
                 arguments=fill(_arguments(spec, launches), 100),
             ),
-            render_parts(spec, structure, codec),
+            render_parts(spec, structure),
             codec.render(spec.format.codec, spec),
             structure.render(spec.format.structure, spec),
-            render_scales(values),
-            render_finish(spec, values),
+            render_scales(spec.coding),
+            render_finish(spec),
             render_rounding(spec.activations),
-            self.loops(spec, schedule, structure, values),
+            self.loops(spec, schedule, structure),
         )
         name = f"{self.name}_{spec.identifier}_{schedule.tag}"
         kernels = tuple((launch.symbol, launch.largest_m) for launch in launches)
@@ -145,9 +144,7 @@ class TritonTemplate(Template):
         return Source(name, "triton", text, kernels)
 
     @abstractmethod
-    def loops(
-        self, spec: KernelSpec, schedule: Schedule, structure: TritonStructure, values: Values
-    ) -> str:
+    def loops(self, spec: KernelSpec, schedule: Schedule, structure: TritonStructure) -> str:
         """The functions that are launched, `unpack` among them."""
 
 

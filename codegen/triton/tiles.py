@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from sparsecompile.codegen.triton.fragment import ELEMENTS, TILE, TritonStructure, Values
+from sparsecompile.codegen.triton.fragment import ELEMENTS, TILE, TritonStructure
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.template import (
     TritonTemplate,
@@ -147,7 +147,7 @@ class TilesLinear(TritonTemplate):
         instructions, and integers, which have scales.
         """
         wide = spec.dtype == torch.float32
-        warps = 8 if wide or not spec.format.codec.lossless else 4
+        warps = 8 if wide or spec.coding.are_integers else 4
         return Schedule.of(
             {
                 "row_n": 16,
@@ -194,29 +194,28 @@ class TilesLinear(TritonTemplate):
         from sparsecompile.kernels.cost import Cost
 
         n, k = weight.shape
-        kind = "int8" if self._as_integers(spec, _group(spec)) else matrix_kind(spec)
+        kind = "int8" if self._as_integers(spec) else matrix_kind(spec)
         return Cost(weight.nbytes + m * (n + k) * spec.dtype.itemsize, 2 * m * n * k, kind)
 
-    def _as_integers(self, spec: KernelSpec, group: int | None) -> bool:
+    def _as_integers(self, spec: KernelSpec) -> bool:
         """Whether integers are multiplied as such: scales then have to fit whole tiles."""
+        group = spec.coding.group
         return spec.activations != "float" and group is not None and group % TILE == 0
 
-    def loops(
-        self, spec: KernelSpec, schedule: Schedule, structure: TritonStructure, values: Values
-    ) -> str:
+    def loops(self, spec: KernelSpec, schedule: Schedule, structure: TritonStructure) -> str:
         """`load_weight`, the loops over tiles, what adds the parts, and `unpack`."""
-        as_integers = self._as_integers(spec, values.group)
+        as_integers, group = self._as_integers(spec), spec.coding.group
         element = ELEMENTS[spec.dtype]
-        multiplied = "value" if as_integers or values.group is None else f"value.to(tl.{element})"
+        multiplied = "value" if as_integers or group is None else f"value.to(tl.{element})"
         by_group = f"scales_in(weight, rows, inside, tile * {TILE}, n, k, {TILE})"
         by_row = "row_scales(weight, rows, inside, n, k)[:, None]"
-        grouped = scaled(by_group if values.group else "")
-        exact = scaled(by_row) if values.group == 0 else grouped
+        grouped = scaled(by_group if group else "")
+        exact = scaled(by_row) if group == 0 else grouped
         texts = [WEIGHT.format(scale="" if as_integers else grouped, expression=multiplied)]
         how = ", out_dtype=tl.int32" if as_integers else precision(spec)
         product = f"        total = tl.dot(w, activations, total{how})"
         row = ROW
-        if as_integers and values.group:
+        if as_integers and group:
             # Without matrix instructions there is nothing to gain from integers.
             row = ROW.replace("load_weight", "load_scaled")
             load_scaled = WEIGHT.replace("load_weight", "load_scaled")
@@ -228,7 +227,7 @@ class TilesLinear(TritonTemplate):
             )
         elif spec.activations != "float" and not as_integers:
             product = product.replace("activations", f"activations.to(tl.{element})")
-        sum_type = "tl.int32" if as_integers and not values.group else "tl.float32"
+        sum_type = "tl.int32" if as_integers and not group else "tl.float32"
         texts += [
             PARTS,
             row.format(tile=TILE),
@@ -236,13 +235,6 @@ class TilesLinear(TritonTemplate):
             UNPACK.format(tile=TILE, scale=exact),
         ]
         return "\n\n".join(texts)
-
-
-def _group(spec: KernelSpec) -> int | None:
-    """Columns that share a scale, as in `Values.group`."""
-    if spec.format.codec.lossless:
-        return None
-    return getattr(spec.format.codec, "group", None) or 0
 
 
 class ScatteredLinear(TilesLinear):
@@ -256,8 +248,8 @@ class ScatteredLinear(TilesLinear):
 
     def default(self, spec: KernelSpec, target: Target) -> Schedule:
         """A half or a quarter of the values a thread."""
-        lossless = spec.format.codec.lossless
-        rows = 32 if lossless and spec.dtype != torch.float32 else 16
+        is_narrow = spec.dtype != torch.float32 and not spec.coding.are_integers
+        rows = 32 if is_narrow else 16
         smaller = {"few_n": rows, "some_n": 2 * rows, "some_warps": 8, "many_n": 2 * rows}
         return Schedule.of({**dict(super().default(spec, target).choices), **smaller})
 

@@ -125,8 +125,8 @@ def show(
         write(json_path, results_json(command, rows, machine))
     if csv_path is not None:
         write(csv_path, results_csv(rows))
-    out: Any = Console(highlight=False)
-    out = out if out.is_terminal else Console(highlight=False, width=150)
+    out: Any = Console(highlight=False, markup=False)
+    out = out if out.is_terminal else Console(highlight=False, markup=False, width=150)
     out.print(results_table(title, rows, columns, group=group))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.coding import Coding
 from sparsecompile.formats.coordinates import Places
 
 if TYPE_CHECKING:
@@ -35,6 +36,10 @@ class Float(Codec):
     def take(self, tensors: Mapping[str, Tensor], slots: Tensor, rows: Tensor) -> dict[str, Tensor]:
         """The values."""
         return {"values": tensors["values"][slots]}
+
+    def coding(self, dtype: torch.dtype) -> Coding:
+        """The value."""
+        return Coding(8 * dtype.itemsize)
 
     def value_bits(self, dtype: torch.dtype) -> sympy.Expr:
         """16 or 32 bits a slot."""

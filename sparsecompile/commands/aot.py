@@ -135,8 +135,8 @@ def _print(found: list[KernelAnalysis]) -> None:
     if not found:
         typer.echo("no Triton kernel: everything stays dense, or nothing supports these formats")
         return
-    out: Any = Console(highlight=False)
-    out = out if out.is_terminal else Console(highlight=False, width=190)
+    out: Any = Console(highlight=False, markup=False)
+    out = out if out.is_terminal else Console(highlight=False, markup=False, width=190)
     out.print(aot_table(found))
     for line in faults(found):
         typer.echo(line)

@@ -191,7 +191,7 @@ def machine(
         typer.echo(json.dumps(asdict(found), indent=2))
     else:
         table = machine_table(found, huge_pages(), memory_nodes())
-        Console(highlight=False).print(table)
+        Console(highlight=False, markup=False).print(table)
 
 
 def _explain(

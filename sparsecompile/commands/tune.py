@@ -41,8 +41,8 @@ def show(
     if current:
         from rich.console import Console
 
-        out: Any = Console(highlight=False)
-        out = out if out.is_terminal else Console(highlight=False, width=100)
+        out: Any = Console(highlight=False, markup=False)
+        out = out if out.is_terminal else Console(highlight=False, markup=False, width=100)
         out.print(_table(current))
     else:
         typer.echo("nothing was measured for this version and machine yet")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsecompile.component import Component
 from sparsecompile.errors import Reject
+from sparsecompile.formats.coding import Coding
 from sparsecompile.formats.coordinates import Places
 
 if TYPE_CHECKING:
@@ -26,11 +27,14 @@ class Codec(Component):
       the values of every other one;
     - `decode(encode(v)) == v` when `lossless`, else it is within `error_bound` of `v`, and
       encoding what `decode` gives in float32 gives the same bytes again;
+    - `coding` is how each value is stored;
     - the bits of the value tensors are exactly `value_bits()`.
     """
 
     family: ClassVar[str]
     lossless: ClassVar[bool]
+    """Whether it promises that every weight that `check` lets pass is kept: `Packed.exact`. Formats
+    with such a codec are looked for without being asked for."""
 
     @property
     def name(self) -> str:
@@ -98,6 +102,13 @@ class Codec(Component):
         for name, tensor in tensors.items():
             if tensor.shape != (slots,):
                 raise Reject(f"{name} has shape {tuple(tensor.shape)}, [{slots}] is needed")
+
+    def coding(self, dtype: torch.dtype) -> Coding | None:
+        """How a value is stored in a weight of a dtype; None where that takes the codec's own code.
+
+        Kernels that keep values as they are stored read it; others call `decode` of a fragment.
+        """
+        return None
 
     @abstractmethod
     def value_bits(self, dtype: torch.dtype) -> sympy.Expr:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.coordinates import Places
 from sparsecompile.formats.occupancy import Occupancy
 from sparsecompile.formats.structure import Structure
+
+_FEW_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,12 @@ class Format:
         bits = self.structure.index_bits() + self.codec.value_bits(dtype)
         return evaluate(bits, shape, slots) // 8
 
-    def pack(self, weight: Tensor | Occupancy) -> Packed:
+    def pack(self, weight: Tensor | Occupancy, exact: bool | None = None) -> Packed:
         """Store a weight `[n, k]` in this format.
+
+        Args:
+            weight: the weight.
+            exact: see `Packed`, where it is known; else values are compared.
 
         Raises:
             Reject: the weight does not have this structure, or the codec cannot store a value.
@@ -44,7 +50,13 @@ class Format:
         index = self.structure.encode(occupancy)
         gathered = self.structure.gather(occupancy.weight, index)
         values = self.codec.encode(gathered, Places(self.structure, index, occupancy.shape))
-        return Packed(self, occupancy.shape, occupancy.weight.dtype, slots, index, values)
+        if exact is None and self.codec.lossless:
+            exact = True
+        dtype = occupancy.weight.dtype
+        packed = Packed(self, occupancy.shape, dtype, slots, index, values, bool(exact))
+        if exact is None:
+            return replace(packed, exact=packed.keeps(occupancy.weight))
+        return packed
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +69,9 @@ class Packed:
         slots: stored values, padding included.
         index: the structure's tensors by name, in order.
         values: the codec's tensors by name, in order.
+        exact: whether every value is known to be that of the weight that was packed, and nothing
+            was rounded. Of a lossless codec that is a promise, of others luck: a weight may have
+            come from such integers.
     """
 
     format: Format
@@ -65,6 +80,7 @@ class Packed:
     slots: int
     index: Mapping[str, Tensor]
     values: Mapping[str, Tensor]
+    exact: bool
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -93,7 +109,7 @@ class Packed:
         values = self.values
         if codec.lossless:
             values = codec.encode(codec.decode(values, places, dtype), places)
-        return Packed(self.format, self.shape, dtype, self.slots, self.index, values)
+        return replace(self, dtype=dtype, values=values, exact=self.exact and dtype == self.dtype)
 
     def take(self, groups: Tensor) -> Packed | None:
         """Some groups of `row_multiple` rows, `[g]` int64, as a weight of their own.
@@ -112,7 +128,15 @@ class Packed:
         if values is None:
             return None
         shape = (rows.numel(), self.shape[1])
-        return Packed(self.format, shape, self.dtype, slots.numel(), index, values)
+        return replace(self, shape=shape, slots=slots.numel(), index=index, values=values)
+
+    def keeps(self, weight: Tensor) -> bool:
+        """Whether this is every value of a dense weight `[n, k]`, exact in float32."""
+        # Few rows tell it of almost every weight of which it is not.
+        few = torch.arange(min(_FEW_ROWS, self.shape[0]))
+        return torch.equal(self.rows(few, torch.float32), weight[few].float()) and torch.equal(
+            self.unpack(torch.float32), weight.float()
+        )
 
     def rows(self, rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Rows `[r]` int64 of the dense weight, `[r, k]`, without unpacking the others."""

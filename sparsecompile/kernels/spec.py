@@ -14,6 +14,7 @@ from typing_extensions import TypeVar
 if TYPE_CHECKING:
     import torch
 
+    from sparsecompile.formats.coding import Coding
     from sparsecompile.formats.packed import Format
 
 
@@ -93,6 +94,17 @@ class KernelSpec(Spec):
         from sparsecompile.kernels.epilogue import STEPS
 
         return sum(STEPS[name].has_operand for name in self.epilogue)
+
+    @property
+    def coding(self) -> Coding:
+        """How values of the weight are stored.
+
+        Raises:
+            Reject: in a way that no kernel reads.
+        """
+        from sparsecompile.formats.coding import readable
+
+        return readable(self.format.codec.coding(self.dtype), str(self.format.codec))
 
     def __str__(self) -> str:
         """`linear n_m[2:4]/float bfloat16 silu`, `linear dense/int8 bfloat16 activations=int8`."""

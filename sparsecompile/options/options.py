@@ -37,7 +37,8 @@ class Options:
             matches counts, and each has to match a weight of the model.
         quantize: lossy. `"int8-weight-only"` (one scale a row), `"int8"` (also every row of the
             activations, when it runs), `"int4"` (weights only, a scale for 128 columns) for every
-            linear, with other groups as in `"int4[group=32]"`, or a mapping as for `prune`.
+            linear, with other groups or scales as in `"int4[group=32,scales=float16]"`, or a
+            mapping as for `prune`.
         tune: how kernels are chosen. `"fast"`, the default, measures a few candidates and the
             dense linear once for each shape and remembers the result; `"full"` measures every
             schedule; `"cached"` takes what was measured before and measures nothing; `"off"`

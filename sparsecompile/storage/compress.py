@@ -136,8 +136,8 @@ def _compressed(
                 "'int8-weight-only', and give 'int8' to torch.compile",
             )
         binding, format = edit.binding(match["weight"]), format_of(match["format"])
-        logger.info("%s: %s", names[0], format)
         packed = pack_binding(binding, edit.weights.live(binding), format)
+        logger.info("%s: %s, %s", names[0], format, "exact" if packed.exact else "rounded")
         return PackedTensor(Stored(packed)), ""
     considered = list(edit.considered.values())
     survey = considered[-1].survey if considered else None

@@ -122,6 +122,10 @@ def _packed(file: TensorFile, name: str, facts: Any, parts: list[str]) -> Packed
         FileError: its tensors are not those of a weight in its format.
     """
     format, shape, dtype, slots = _declared(file, name, facts)
+    # Version 1 began without it.
+    exact = facts.get("exact", format.codec.lossless)
+    if not isinstance(exact, bool):
+        raise FileError(file.path, name, f"is said to be exact: {exact!r}")
     index, values = _expected(format, dtype)
     wanted = {f"{name}::{part}": like.dtype for part, like in {**index, **values}.items()}
     for tensor in wanted.keys() ^ set(parts):
@@ -138,7 +142,7 @@ def _packed(file: TensorFile, name: str, facts: Any, parts: list[str]) -> Packed
     except Reject as reject:
         part, _, what = reject.reason.partition(" ")
         raise FileError(file.path, f"{name}::{part}", what) from None
-    return Packed(format, shape, dtype, slots, index, values)
+    return Packed(format, shape, dtype, slots, index, values, exact)
 
 
 def _declared(

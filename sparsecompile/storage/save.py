@@ -9,7 +9,7 @@ Layout of the file, beside what safetensors itself says (`sparsecompile.storage.
 - the metadata has one text, `sparsecompile`, JSON:
   `{"version": 1,
     "packed": {name: {"format": "n_m[2:4]/int4[group=128]", "shape": [n, k], "dtype": "BF16",
-                      "slots": stored values}},
+                      "slots": stored values, "exact": whether packing rounded nothing}},
     "tied": {name: the name under which the same tensor is kept},
     "buffers": [buffers that are not in the state_dict, kept under their names too]}`.
 
@@ -71,6 +71,7 @@ def save(model: Module, path: str | Path) -> None:
                 "shape": list(weight.shape),
                 "dtype": NAMES[weight.dtype],
                 "slots": weight.slots,
+                "exact": weight.exact,
             }
             for part, values in weight.tensors.items():
                 _add(tensors, f"{name}::{part}", values)

@@ -12,6 +12,7 @@ from sparsecompile.errors import Reject
 from sparsecompile.formats.occupancy import FLOAT_DTYPES, Occupancy
 from sparsecompile.formats.packed import Format, Packed
 from sparsecompile.formats.structure import Structure
+from sparsecompile.testing.coding_laws import check_coding
 
 SPECIAL_VALUES = (float("nan"), float("inf"), -float("inf"), -0.0, 1e-45, 65504.0)
 
@@ -104,7 +105,7 @@ def check_format(format: Format, weight: Tensor) -> None:
     Nowhere does it keep more than its structure promises.
 
     A lossy codec gives back what is within its bound, and the same bytes when its decoded values
-    are encoded again.
+    are encoded again. Its coding is how values are stored.
 
     Raises:
         AssertionError: a law does not hold.
@@ -120,11 +121,15 @@ def check_format(format: Format, weight: Tensor) -> None:
     packed = format.pack(weight)
     dense = packed.unpack()
     assert dense.dtype == weight.dtype
+    kept = packed.unpack(torch.float32)
+    assert packed.exact == torch.equal(kept.nan_to_num(), weight.float().nan_to_num()), "exact"
+    assert packed.exact or not format.codec.lossless
     if format.codec.lossless:
         torch.testing.assert_close(dense, weight, rtol=0, atol=0, equal_nan=True)
         _check_same_tensors(packed.tensors, format.pack(dense).tensors)
     else:
         _check_lossy(packed, weight)
+    check_coding(packed)
     assert packed.slots == slots
     assert packed.nbytes == format.nbytes(occupancy.shape, slots, weight.dtype)
     positions = structure.positions(packed.index, packed.shape)

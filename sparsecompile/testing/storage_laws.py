@@ -36,7 +36,9 @@ def check_storage(format: Format, weight: Tensor, path: Path) -> None:
         converted = packed.to(dtype).unpack()
         assert converted.dtype == dtype
         want = dense.to(dtype) if format.codec.lossless else packed.unpack(dtype)
-        assert same_bits(converted, want), f"{format} in {dtype} is another weight"
+        # What becomes of a NaN's lower bits is up to the instructions that torch chooses.
+        first, second = (t.masked_fill(t.isnan(), torch.nan) for t in (converted, want))
+        assert same_bits(first, second), f"{format} in {dtype} is another weight"
     holder = nn.Module()
     holder.weight = nn.Parameter(PackedTensor(Stored(packed)), requires_grad=False)
     save(holder, path)
@@ -44,6 +46,7 @@ def check_storage(format: Format, weight: Tensor, path: Path) -> None:
     assert isinstance(loaded, PackedTensor)
     assert loaded.dtype == weight.dtype
     assert loaded.packed.slots == packed.slots
+    assert loaded.packed.exact == packed.exact
     for name, tensor in packed.tensors.items():
         assert same_bits(loaded.packed.tensors[name], tensor), f"{name} came back different"
     assert same_bits(loaded.packed.unpack(), dense)

@@ -61,7 +61,8 @@ def pack_binding(binding: Binding, tensors: Iterable[Tensor], format: Format) ->
     # Lossy values are exact in float32, and packing these gives the same values again.
     exact = parts[0].dtype if format.codec.lossless else torch.float32
     dense = torch.cat([part.unpack(exact) for part in parts])
-    return replace(format.pack(dense), dtype=parts[0].dtype)
+    kept = all(part.exact for part in parts)
+    return replace(format.pack(dense, kept), dtype=parts[0].dtype)
 
 
 def packer(binding: Binding, tensors: Iterable[Tensor], format: Format) -> Callable[[], Packed]:

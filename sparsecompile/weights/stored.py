@@ -51,6 +51,7 @@ class Stored:
         self.shape = packed.shape
         self.dtype = packed.dtype
         self.slots = packed.slots
+        self.exact = packed.exact
         self._home: Packed | Part = packed
         self.handle = next(_HANDLES)
         _BY_HANDLE[self.handle] = self
@@ -81,7 +82,7 @@ class Stored:
         if isinstance(home, Packed):
             return home
         exact = self.dtype if self.format.codec.lossless else torch.float32
-        return replace(self.format.pack(self.unpack(exact)), dtype=self.dtype)
+        return replace(self.format.pack(self.unpack(exact), self.exact), dtype=self.dtype)
 
     def unpack(self, dtype: torch.dtype | None = None) -> Tensor:
         """The dense weight `[n, k]`, values rounded to `dtype`, by default the weight's own."""

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sparsecompile.bench.aot.cases import Case
-from sparsecompile.codegen.triton.fragment import codec_fragment, structure_fragment
+from sparsecompile.codegen.triton.fragment import structure_fragment
 from sparsecompile.codegen.triton.inspection.analyse import analyse
 from sparsecompile.codegen.triton.inspection.architecture import architecture
 from sparsecompile.codegen.triton.inspection.sass import read_cubin
@@ -147,9 +147,8 @@ def check(which: Gate) -> None:
 
 def reads_index(which: Gate, text: str) -> Iterator[int]:
     """Of the parts of the layout that a line loads, values and scales left out: words a tile."""
-    structure, codec = which.case.spec.format.structure, which.case.spec.format.codec
-    values = codec_fragment(REGISTRY, codec).values(codec, which.case.spec)
-    sizes = structure_fragment(REGISTRY, structure).sizes(structure, values)
+    structure = which.case.spec.format.structure
+    sizes = structure_fragment(REGISTRY, structure).sizes(structure)
     for name, size in sizes.items():
         if re.search(rf"tl\.load\({name}\b", text):
             of_tile = re.search(r"tiles \* (\d+)", size)

@@ -199,6 +199,14 @@ def test_command_prints_a_table(analysed: list[str]) -> None:
     assert len(rows) == len(case_of().launches)
 
 
+def test_command_prints_formats_with_their_parameters(analysed: list[str]) -> None:
+    name = "dense/int4[group=32,scales=float32]"
+    result = run("aot", "--target", "sm_90", "--format", f"{name},csr")
+    assert result.exit_code == 0, result.output
+    # The end is on the next line.
+    assert f"\n{name[:24]}" in result.stdout
+
+
 def test_command_prints_json(analysed: list[str]) -> None:
     result = run("aot", "--target", "sm_90,gfx942", "--format", "n_m[2:4]", "--json")
     assert result.exit_code == 0, result.output

@@ -13,7 +13,6 @@ import torch
 from kernel_cases import DTYPES, KernelCase, supports
 
 from sparsecompile.codegen.cpp.compiler import Compiler
-from sparsecompile.codegen.cpp.fragment import fragment_of
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.formats.packed import Packed
@@ -49,15 +48,14 @@ def cases() -> list[Any]:
         spec = KernelSpec(registry.format(name), dtype, ("silu",), activations)
         if not supports(template, spec, at_level(isa)):
             continue
-        codes = fragment_of(registry, spec.format.codec).codes(spec.format.codec, spec)
         for schedule in template.schedules(spec, at_level(isa)):
-            loops = template.files(spec, schedule, codes)
+            loops = template.files(spec, schedule)
             stored = (schedule[kind] for kind in ("masked", "lists", "paired", "skips"))
             case = KernelCase(template, schedule, spec)
             # The first of a level is what a quick run has of it.
             marks = (pytest.mark.slow,) if any(isa in key for key in chosen) else ()
             param = pytest.param(isa, case, id=f"{isa} {case}", marks=marks)
-            is_half = codes is not None and codes.bits == 16
+            is_half = spec.coding.bits == 16
             chosen.setdefault((isa, loops, is_half, *stored), param)
     return list(chosen.values())
 

@@ -6,10 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from codings import Coded
 from hypothesis import given
 from hypothesis import strategies as st
+from kernel_cases import KernelCase
 from torch.nn import functional as F
 
+from sparsecompile import Bitmap
 from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Format, Packed
@@ -57,6 +60,15 @@ def test_activations_in_eight_bits(
     check_shapes(kernel, pack, check_linear)
     # Several panels, each with the scales of its own rows.
     check_linear(kernel, pack(kernel, 40, 136), (1100,), with_bias=True)
+
+
+def test_a_codec_that_has_no_coding(
+    build_case: Callable[..., Kernel], pack: Pack, check_linear: Check
+) -> None:
+    template, target = GenericLinear(), Target.host()
+    spec = KernelSpec(Format(Bitmap(), Coded(None)), torch.float32)
+    kernel = build_case(KernelCase(template, template.schedules(spec, target)[0], spec))
+    check_linear(kernel, pack(kernel, 37, 101), (3,), with_bias=True)
 
 
 def test_rows_that_cannot_be_rounded_are_nan_and_small_ones_are_zero(

@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 import torch
+from codings import UNREAD, Coded
 
-from sparsecompile.codegen.cpp.fragments.float import CppFloat
+from sparsecompile import Bitmap, Format
 from sparsecompile.codegen.cpp.lists import ListsLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.errors import Reject
+from sparsecompile.formats.coding import Coding
 from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.ops import HEADER_BYTES, linear
 from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.target import Target
-from sparsecompile.kernels.template import Fragment
 from sparsecompile.registry import Registry
 
 HOST = Target.host()
@@ -41,14 +42,10 @@ def test_what_it_refuses(registry: Registry) -> None:
     ListsLinear().supports(spec, Target("cpu", "x86_64", "portable"), registry)
 
 
-def test_refuses_values_that_are_no_codes(registry: Registry) -> None:
-    class Opaque(CppFloat):
-        def codes(self, *args: Any) -> None:  # type: ignore[override]
-            return None
-
-    spec = KernelSpec(registry.format("bitmap"), torch.float32)
-    alone = Registry(Opaque(), registry.get(Fragment, "cpp/bitmap"))
-    assert refusal(spec, HOST, alone) == "the values of float are not floats as they are"
+@pytest.mark.parametrize("coding", [coding for coding, _ in UNREAD])
+def test_refuses_codings_that_it_does_not_read(coding: Coding | None, registry: Registry) -> None:
+    spec = KernelSpec(Format(Bitmap(), Coded(coding)), torch.float32)
+    assert refusal(spec, HOST, registry) == "the values of float are not floats as they are"
 
 
 def build(name: str, dtype: torch.dtype, registry: Registry) -> Kernel:

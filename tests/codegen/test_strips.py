@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from itertools import product
 
 import pytest
 import torch
+from codings import UNREAD, Coded
 
-from sparsecompile.codegen.cpp.fragments.float import CppFloat
+from sparsecompile import Bitmap, Format
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.errors import Reject
+from sparsecompile.formats.coding import Coding
 from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.ops import HEADER_BYTES, linear
 from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.target import Target
-from sparsecompile.kernels.template import Fragment
 from sparsecompile.registry import Registry
 
 AVX2, AMX = Target("cpu", "x86_64", "avx2"), Target("cpu", "x86_64", "amx")
@@ -60,14 +61,28 @@ def test_refuses_what_it_cannot_store(registry: Registry) -> None:
     assert refusal(missing, AMX, Registry()) == "no C++ fragment reads 'bitmap'"
 
 
-def test_refuses_values_that_are_no_codes(registry: Registry) -> None:
-    class Opaque(CppFloat):
-        def codes(self, *args: Any) -> None:  # type: ignore[override]
-            return None
+@pytest.mark.parametrize(
+    ("coding", "reason"),
+    [*UNREAD, (Coding(2, "affine", 0), "integers of float have 2 bits, not 4 or 8")],
+)
+def test_refuses_codings_that_it_does_not_read(
+    coding: Coding | None, reason: str, registry: Registry
+) -> None:
+    spec = KernelSpec(Format(Bitmap(), Coded(coding)), torch.float32)
+    assert refusal(spec, AMX, registry) == reason
 
-    spec = KernelSpec(registry.format("bitmap"), torch.float32)
-    alone = Registry(Opaque(), registry.get(Fragment, "cpp/bitmap"))
-    assert refusal(spec, AMX, alone) == "the values of float are no codes of one width"
+
+@pytest.mark.parametrize("isa", ["avx2", "avx512", "avx512_bf16", "amx"])
+def test_what_is_done_or_not_is_one_or_zero(isa: str, registry: Registry) -> None:
+    template, target = StripsLinear(), replace(AVX2, isa=isa)
+    names = ("masked", "lists", "paired", "skips", "repeats_rows", "uses_amx", "decode_pairs")
+    for name, activations in (
+        *product(("n_m[2:4]/int8", "bitmap/int4[group=128]", "dense/int4"), ("float", "int8")),
+        *product(("n_m[2:4]", "bitmap"), ("float",)),
+    ):
+        spec = KernelSpec(registry.format(name), torch.bfloat16, activations=activations)
+        for schedule in template.schedules(spec, target):
+            assert {schedule[name] for name in names} <= {0, 1}
 
 
 @pytest.mark.parametrize("target", [AVX2, AMX], ids=str)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsecompile.codegen.cpp.fragment import ELEMENTS, Codes, CppFragment
+from sparsecompile.codegen.cpp.fragment import ELEMENTS, CppFragment
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.structure import Structure
 from sparsecompile.kernels.spec import KernelSpec
@@ -43,10 +43,6 @@ class CppFloat(CppFragment):
     def render(self, part: Structure | Codec, spec: KernelSpec) -> str:
         """`decode` and `decode_vector`."""
         return TEXT
-
-    def codes(self, part: Structure | Codec, spec: KernelSpec) -> Codes:
-        """The bits of the value."""
-        return Codes(8 * spec.dtype.itemsize)
 
 
 COMPONENTS = (CppFloat(),)

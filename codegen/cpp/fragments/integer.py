@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from sparsecompile.codecs.integer import SymmetricInteger
-from sparsecompile.codegen.cpp.fragment import Codes, CppFragment
+from sparsecompile.codegen.cpp.fragment import ELEMENTS, CppFragment
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.structure import Structure
 from sparsecompile.kernels.spec import KernelSpec
@@ -118,40 +118,39 @@ SC_INLINE Floats<count> integers_at(const Weight& w, int64_t slot) {
 class CppInteger(CppFragment):
     """Integers and their scales, multiplied in float32."""
 
-    bits: ClassVar[int]
     element: ClassVar[str]
     integers: ClassVar[str]
 
     def fields(self, part: Structure | Codec, spec: KernelSpec) -> dict[str, str]:
         """`values` and `scales`."""
-        return {"values": self.element, "scales": "bfloat16"}
+        return {"values": self.element, "scales": ELEMENTS[_integer(part).scales]}
 
     def render(self, part: Structure | Codec, spec: KernelSpec) -> str:
         """`decode` and `decode_vector`."""
-        if not isinstance(part, SymmetricInteger):
-            raise TypeError(f"{part} is not a codec of integers with scales")
-        scales = ROW_SCALES if part.group is None else GROUP_SCALES
-        head = scales.format(codec=part, bits=self.bits, group=part.group)
+        codec = _integer(part)
+        scales = ROW_SCALES if codec.group is None else GROUP_SCALES
+        head = scales.format(codec=codec, bits=codec.bits, group=codec.group)
         return head + self.integers + DECODE
 
-    def codes(self, part: Structure | Codec, spec: KernelSpec) -> Codes | None:
-        """The integer, moved above zero."""
-        group = part.group if isinstance(part, SymmetricInteger) else None
-        return Codes(self.bits, 2 ** (self.bits - 1), group or 0)
+
+def _integer(part: Structure | Codec) -> SymmetricInteger:
+    if not isinstance(part, SymmetricInteger):
+        raise TypeError(f"{part} is not a codec of integers with scales")
+    return part
 
 
 class CppInt8(CppInteger):
     """A byte a slot."""
 
     family = "int8"
-    bits, element, integers = 8, "int8_t", BYTES
+    element, integers = "int8_t", BYTES
 
 
 class CppInt4(CppInteger):
     """Two slots a byte."""
 
     family = "int4"
-    bits, element, integers = 4, "uint8_t", NIBBLES
+    element, integers = "uint8_t", NIBBLES
 
 
 COMPONENTS = (CppInt8(), CppInt4())

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from sparsecompile.codegen.cpp.strips.tiles import Tiles
-from sparsecompile.codegen.cpp.strips.values import by_integers, have_groups
+from sparsecompile.codegen.cpp.strips.values import by_integers
 from sparsecompile.codegen.cpp.strips.vectors import (
     AVX2,
     AVX512,
@@ -41,7 +41,7 @@ class ExpandedTiles(Tiles):
         choices = {
             # Masks would have to be expanded for all of these rows again.
             "repeats_rows": int(
-                repeats_decoding(spec, target) and (have_groups(spec) or not self.masked)
+                repeats_decoding(spec, target) and (not self.masked or bool(spec.coding.group))
             ),
             "uses_amx": int(by_amx),
             # Columns that are summed in one chain: in float32 their rounding shows.

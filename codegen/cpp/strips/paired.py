@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from sparsecompile.codegen.cpp.strips.kept import KeptTiles
-from sparsecompile.codegen.cpp.strips.values import are_integers, by_integers
+from sparsecompile.codegen.cpp.strips.values import by_integers
 from sparsecompile.codegen.cpp.strips.vectors import AVX2, multiplies_pairs, repeats_decoding
 from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.spec import KernelSpec, Schedule
@@ -37,7 +37,7 @@ class PairedTiles(KeptTiles):
             return True
         if spec.dtype == torch.bfloat16:
             return target.isa == "avx512_bf16"
-        return not are_integers(spec)
+        return not spec.coding.are_integers
 
     def choices(self, spec: KernelSpec, target: Target) -> Mapping[str, int]:
         """As many sums as fit registers: 8 in AVX2."""
@@ -65,7 +65,7 @@ class PairedTiles(KeptTiles):
 
     def depth(self, spec: KernelSpec) -> int:
         """In AVX2 integers of 16 bits are multiplied, by twos."""
-        return 2 if are_integers(spec) and self.vectors is AVX2 else super().depth(spec)
+        return 2 if spec.coding.are_integers and self.vectors is AVX2 else super().depth(spec)
 
     def stored_bits(self, places: int, weight: Contents) -> float:
         """A bit a place, and half of the values."""

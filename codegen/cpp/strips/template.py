@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from sparsecompile.codegen.cpp.fragment import Codes, fragment_of
 from sparsecompile.codegen.cpp.strips.kinds import kind_of, kinds_of
 from sparsecompile.codegen.cpp.strips.tiles import TILE_COLUMNS
-from sparsecompile.codegen.cpp.strips.values import are_integers
 from sparsecompile.codegen.cpp.strips.vectors import DECODE_ROWS, vectors_for
 from sparsecompile.codegen.cpp.template import CppTemplate
 from sparsecompile.errors import Reject
@@ -37,18 +35,19 @@ class StripsLinear(CppTemplate):
         """Return if the instruction set and the values are among those that it is written for.
 
         Raises:
-            Reject: another device or instruction set, no fragment, values that are no codes, groups
-                that are no whole tiles, or an unknown epilogue step or rounding of x.
+            Reject: another device or instruction set, no fragment, values that are neither floats
+                nor integers of half a byte or one, groups that are no whole tiles, or an unknown
+                epilogue step or rounding of x.
         """
         super().supports(spec, target, registry)
         if not isa_at_least(target.isa, "avx2"):
             raise Reject(f"needs AVX2, the target is {target.isa}")
-        codes = fragment_of(registry, spec.format.codec).codes(spec.format.codec, spec)
-        if codes is None:
-            raise Reject(f"the values of {spec.format.codec} are no codes of one width")
-        if codes.group and codes.group % TILE_COLUMNS:
-            raise Reject(f"groups of {codes.group} columns are not whole tiles of {TILE_COLUMNS}")
-        if codes.group is None and spec.activations != "float":
+        coding = spec.coding
+        if coding.are_integers and coding.bits not in (4, 8):
+            raise Reject(f"integers of {spec.format.codec} have {coding.bits} bits, not 4 or 8")
+        if coding.group and coding.group % TILE_COLUMNS:
+            raise Reject(f"groups of {coding.group} columns are not whole tiles of {TILE_COLUMNS}")
+        if not coding.are_integers and spec.activations != "float":
             raise Reject(f"{spec.activations} activations need integer weights")
 
     def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
@@ -98,28 +97,24 @@ class StripsLinear(CppTemplate):
         """AVX2 where strips are as high as its vectors."""
         return kind_of(schedule).vectors.isa(target)
 
-    def constants(
-        self, spec: KernelSpec, schedule: Schedule, codes: Codes | None
-    ) -> Mapping[str, int]:
+    def constants(self, spec: KernelSpec, schedule: Schedule) -> Mapping[str, int]:
         """What codes are, and how many columns of them a vector has."""
-        if codes is None:
-            raise TypeError(f"{spec.format.codec} has no codes")
-        kind = kind_of(schedule)
+        kind, coding = kind_of(schedule), spec.coding
         return {
-            "value_bits": codes.bits,
-            "cut": codes.cut,
-            "has_scales": int(codes.group is not None),
-            "group_columns": codes.group or 0,
+            "value_bits": coding.bits,
+            "cut": 1 << coding.bits - 1 if coding.are_integers else 0,
+            "has_scales": int(coding.are_integers),
+            "group_columns": coding.group or 0,
             "depth": kind.depth(spec),
             "decode_rows": DECODE_ROWS,
             "integer_rows": kind.vectors.integer_rows(spec),
         }
 
-    def files(self, spec: KernelSpec, schedule: Schedule, codes: Codes | None) -> Sequence[str]:
+    def files(self, spec: KernelSpec, schedule: Schedule) -> Sequence[str]:
         """The layout, how values and activations meet in it, and loops for few rows and many."""
         kind = kind_of(schedule)
         vectors, integer_rows = kind.vectors, kind.vectors.integer_rows(spec)
-        values = "integer" if are_integers(spec) else "float"
+        values = "integer" if spec.coding.are_integers else "float"
         layout = ("values", "ahead", values, "prepack")
         few: tuple[str, ...] = ()
         if integer_rows > 0:

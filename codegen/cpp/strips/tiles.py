@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
-from sparsecompile.codegen.cpp.strips.values import are_integers
 from sparsecompile.codegen.cpp.strips.vectors import Vectors
 from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.spec import KernelSpec, Schedule
@@ -77,7 +76,7 @@ class Tiles(ABC):
 
     def depth(self, spec: KernelSpec) -> int:
         """Columns of a vector."""
-        if are_integers(spec):
+        if spec.coding.are_integers:
             return 4
         return 2 if spec.dtype == torch.bfloat16 else 1
 

@@ -7,16 +7,6 @@ import torch
 from sparsecompile.kernels.spec import KernelSpec
 
 
-def are_integers(spec: KernelSpec) -> bool:
-    """Whether values of the weight are integers, with scales."""
-    return not spec.format.codec.lossless
-
-
-def have_groups(spec: KernelSpec) -> bool:
-    """Whether columns have scales, and not whole rows alone."""
-    return bool(getattr(spec.format.codec, "group", None))
-
-
 def rounds(spec: KernelSpec) -> bool:
     """Whether 16 bits a row of x are enough: float16's own are finer where elements are small."""
     return spec.activations == "int8" or spec.dtype == torch.bfloat16
@@ -24,4 +14,4 @@ def rounds(spec: KernelSpec) -> bool:
 
 def by_integers(spec: KernelSpec) -> bool:
     """Whether values are integers, and many rows of x become such."""
-    return are_integers(spec) and rounds(spec)
+    return spec.coding.are_integers and rounds(spec)

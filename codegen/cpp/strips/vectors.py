@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sparsecompile.codegen.cpp.strips.values import are_integers, have_groups, rounds
+from sparsecompile.codegen.cpp.strips.values import rounds
 from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.target import Target, isa_at_least
 
@@ -37,7 +37,7 @@ class Vectors:
     def decoding(self, spec: KernelSpec, target: Target) -> Mapping[str, int]:
         """Choices for few rows of x."""
         if self is AVX2:
-            return {"decode_streams": 1 if are_integers(spec) else 2, "decode_pairs": 0}
+            return {"decode_streams": 1 if spec.coding.are_integers else 2, "decode_pairs": 0}
         # CPUs with AMX multiply two floats in less time than a vector of pairs of bfloat16.
         return {"decode_streams": 4, "decode_pairs": int(target.isa != "amx")}
 
@@ -47,7 +47,7 @@ class Vectors:
         In AVX2 one or two of more bits than 16, as two planes: more rows take longer than as
         floats.
         """
-        if not are_integers(spec):
+        if not spec.coding.are_integers:
             return 0
         return DECODE_ROWS if rounds(spec) else 2 * (self is AVX2)
 
@@ -61,7 +61,7 @@ AVX512 = Vectors(
 
 def vectors_for(spec: KernelSpec, target: Target) -> Vectors:
     """The widest that a spec's loops are written in."""
-    if target.isa == "avx512" and are_integers(spec):
+    if target.isa == "avx512" and spec.coding.are_integers:
         # In 512 bits integers are written with VNNI and VBMI2.
         return AVX2
     return AVX512 if isa_at_least(target.isa, "avx512") else AVX2
@@ -69,7 +69,7 @@ def vectors_for(spec: KernelSpec, target: Target) -> Vectors:
 
 def fits_tile_registers(spec: KernelSpec, target: Target, skips: bool = False) -> bool:
     """Whether AMX multiplies what `strips/layout/values.h` makes: pairs, or integers."""
-    integers = spec.activations == "int8" and not have_groups(spec) and not skips
+    integers = spec.activations == "int8" and not spec.coding.group and not skips
     return target.isa == "amx" and (integers or spec.dtype == torch.bfloat16)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from sparsecompile.codegen.triton.fragment import TritonStructure, Values
+from sparsecompile.codegen.triton.fragment import TritonStructure
 from sparsecompile.errors import Reject
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.packed import Packed
@@ -41,7 +41,7 @@ class TritonBlock(TritonStructure):
         """The tensors of the Packed."""
         return {**packed.index, "values": values}
 
-    def sizes(self, structure: Structure, values: Values) -> Mapping[str, str]:
+    def sizes(self, structure: Structure) -> Mapping[str, str]:
         """Four bytes a band and a block."""
         height = _block(structure).height
         return {

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from sparsecompile.codegen.triton.fragment import TritonStructure, Values
+from sparsecompile.codegen.triton.fragment import TritonStructure
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.packed import Packed
 from sparsecompile.formats.structure import Structure
@@ -23,7 +23,7 @@ class TritonCSR(TritonStructure):
         """The tensors of the Packed."""
         return {**packed.index, "values": values}
 
-    def sizes(self, structure: Structure, values: Values) -> Mapping[str, str]:
+    def sizes(self, structure: Structure) -> Mapping[str, str]:
         """Four bytes a row and a slot."""
         return {"crow": "(rows + 1) * 4", "col": "entry_of(crow_part(weight, n, k), n) * 4"}
 

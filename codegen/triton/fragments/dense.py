@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparsecompile.codegen.triton.fragment import TILE, TritonStructure, Values
+from sparsecompile.codegen.triton.fragment import TILE, TritonStructure
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.packed import Packed
 from sparsecompile.formats.structure import Structure
@@ -34,7 +34,7 @@ class TritonDense(TritonStructure):
         n, k = packed.shape
         return {"values": F.pad(values.view(n, k), (0, -k % TILE))}
 
-    def sizes(self, structure: Structure, values: Values) -> Mapping[str, str]:
+    def sizes(self, structure: Structure) -> Mapping[str, str]:
         """Nothing comes after the values."""
         return {}
 

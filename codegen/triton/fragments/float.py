@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from sparsecompile.codegen.triton.fragment import ELEMENTS, TritonCodec, Values
+from sparsecompile.codegen.triton.fragment import ELEMENTS, TritonCodec
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.packed import Packed
 from sparsecompile.formats.structure import Structure
@@ -30,10 +30,6 @@ class TritonFloat(TritonCodec):
     """Values in the dtype of x."""
 
     family = "float"
-
-    def values(self, codec: Codec, spec: KernelSpec) -> Values:
-        """16 or 32 bits."""
-        return Values(spec.dtype.itemsize * 8)
 
     def elements(self, packed: Packed) -> Tensor:
         """The values."""

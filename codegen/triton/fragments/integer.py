@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sparsecompile.codegen.triton.fragment import TritonCodec, Values
+from sparsecompile.codegen.triton.fragment import TritonCodec
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.packed import Packed
 from sparsecompile.formats.structure import Structure
@@ -53,10 +53,6 @@ class TritonInt8(TritonCodec):
 
     family = "int8"
 
-    def values(self, codec: Codec, spec: KernelSpec) -> Values:
-        """8 bits."""
-        return Values(8, getattr(codec, "group", None) or 0)
-
     def elements(self, packed: Packed) -> Tensor:
         """The integers."""
         return packed.values["values"]
@@ -70,10 +66,6 @@ class TritonInt4(TritonCodec):
     """Two slots a byte."""
 
     family = "int4"
-
-    def values(self, codec: Codec, spec: KernelSpec) -> Values:
-        """4 bits."""
-        return Values(4, getattr(codec, "group", None) or 0)
 
     def elements(self, packed: Packed) -> Tensor:
         """The integers."""

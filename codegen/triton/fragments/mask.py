@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparsecompile.codegen.triton.fragment import TILE, TritonStructure, Values
+from sparsecompile.codegen.triton.fragment import TILE, TritonStructure
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.packed import Packed
 from sparsecompile.formats.structure import Structure
@@ -59,7 +59,7 @@ class TritonMask(TritonStructure):
         words = pack_bits(kept[:, : tiles * TILE]).reshape(-1).view(torch.int32)
         return {"words": words, "starts": starts[:, :tiles].to(torch.int32), "values": values}
 
-    def sizes(self, structure: Structure, values: Values) -> Mapping[str, str]:
+    def sizes(self, structure: Structure) -> Mapping[str, str]:
         """A bit a column, four bytes a tile."""
         return {"words": f"rows * tiles * {TILE // 8}", "starts": "rows * tiles * 4"}
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparsecompile.codegen.triton.fragment import TILE, TritonStructure, Values
+from sparsecompile.codegen.triton.fragment import TILE, TritonStructure
 from sparsecompile.codegen.triton.fragments.mask import TritonMask
 from sparsecompile.errors import Reject
 from sparsecompile.formats.codec import Codec
@@ -65,7 +65,7 @@ class TritonNM(TritonStructure):
         words = torch.where(words >= 2**31, words - 2**32, words).to(torch.int32)
         return {"words": words, "values": planes.transpose(2, 3)}
 
-    def sizes(self, structure: Structure, values: Values) -> Mapping[str, str]:
+    def sizes(self, structure: Structure) -> Mapping[str, str]:
         """Four bytes a word."""
         return {"words": f"rows * tiles * {4 * _words(_nm(structure))}"}
 

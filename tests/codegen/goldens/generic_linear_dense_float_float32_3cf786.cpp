@@ -11,6 +11,7 @@
 namespace {
 
 using Element = float;  // of x, bias, operands and y
+using Scale = bfloat16;  // of values of W, where these have scales
 constexpr int operand_count = 0;
 
 // Schedule.

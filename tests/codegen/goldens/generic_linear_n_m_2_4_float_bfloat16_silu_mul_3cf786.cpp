@@ -11,6 +11,7 @@
 namespace {
 
 using Element = bfloat16;  // of x, bias, operands and y
+using Scale = bfloat16;  // of values of W, where these have scales
 constexpr int operand_count = 1;
 
 // Schedule.

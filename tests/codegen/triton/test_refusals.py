@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from codings import UNREAD, Coded
 from triton_cases import H100, TEMPLATES, build
 
 import sparsecompile as sc
@@ -15,6 +16,8 @@ from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.module import import_module, write_module
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import BuildError, Reject
+from sparsecompile.formats.coding import Coding
+from sparsecompile.formats.packed import Format
 from sparsecompile.kernels.codegen import Codegen
 from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.target import Target
@@ -79,6 +82,12 @@ def test_steps_and_rounding() -> None:
     )
     floats = spec_of("n_m[2:4]", activations="int8")
     assert refusal("tiles", floats) == "int8 activations need integer weights"
+
+
+@pytest.mark.parametrize(("coding", "reason"), UNREAD)
+def test_codings_that_it_does_not_read(coding: Coding | None, reason: str) -> None:
+    spec = KernelSpec(Format(Dense(), Coded(coding)), torch.float16)
+    assert refusal("tiles", spec) == reason
 
 
 def test_fragments_that_are_missing_or_of_another_kind() -> None:

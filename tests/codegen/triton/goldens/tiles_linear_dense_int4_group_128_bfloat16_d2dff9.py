@@ -65,8 +65,8 @@ def scales_at(weight, rows, columns, there, n, k):
     scales = scales_part(weight, n, k).to(tl.pointer_type(tl.int16))
     group, groups = columns // 128, tl.cdiv(k, 128)
     at = rows.to(tl.int64) * groups + group
-    bits = tl.load(scales + at, mask=there & (group < groups), other=0)
-    return (bits.to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    found = tl.load(scales + at, mask=there & (group < groups), other=0)
+    return (found.to(tl.int32) << 16).to(tl.float32, bitcast=True)
 
 
 @triton.jit

@@ -59,8 +59,8 @@ def load_tile(weight, rows, inside, tile, n, k):
 def row_scales(weight, rows, inside, n, k):
     """The scale of every row: bfloat16 is the upper half of float32."""
     scales = scales_part(weight, n, k).to(tl.pointer_type(tl.int16))
-    bits = tl.load(scales + rows, mask=inside, other=0)
-    return (bits.to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    found = tl.load(scales + rows, mask=inside, other=0)
+    return (found.to(tl.int32) << 16).to(tl.float32, bitcast=True)
 
 
 @triton.jit

@@ -71,6 +71,28 @@ def test_every_structure_and_codec(spec: KernelSpec, check_launch: Check) -> Non
     check_launch(kernel, launch, packed, (m,) if turn % 2 else (1, m), turn % 3 != 0)
 
 
+@pytest.mark.parametrize(("scales", "dtype"), [("float16", DTYPES[1]), ("float32", DTYPES[2])])
+@pytest.mark.parametrize(
+    ("name", "activations"),
+    [
+        ("dense/int8[", "int8"),
+        ("dense/int8[group=128,", "int8"),
+        ("n_m[2:4]/int4[group=32,", "float"),
+        ("csr/int4[", "float"),
+        ("block[16x16]/int8[group=32,", "float"),
+    ],
+)
+def test_scales_of_every_dtype(
+    name: str, activations: str, scales: str, dtype: torch.dtype, check_launch: Check
+) -> None:
+    format = default_registry().format(f"{name}scales={scales}]")
+    spec = KernelSpec(format, dtype, activations=activations)
+    kernel, packed = build(spec), pack(spec, 18, 140)
+    check_unpack(kernel, packed, 3)
+    for launch in kernel.launches:
+        check_launch(kernel, launch, packed, (1 if launch.largest_m == 1 else 3,), True)
+
+
 @pytest.mark.parametrize("name", ["n_m[2:4]", "bitmap", "block[32x32]", "csr"])
 def test_every_schedule_of_a_search(name: str, check_launch: Check) -> None:
     spec = KernelSpec(default_registry().format(name), torch.float16)

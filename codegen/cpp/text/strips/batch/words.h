@@ -12,7 +12,7 @@ constexpr int64_t part_tiles = 16;
 struct Part {
   int64_t tiles = 0;
   int64_t places[part_tiles];
-  const bfloat16* scales[part_tiles];
+  const Scale* scales[part_tiles];
   Operands operands[part_tiles][vectors];
 
   // The strip's tiles from the t-th present one on, as far as they are in the same part of its columns.

@@ -36,7 +36,7 @@ struct IntegerSums {
       for (int p = 0; p < planes; ++p) partial[s][i][p] = Register{};
   }
   // Scale what was summed since the last time.
-  SC_INLINE void flush(int s, const bfloat16* scales) {
+  SC_INLINE void flush(int s, const Scale* scales) {
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
       Singles sum{};

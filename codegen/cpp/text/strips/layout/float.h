@@ -51,7 +51,7 @@ inline Out element_of(const Strips&, Code value, int64_t, int64_t) {
   return convert<Out>(bit_cast<Element>(value));
 }
 
-inline void write_scales(const Weight&, int64_t, bfloat16*) {}
+inline void write_scales(const Weight&, int64_t, Scale*) {}
 
 // An expanded vector, as the loops over many rows of x multiply it.
 SC_INLINE void store_expanded(const Reader&, Register codes, bfloat16* out) { store(out, codes); }

@@ -5,22 +5,22 @@ namespace {
 
 template <class Out>
 inline Out element_of(const Strips& w, Code value, int64_t row, int64_t column) {
-  const bfloat16* scales = w.strip_scales(row / strip_rows) + column / group_step * strip_rows;
+  const Scale* scales = w.strip_scales(row / strip_rows) + column / group_step * strip_rows;
   const float integer = static_cast<float>(static_cast<int>(value) - cut);
   return from_float<Out>(integer * to_float(scales[row % strip_rows]));
 }
 
 // Scales of a strip, lanes side by side; lanes without a row have none.
-inline void write_scales(const Weight& w, int64_t strip, bfloat16* out) {
+inline void write_scales(const Weight& w, int64_t strip, Scale* out) {
   const int64_t groups = scale_groups(w.k);
   for (int64_t group = 0; group < groups; ++group)
     for (int64_t lane = 0; lane < strip_rows; ++lane) {
       const int64_t row = strip * strip_rows + lane;
-      *out++ = row < w.n ? w.scales[row * groups + group] : bfloat16{};
+      *out++ = row < w.n ? w.scales[row * groups + group] : Scale{};
     }
 }
 
-SC_INLINE Floats<strip_rows> load_scales(const bfloat16* scales) {
+SC_INLINE Floats<strip_rows> load_scales(const Scale* scales) {
   return load_floats<strip_rows>(scales);
 }
 
@@ -33,7 +33,7 @@ SC_INLINE Register lower_halves(Register bytes) {
 struct Reader {
   const char* at = nullptr;
   const char* head = nullptr;
-  const bfloat16* scales = nullptr;  // of the tile's group of columns
+  const Scale* scales = nullptr;  // of the tile's group of columns
   Floats<strip_rows> tile_scales;    // the same as floats
   Register halves;                   // two vectors of four bits
   KeptColumns kept;

@@ -171,7 +171,7 @@ SC_EXPORT int64_t sc_prepack_size(const void* canonical, int64_t* sizes, int64_t
     bytes += sizes[2 * s];
     tiles += sizes[2 * s + 1];
   }
-  bytes += sizeof(bfloat16) * strips * scale_groups(w.k) * strip_rows;
+  bytes += sizeof(Scale) * strips * scale_groups(w.k) * strip_rows;
   return bytes + sizeof(int64_t) * strips + sizeof(int32_t) * (strips + 1 + (skips ? tiles : 0));
 }
 
@@ -196,7 +196,7 @@ SC_EXPORT void sc_prepack(const void* canonical, const int64_t* sizes, void* out
   header.offsets[2] = header.offsets[1] + sizeof(int32_t) * (strips + 1);
   header.offsets[3] = aligned(header.offsets[2] + sizeof(int32_t) * (skips ? tiles : 0));
   const int64_t scales = strips * scale_groups(w.k) * strip_rows;
-  header.offsets[4] = aligned(header.offsets[3] + sizeof(bfloat16) * scales);
+  header.offsets[4] = aligned(header.offsets[3] + sizeof(Scale) * scales);
 
   std::memset(static_cast<char*>(out) + sizeof header, 0, header.offsets[4] - sizeof header);
   const Strips to(out);
@@ -220,7 +220,7 @@ SC_EXPORT void sc_prepack(const void* canonical, const int64_t* sizes, void* out
       if (skips) *places++ = static_cast<int32_t>(tile);
       stream += write_tile(strip, tile, stream);
     }
-    write_scales(w, s, const_cast<bfloat16*>(to.strip_scales(s)));
+    write_scales(w, s, const_cast<Scale*>(to.strip_scales(s)));
     std::memset(stream, 0, to.stream + offsets[s] + sizes[2 * s] - stream);
   });
 }

@@ -65,7 +65,7 @@ struct Strips {
   const int64_t* offsets;        // [strips]: where a strip's stream begins
   const int32_t* first_tiles;    // [strips + 1]: place of a strip's first tile in tile_places
   const int32_t* tile_places;    // which tile of its strip each present tile is; only if `skips`
-  const bfloat16* scales;        // [strips][groups][strip_rows]; only if there are scales
+  const Scale* scales;           // [strips][groups][strip_rows]; only if there are scales
   const char* stream;
   int64_t stream_bytes;
 
@@ -79,13 +79,13 @@ struct Strips {
     offsets = reinterpret_cast<const int64_t*>(bytes + header.offsets[0]);
     first_tiles = reinterpret_cast<const int32_t*>(bytes + header.offsets[1]);
     tile_places = reinterpret_cast<const int32_t*>(bytes + header.offsets[2]);
-    scales = reinterpret_cast<const bfloat16*>(bytes + header.offsets[3]);
+    scales = reinterpret_cast<const Scale*>(bytes + header.offsets[3]);
     stream = bytes + header.offsets[4];
     stream_bytes = header.total_bytes - header.offsets[4];
   }
 
   int64_t groups() const { return scale_groups(k); }
-  const bfloat16* strip_scales(int64_t strip) const {
+  const Scale* strip_scales(int64_t strip) const {
     return scales + strip * groups() * strip_rows;
   }
 
