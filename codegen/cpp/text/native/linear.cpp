@@ -160,8 +160,9 @@ Tensor linear_autograd(c10::DispatchKeySet keys, const Tensor& x, const Tensor& 
                                       .typed<WithGrad>();
     return with_grad.call(x, weight, bias, dense0, dense1, dense2, n, key);
   }
-  static const auto linear =
-      c10::Dispatcher::singleton().findSchemaOrThrow("sparsecompile::linear", "").typed<decltype(linear_cpu)>();
+  static const auto linear = c10::Dispatcher::singleton()
+                                 .findSchemaOrThrow("sparsecompile::linear", "")
+                                 .typed<decltype(linear_cpu)>();
   at::AutoDispatchBelowAutograd below;
   return linear.redispatch(keys & c10::after_autograd_keyset, x, weight, bias, operand0, operand1,
                            dense0, dense1, dense2, n, key);
