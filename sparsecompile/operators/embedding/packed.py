@@ -17,8 +17,6 @@ from sparsecompile.graph.pattern import Call
 from sparsecompile.graph.weight_view import weight_reader
 from sparsecompile.kernels.ops import define
 
-weight_reader(F.embedding)
-
 EMBEDDING = Call(
     (F.embedding,),
     ("ids", "weight", "padding_idx", "max_norm", "norm_type", "scale_grad_by_freq", "sparse"),
