@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sparsecompile.codegen.cpp.freshness import NativeFreshness
 from sparsecompile.codegen.cpp.native import load_native
-from sparsecompile.weights.expression import snapshot
+from sparsecompile.weights import snapshot
 from sparsecompile.weights.snapshot import IsFresh, fingerprint, geometry, look_at, take_snapshot
 
 Parameters = list[nn.Parameter]
