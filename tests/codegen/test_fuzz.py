@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from hypothesis import settings
 from kernel_cases import KernelCase, drawn_cases
 from torch import Tensor
 
@@ -15,7 +16,8 @@ from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels.template import Kernel
 
-TRIALS = 10_000
+# 3000, and 100,000 of the profile `thorough`.
+TRIALS = 100 * settings().max_examples
 # Weights are packed once for so many calls: packing takes longer than a call.
 CALLS = 5
 
