@@ -12,6 +12,7 @@ os.environ.setdefault("SPARSECOMPILE_TUNE", "off")
 # Compiling in this process costs less than a pool of others for each test process.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,23 @@ def pytest_configure(config: pytest.Config) -> None:
     """What tests build is theirs alone, and kept for all test processes and the next run."""
     folder = config.rootpath / ".pytest_cache" / "sparsecompile"
     os.environ.setdefault("SPARSECOMPILE_CACHE_DIR", str(folder))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Where `--durations` are asked for: what files of tests took, those above 1% of all."""
+    if terminalreporter.config.option.durations is None:
+        return
+    taken: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                taken[report.location[0]] += report.duration
+    whole = sum(taken.values())
+    shown = [(file, each) for file, each in taken.most_common() if each > whole / 100]
+    rest = whole - sum(each for _, each in shown)
+    terminalreporter.section("seconds by file")
+    for file, each in (*shown, (f"{len(taken) - len(shown)} others", rest), ("all", whole)):
+        terminalreporter.write_line(f"{each:8.1f} {file}")
 
 
 @pytest.fixture(autouse=True)

@@ -1,16 +1,21 @@
-"""Every template of linears with structures, codecs, dtypes, epilogues and schedules in turn.
+"""Kernels to hold the laws of: templates with structures, codecs, dtypes, epilogues and schedules.
 
-All combinations would be thousands of builds. A rotation has every structure once for each
-template, and what else a kernel depends on takes turns; a component that is registered takes part
-without being named here.
+All combinations would be thousands of builds. Of these so few are drawn that every pair occurs; a
+component that is registered takes part without being named here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import product
-from typing import TypeVar
+import random
+import re
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from heapq import heapify, heappop, heappush
+from itertools import combinations, count, product
+from typing import Any, TypeVar
 
+import pytest
 import torch
 
 from sparsecompile.errors import Reject
@@ -25,6 +30,8 @@ from sparsecompile.registry import default_registry
 from sparsecompile.structures.n_m import NM
 
 T = TypeVar("T")
+P = TypeVar("P", Structure, Codec)
+Fact = Hashable
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 EPILOGUES: tuple[tuple[str, ...], ...] = (
     (),
@@ -37,14 +44,12 @@ EPILOGUES: tuple[tuple[str, ...], ...] = (
     ("tanh",),
 )
 TEMPLATES = tuple(
-    t
-    for t in default_registry().all(Template)
-    if (t.language, t.operator) == ("cpp", KernelSpec.operator)
+    template
+    for template in default_registry().all(Template)
+    if (template.language, template.operator) == ("cpp", KernelSpec.operator)
 )
-"""Of linears."""
 STRUCTURES = default_registry().all(Structure)
-LOSSLESS = tuple(c for c in default_registry().all(Codec) if c.lossless)
-LOSSY = tuple(c for c in default_registry().all(Codec) if not c.lossless)
+CODECS = default_registry().all(Codec)
 
 
 @dataclass(frozen=True)
@@ -59,60 +64,79 @@ class KernelCase:
         return f"{self.template.name} {self.spec} {self.schedule.tag}"
 
 
-def cases_in_turn(rotation: int, target: Target | None = None) -> list[KernelCase]:
-    """Every template x structure that it supports, once; half of them with a lossy codec.
+def covering(cases: Iterable[T], facts: Callable[[T], Iterable[Fact]]) -> list[T]:
+    """Few of the cases, with every fact that any of them has; first those with most new ones."""
+    left = [(frozenset(facts(case)), case) for case in cases]
+    # Of as good ones a random one: the first would have the same dtype each time.
+    random.Random(0).shuffle(left)
+    queue = [(-len(new), place, new, case) for place, (new, case) in enumerate(left)]
+    heapify(queue)
+    seen, chosen = set[Fact](), list[T]()
+    while queue:
+        _, place, new, case = heappop(queue)
+        new -= seen
+        if new and queue and len(new) < -queue[0][0]:
+            heappush(queue, (-len(new), place, new, case))
+        elif new:
+            chosen.append(case)
+            seen |= new
+    return chosen
 
-    A layout that none of these has comes last.
+
+def drawn(cases: Sequence[object], quick: int) -> list[Any]:
+    """The cases as parameters of a test; those after the first so many are slow."""
+    marks = [() if place < quick else (pytest.mark.slow,) for place in range(len(cases))]
+    return [
+        pytest.param(case, id=str(case), marks=mark)
+        for case, mark in zip(cases, marks, strict=True)
+    ]
+
+
+def kind(part: Structure | Codec) -> str:
+    """Parts of one kind differ in sizes: `block`, `n_m` but 2:4, `/int4[group]`, `/int4`."""
+    if isinstance(part, Structure):
+        return str(part) if part == NM(2, 4) else part.family
+    # What x is rounded to has names of codecs.
+    return "/" + re.sub(r"=\d+", "", str(part))
+
+
+def one_of_each_kind(parts: Sequence[P]) -> list[P]:
+    """The first of the parts of each kind."""
+    return list({kind(part): part for part in reversed(parts)}.values())
+
+
+def facts_of(case: KernelCase) -> Iterator[Fact]:
+    """For each template all pairs of kinds, dtypes, activations and layouts; every part of a kind.
+
+    Which sizes of a structure are with which of a codec is left to laws of formats, and to those of
+    Triton's kernels; epilogues are with every kind, in not every template.
     """
-    where = target or Target.host()
-    cases = (
-        _case(template, structure, i, rotation, where)
-        for template in TEMPLATES
-        for i, structure in enumerate(STRUCTURES)
-    )
-    found = [case for case in cases if case is not None]
-    layouts = {case.template.layout(case.schedule) for case in found}
-    for case in tuple(found):
-        for schedule in case.template.schedules(case.spec, where):
-            layout = case.template.layout(schedule)
-            if layout not in layouts:
-                layouts.add(layout)
-                found.append(KernelCase(case.template, schedule, case.spec))
-    return found
+    template, spec = case.template, case.spec
+    structure, codec = spec.format.structure, spec.format.codec
+    parts = (kind(structure), kind(codec), spec.dtype, spec.activations)
+    layout = template.layout(case.schedule)
+    yield from ((template, *pair) for pair in combinations((*parts, layout), 2))
+    yield from ((spec.epilogue, part) for part in (template, *parts))
+    yield from ((template, structure), (template, codec))
 
 
-def two_of_four_cases() -> list[KernelCase]:
-    """What is guessed to be the best for 2:4, with every codec and every rounding of x."""
-    where, found = Target.host(), []
-    for template, codec, activations in product(TEMPLATES, LOSSLESS + LOSSY, ACTIVATIONS):
-        fmt = Format(NM(2, 4), codec)
-        spec = KernelSpec(fmt, torch.bfloat16, EPILOGUES[len(found) % len(EPILOGUES)], activations)
-        if supports(template, spec, where):
-            found.append(KernelCase(template, template.schedules(spec, where)[0], spec))
-    return found
-
-
-def _case(
-    template: Template, structure: Structure, i: int, rotation: int, target: Target
-) -> KernelCase | None:
-    turn = i // 2
-    lossy, lossless = _from(LOSSY, turn), _from(LOSSLESS, turn)
-    is_lossy = (i + rotation) % 2 == 1
-    codecs = (*lossy, *lossless) if is_lossy else (*lossless, *lossy)
-    choices = product(
-        codecs,
-        _from(DTYPES, turn + rotation),
-        _from(tuple(ACTIVATIONS), turn // 2 if is_lossy else 0),
-        (*_from(EPILOGUES, 5 * turn + i % 2 + 3 * rotation)[:1], ()),
-    )
-    for codec, dtype, activations, epilogue in choices:
-        spec = KernelSpec(Format(structure, codec), dtype, epilogue, activations)
+def every_case(target: Target) -> Iterator[KernelCase]:
+    """Template x structure x codec x dtype x activations x schedule; epilogues in turn."""
+    turn = count()
+    for template, *parts, dtype, activations in product(
+        TEMPLATES, STRUCTURES, CODECS, DTYPES, ACTIVATIONS
+    ):
+        spec = KernelSpec(Format(*parts), dtype, (), activations)
         if supports(template, spec, target):
-            schedules = template.schedules(spec, target)
-            # Not in step with the dtypes, of which there are as many as of some schedules.
-            at = turn + turn // len(DTYPES) + rotation
-            return KernelCase(template, schedules[at % len(schedules)], spec)
-    return None
+            for schedule in template.schedules(spec, target):
+                epilogue = EPILOGUES[next(turn) % len(EPILOGUES)]
+                yield KernelCase(template, schedule, replace(spec, epilogue=epilogue))
+
+
+@cache
+def drawn_cases() -> tuple[KernelCase, ...]:
+    """Of every case for this machine so few that each fact occurs; a third has most of them."""
+    return tuple(covering(every_case(Target.host()), facts_of))
 
 
 def supports(template: Template, spec: KernelSpec, target: Target) -> bool:
@@ -122,9 +146,3 @@ def supports(template: Template, spec: KernelSpec, target: Target) -> bool:
     except Reject:
         return False
     return True
-
-
-def _from(items: tuple[T, ...], start: int) -> tuple[T, ...]:
-    """All items, beginning with the one at `start`."""
-    first = start % len(items)
-    return (*items[first:], *items[:first])

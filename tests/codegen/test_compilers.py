@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,9 @@ from sparsecompile.kernels.template import Template
 from sparsecompile.registry import Registry
 
 NAMES = (*(f"g++-{v}" for v in range(9, 17)), *(f"clang++-{v}" for v in range(11, 23)), "clang++")
-OTHERS = [name for name in NAMES if shutil.which(name)]
+FOUND = {name: os.path.realpath(path) for name in NAMES if (path := shutil.which(name))}
+# All other tests build with the one that `c++` is.
+OTHERS = [name for name in FOUND if FOUND[name] != os.path.realpath(shutil.which("c++") or "")]
 FORMATS = ("bitmap", "n_m[2:4]/int8")
 
 

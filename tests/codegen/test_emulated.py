@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from kernel_cases import DTYPES, KernelCase, supports
+from kernel_cases import (
+    CODECS,
+    DTYPES,
+    STRUCTURES,
+    KernelCase,
+    covering,
+    drawn,
+    kind,
+    one_of_each_kind,
+    supports,
+)
 
 from sparsecompile.codegen.cpp.compiler import Compiler
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.strips import StripsLinear
-from sparsecompile.formats.packed import Packed
+from sparsecompile.formats.packed import Format, Packed
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.prologue import ACTIVATIONS
 from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.target import Target, isa_at_least
-from sparsecompile.registry import Registry, default_registry
+from sparsecompile.registry import Registry
 
 HEADER = Path(__file__).parent / "emulated" / "avx512.h"
 LEVELS = ("avx512", "avx512_bf16", "amx")
-FORMATS = (
-    *("n_m[2:4]", "bitmap", "block[16x16]", "dense/int8", "dense/int4[group=32]"),
-    *("n_m[2:4]/int8", "n_m[2:4]/int4[group=64]", "bitmap/int8", "bitmap/int4[group=32]"),
-)
 SHAPES = ((37, 101), (80, 288))
 
 pytestmark = pytest.mark.skipif(
@@ -40,24 +45,44 @@ def at_level(isa: str) -> Target:
     return Target("cpu", "x86_64", isa)
 
 
-def cases() -> list[Any]:
-    """Of every level one case for each set of loops and each kind of tiles."""
-    template, registry = StripsLinear(), default_registry()
-    chosen: dict[tuple[object, ...], Any] = {}
-    for isa, name, dtype, activations in product(LEVELS, FORMATS, DTYPES, ACTIVATIONS):
-        spec = KernelSpec(registry.format(name), dtype, ("silu",), activations)
-        if not supports(template, spec, at_level(isa)):
-            continue
-        for schedule in template.schedules(spec, at_level(isa)):
-            loops = template.files(spec, schedule)
-            stored = (schedule[kind] for kind in ("masked", "lists", "paired", "skips"))
-            case = KernelCase(template, schedule, spec)
-            # The first of a level is what a quick run has of it.
-            marks = (pytest.mark.slow,) if any(isa in key for key in chosen) else ()
-            param = pytest.param(isa, case, id=f"{isa} {case}", marks=marks)
-            is_half = spec.coding.bits == 16
-            chosen.setdefault((isa, loops, is_half, *stored), param)
-    return list(chosen.values())
+@dataclass(frozen=True)
+class Emulated:
+    """A kernel of strips for a level, and the loops that it is made of."""
+
+    isa: str
+    loops: tuple[str, ...]
+    case: KernelCase
+
+    def __str__(self) -> str:
+        return f"{self.isa} {self.case}"
+
+    def facts(self) -> Iterator[tuple[str, object]]:
+        """Of each level every set of loops, layout and part; sets of loops with one of these."""
+        spec, layout = self.case.spec, self.case.template.layout(self.case.schedule)
+        kinds = (kind(spec.format.structure), kind(spec.format.codec))
+        parts = (*kinds, spec.dtype, spec.activations, layout, self.loops)
+        yield from ((self.isa, part) for part in parts)
+
+
+def every_case() -> Iterator[Emulated]:
+    template = StripsLinear()
+    kinds = product(one_of_each_kind(STRUCTURES), one_of_each_kind(CODECS))
+    for isa, parts, dtype, activations in product(LEVELS, kinds, DTYPES, ACTIVATIONS):
+        spec = KernelSpec(Format(*parts), dtype, ("silu",), activations)
+        if supports(template, spec, at_level(isa)):
+            for schedule in template.schedules(spec, at_level(isa)):
+                loops = template.files(spec, schedule)
+                yield Emulated(isa, loops, KernelCase(template, schedule, spec))
+
+
+CASES = covering(every_case(), Emulated.facts)
+
+
+def test_the_cases_leave_nothing_out() -> None:
+    found = {fact for case in CASES for fact in case.facts()}
+    assert {(each.isa, each.loops) for each in every_case()} <= found
+    parts = (*DTYPES, *ACTIVATIONS, *map(kind, STRUCTURES), *map(kind, CODECS))
+    assert set(product(LEVELS, parts)) <= found
 
 
 def emulate(monkeypatch: pytest.MonkeyPatch, levels: tuple[str, ...], *header: str) -> None:
@@ -93,17 +118,16 @@ def check_case(
             check_linear(kernel, packed, (m,), m % 2 == 1)
 
 
-@pytest.mark.parametrize(("isa", "case"), cases())
+@pytest.mark.parametrize("emulated", drawn(CASES, 4))
 def test_strips_at_levels_that_may_be_missing_here(
-    isa: str,
-    case: KernelCase,
+    emulated: Emulated,
     build_case: Callable[..., Kernel],
     pack: Callable[..., Packed],
     check_linear: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     emulate(monkeypatch, LEVELS, str(HEADER))
-    check_case(case, isa, build_case, pack, check_linear)
+    check_case(emulated.case, emulated.isa, build_case, pack, check_linear)
 
 
 @pytest.mark.slow

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from kernel_cases import KernelCase, cases_in_turn
+from hypothesis import settings
+from kernel_cases import KernelCase, drawn_cases
 from torch import Tensor
 
 from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels.kernel import Kernel
 
-TRIALS = 10_000
+# 3000, and 100,000 of the profile `thorough`.
+TRIALS = 100 * settings().max_examples
 # Weights are packed once for so many calls: packing takes longer than a call.
 CALLS = 5
 
@@ -83,7 +85,7 @@ def packed_of(trial: Trial) -> Packed:
 def test_random_trials(
     build_case: Callable[..., Kernel], check_linear: Callable[..., None]
 ) -> None:
-    kernels = {case: build_case(case) for case in cases_in_turn(0)}
+    kernels = {case: build_case(case) for case in drawn_cases()}
     for trial in trials(kernels):
         kernel, draw = build_case(trial.case, trial.symbol), random.Random(trial.seed)
         packed = packed_of(trial)

@@ -1,12 +1,12 @@
-"""Generated sources as people read them; SPARSECOMPILE_UPDATE_GOLDENS=1 writes them anew."""
+"""Generated sources: of each template one that is whole, and what differs in others."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
+from goldens import check_golden, unlike
 
 from sparsecompile.codegen.cpp.fragment import fragment_of
 from sparsecompile.codegen.cpp.generic import GenericLinear
@@ -62,17 +62,22 @@ CASES = (
 def test_golden(
     name: str, dtype: torch.dtype, epilogue: tuple[str, ...], registry: Registry
 ) -> None:
-    spec = KernelSpec(registry.format(name), dtype, epilogue)
-    check_golden(GenericLinear(), spec, Target("cpu", "x86_64", "avx512"), registry)
+    target = Target("cpu", "x86_64", "avx512")
+    (path, text), (first, whole) = (
+        golden(GenericLinear(), KernelSpec(registry.format(name), *rest), target, registry)
+        for name, *rest in ((name, dtype, epilogue), CASES[0])
+    )
+    check_golden(path, text if path == first else unlike(text, whole, first.name))
 
 
 @pytest.mark.parametrize(("isa", "batch"), STRIPS)
 def test_golden_of_strips(isa: str, batch: tuple[str, ...], registry: Registry) -> None:
-    spec, target = (
-        KernelSpec(registry.format("n_m[2:4]"), torch.bfloat16),
-        Target("cpu", "x86_64", isa),
+    spec = KernelSpec(registry.format("n_m[2:4]"), torch.bfloat16)
+    (path, text), (first, whole) = (
+        golden(StripsLinear(), spec, Target("cpu", "x86_64", isa), registry, batch)
+        for isa, batch in ((isa, batch), STRIPS[0])
     )
-    check_golden(StripsLinear(), spec, target, registry, batch)
+    check_golden(path, text if path == first else unlike(text, whole, first.name))
 
 
 def leave_out(text: str, part: str, name: str) -> str:
@@ -80,13 +85,14 @@ def leave_out(text: str, part: str, name: str) -> str:
     return text.replace(part, f"// ... {name} ...\n")
 
 
-def check_golden(
+def golden(
     template: Template,
     spec: KernelSpec,
     target: Target,
     registry: Registry,
     more: tuple[str, ...] = (),
-) -> None:
+) -> tuple[Path, str]:
+    """Where it is, and what it has to be."""
     source = template.render(spec, template.schedules(spec, target)[0], target, registry)
     text = source.text
     for shared in (*SHARED[template.name], *more):
@@ -95,7 +101,4 @@ def check_golden(
         # Others have these too.
         for part in (spec.format.structure, spec.format.codec):
             text = leave_out(text, fragment_of(registry, part).render(part, spec), str(part))
-    path = GOLDENS / f"{source.name}.cpp"
-    if os.environ.get("SPARSECOMPILE_UPDATE_GOLDENS"):
-        path.write_text(text, encoding="utf-8")
-    assert text == path.read_text(encoding="utf-8")
+    return GOLDENS / f"{source.name}.cpp", text

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from kernel_cases import TEMPLATES, KernelCase, supports
+from kernel_cases import (
+    CODECS,
+    DTYPES,
+    STRUCTURES,
+    TEMPLATES,
+    KernelCase,
+    covering,
+    drawn,
+    kind,
+    one_of_each_kind,
+    supports,
+)
 from packing import MLP, Packing, close
 
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
 from sparsecompile.errors import OptionError
-from sparsecompile.formats.packed import Packed
+from sparsecompile.formats.packed import Format, Packed
 from sparsecompile.kernels.kernel import Kernel
+from sparsecompile.kernels.prologue import ACTIVATIONS
 from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.target import ISA_LEVELS, Target
 from sparsecompile.kernels.template import Template
-from sparsecompile.registry import default_registry
 
 HOST = Target.host()
 LEVELS = list(ISA_LEVELS)
@@ -32,10 +44,6 @@ MACROS = {
     "avx512_bf16": ("__AVX512BF16__", "__AVX512VNNI__", "__AVX512VBMI__", "__AVX512VBMI2__"),
     "amx": ("__AMX_TILE__", "__AMX_BF16__", "__AMX_INT8__"),
 }
-FORMATS = (
-    *("dense", "n_m[2:4]", "bitmap", "csr", "block[16x16]"),
-    *("n_m[8:16]/int4[group=32]", "dense/int8"),
-)
 on_x86 = pytest.mark.skipif(HOST.arch != "x86_64", reason="instruction sets of x86_64")
 
 
@@ -69,38 +77,62 @@ def test_the_host_gets_all_of_its_own_instructions() -> None:
     assert "-march=native" not in compiler.flags(other)
 
 
-def level_cases() -> list[Any]:
-    """Every template x level, formats in turn; all other tests build for the host's own level."""
-    found = []
-    for turn, template in enumerate(TEMPLATES):
-        for level, isa in enumerate(OWN_LEVELS[:-1]):
-            for i, name in enumerate(FORMATS):
-                if (i // 2 + level + turn) % 2 and name != "bitmap":
-                    continue
-                dtype = (torch.bfloat16, torch.float32)[(i + level) % 2]
-                spec = KernelSpec(default_registry().format(name), dtype)
-                if supports(template, spec, at_level(isa)):
-                    quick = name == "bitmap" and dtype == torch.bfloat16
-                    marks = () if quick else (pytest.mark.slow,)
-                    found.append(
-                        pytest.param(
-                            template, spec, isa, id=f"{template.name} {isa} {spec}", marks=marks
-                        )
-                    )
-    return found
+@dataclass(frozen=True)
+class LevelCase:
+    """A kernel for a level below the host's: all other tests build for that."""
+
+    isa: str
+    template: Template
+    spec: KernelSpec
+
+    def __str__(self) -> str:
+        return f"{self.template.name} {self.isa} {self.spec}"
+
+    def facts(self) -> Iterator[tuple[str, object]]:
+        """Of each level every template, dtype, activations and kind of parts; no pairs of these."""
+        structure, codec = self.spec.format.structure, self.spec.format.codec
+        parts = (self.spec.dtype, self.spec.activations, kind(structure), kind(codec))
+        yield from ((self.isa, part) for part in (self.template, *parts))
+
+
+def level_cases() -> list[LevelCase]:
+    every = (
+        LevelCase(isa, template, KernelSpec(Format(*parts), dtype, (), activations))
+        for isa, template, *parts, dtype, activations in product(
+            OWN_LEVELS[:-1],
+            TEMPLATES,
+            one_of_each_kind(STRUCTURES),
+            one_of_each_kind(CODECS),
+            DTYPES,
+            ACTIVATIONS,
+        )
+    )
+    served = (case for case in every if supports(case.template, case.spec, at_level(case.isa)))
+    return covering(served, LevelCase.facts)
+
+
+CASES = level_cases()
 
 
 @on_x86
-@pytest.mark.parametrize(("template", "spec", "isa"), level_cases())
+def test_the_cases_leave_nothing_out() -> None:
+    found = {fact for case in CASES for fact in case.facts()}
+    parts = (*DTYPES, *ACTIVATIONS, *map(kind, STRUCTURES), *map(kind, CODECS))
+    assert set(product(OWN_LEVELS[:-1], parts)) < found
+    for template, isa in product(TEMPLATES, OWN_LEVELS[:-1]):
+        simple = KernelSpec(Format(STRUCTURES[0], CODECS[0]), DTYPES[0])
+        assert ((isa, template) in found) == supports(template, simple, at_level(isa))
+
+
+@on_x86
+@pytest.mark.parametrize("level_case", drawn(CASES, 4))
 def test_templates_at_a_level(
-    template: Template,
-    spec: KernelSpec,
-    isa: str,
+    level_case: LevelCase,
     build_case: Callable[..., Kernel],
     pack: Callable[..., Packed],
     check_linear: Callable[..., None],
 ) -> None:
-    target = at_level(isa)
+    template, spec, target = level_case.template, level_case.spec, at_level(level_case.isa)
     # Schedules differ in their layouts, and these in no instruction.
     case = KernelCase(template, template.schedules(spec, target)[0], spec)
     kernel = build_case(case, target=target)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_cases import TEMPLATES, cases_in_turn
+from kernel_cases import TEMPLATES, drawn_cases
 
 from sparsecompile.codegen.cpp import memory
 from sparsecompile.codegen.cpp.layout import layout_id
@@ -101,7 +101,9 @@ def test_layouts_have_the_header_that_kernels_read(
     template: Template, build_case: Callable[..., Kernel], pack: Callable[..., Packed]
 ) -> None:
     """Also where a kernel makes its own layout out of the canonical one."""
-    case = next(case for case in cases_in_turn(0) if case.template is template)
+    own = (case for case in drawn_cases() if case.template is template)
+    # Of blocks that stick out, lists have fewer slots.
+    case = next(case for case in own if case.spec.format.structure.family == "bitmap")
     kernel = build_case(case)
     assert (kernel.relayout is not None) == kernel.sources[0].prepacks
     for n, k in ((37, 101), (0, 8), (8, 0), (1100, 1030)):

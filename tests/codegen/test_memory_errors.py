@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_cases import KernelCase, cases_in_turn, two_of_four_cases
+from kernel_cases import KernelCase, drawn_cases
 
 from sparsecompile.codegen.cpp import text
 from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
@@ -18,7 +18,7 @@ from sparsecompile.kernels.template import Source
 from sparsecompile.registry import Registry, default_registry
 
 DRIVER = Path(__file__).parent / "memory_driver.cpp"
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g")
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1")
 SHAPES = ((80, 192), (37, 101), (16, 16), (5, 7), (1, 1), (3, 0), (0, 3), (130, 300))
 INPUTS = (0.0, 1.0, -0.5, 3.0)
 
@@ -26,7 +26,7 @@ INPUTS = (0.0, 1.0, -0.5, 3.0)
 def one_of_each_kind() -> list[KernelCase]:
     """Of every template one case for each schedule, set of loops, and family of its parts."""
     chosen: dict[tuple[str, str], KernelCase] = {}
-    for case in [*cases_in_turn(0), *cases_in_turn(1), *two_of_four_cases()]:
+    for case in drawn_cases():
         parts = (case.spec.format.structure.family, case.spec.format.codec.family)
         kinds = (*parts, case.schedule.tag, loops(case))
         if any((case.template.name, kind) not in chosen for kind in kinds):
@@ -89,9 +89,10 @@ def test_nothing_is_read_or_written_outside(
     source = case.template.render(case.spec, case.schedule, target, registry)
     main, program = tmp_path / "driver.cpp", tmp_path / "driver"
     main.write_text(driver(source, case), encoding="utf-8")
+    # What is optimised takes three times as long to build, and runs for a twentieth of a second.
     shared = ("-shared", "-O2")
     flags = [flag for flag in compiler.flags(target) if flag not in shared]
-    words = [*compiler.command, str(main), "-o", str(program), *flags, "-O1", *SANITIZERS]
+    words = [*compiler.command, str(main), "-o", str(program), *flags, "-O0", *SANITIZERS]
     built = subprocess.run(words, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     layouts = []

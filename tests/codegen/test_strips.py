@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import product
 
 import pytest
 import torch
 from codings import UNREAD, Coded
+from kernel_cases import KernelCase, drawn, drawn_cases
 
 from sparsecompile import Bitmap, Format
 from sparsecompile.codegen.cpp.lower import CppCodegen
@@ -15,11 +17,18 @@ from sparsecompile.codegen.cpp.strips import StripsLinear
 from sparsecompile.errors import Reject
 from sparsecompile.formats.coding import Coding
 from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.ops import HEADER_BYTES, linear
 from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
+# The cost of scales of groups is what they take at most: up to a tenth more.
+WITHOUT_GROUPS = [
+    case
+    for case in drawn_cases()
+    if case.template.name == "strips" and "group" not in str(case.spec.format.codec)
+]
 AVX2, AMX = Target("cpu", "x86_64", "avx2"), Target("cpu", "x86_64", "amx")
 
 
@@ -98,25 +107,18 @@ def test_schedules_of_a_full_search_read_the_default_layouts(
         assert {*map(template.layout, searched)} == {*map(template.layout, defaults)}
 
 
-@pytest.mark.parametrize("name", ["dense/int4", "n_m[2:4]", "bitmap/int8", "block[16x16]"])
-@pytest.mark.usefixtures("shared_cache")
-def test_the_cost_is_what_the_layout_takes(name: str, registry: Registry) -> None:
+@pytest.mark.parametrize("case", drawn(WITHOUT_GROUPS, 4))
+def test_the_cost_is_what_the_layout_takes(
+    case: KernelCase, build_case: Callable[..., Kernel]
+) -> None:
     """Within headers, the scales of lanes and what is rounded up to whole bytes."""
-    spec, target = KernelSpec(registry.format(name), torch.bfloat16), Target.host()
-    template = StripsLinear()
-    try:
-        template.supports(spec, target, registry)
-    except Reject as reject:
-        pytest.skip(reject.reason)
-    weight = torch.randn(256, 512).bfloat16()
-    structure = spec.format.structure
+    spec = case.spec
+    structure, weight = spec.format.structure, torch.randn(256, 512).to(spec.dtype)
     if structure.family != "dense":
         weight *= structure.prune(weight, None if structure.family == "n_m" else 0.7)
     packed = spec.format.pack(weight)
-    for schedule in template.schedules(spec, target):
-        kernel = CppCodegen().build(spec, template, schedule, target, registry)
-        expected = template.cost(spec, schedule, Contents(packed)).moved(0)
-        assert kernel.prepack(packed).numel() == pytest.approx(expected, rel=0.05)
+    expected = case.template.cost(spec, case.schedule, Contents(packed)).moved(0)
+    assert build_case(case).prepack(packed).numel() == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize("m", [1, 4, 20])

@@ -87,12 +87,13 @@ inline __m512i expand(__m512i other, uint64_t mask, __m512i a) {
   return integers<Lane>([&](int i) { return mask >> i & 1 ? x[next++] : rest[i]; });
 }
 // The lanes of `a` that are of the mask, one after the other, and zeros.
-inline __m512i compress(uint16_t mask, __m512i a) {
-  const Lanes<uint32_t> x(a);
+template <class Lane>
+inline __m512i compress(uint64_t mask, __m512i a) {
+  const Lanes<Lane> x(a);
   int next = 0;
-  return integers<uint32_t>([&](int) {
-    while (next < 16 && !(mask >> next & 1)) ++next;
-    return next < 16 ? x[next++] : 0u;
+  return integers<Lane>([&](int) {
+    while (next < x.count && !(mask >> next & 1)) ++next;
+    return next < x.count ? x[next++] : Lane{0};
   });
 }
 // Which lanes of two vectors have a bit in common.
@@ -285,7 +286,8 @@ inline void multiply_signed_by_unsigned_tiles(int sums, int x, int w) {
 #define _mm512_permutexvar_ps(index, a) ((__m512)emulated::look_up<uint32_t>(index, (__m512i)(a)))
 #define _mm512_maskz_expand_epi16(mask, a) emulated::expand<uint16_t>(__m512i{}, mask, a)
 #define _mm512_maskz_expand_epi32(mask, a) emulated::expand<uint32_t>(__m512i{}, mask, a)
-#define _mm512_maskz_compress_epi32 emulated::compress
+#define _mm512_maskz_compress_epi16 emulated::compress<uint16_t>
+#define _mm512_maskz_compress_epi32 emulated::compress<uint32_t>
 #define _mm512_test_epi32_mask emulated::test
 #define _mm512_mask_expand_epi8 emulated::expand<uint8_t>
 #define _mm512_mask_blend_epi16 emulated::blend_words

@@ -1,57 +1,24 @@
 // linear bitmap/float bfloat16 add
-// template: generic; schedule: batch_columns=128 batch_lanes=64 batch_rows=32 region_work=65536; target: cpu x86_64 avx512
-// y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
-
-// ... arguments.h ...
-
-// ... prelude.h ...
-
-// ... numbers.h ...
-
-namespace {
-
+... 11 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
 using Element = bfloat16;  // of x, bias, operands and y
 using Scale = bfloat16;  // of values of W, where these have scales
 constexpr int operand_count = 1;
-
-// Schedule.
-constexpr int64_t batch_columns = 128;
-constexpr int64_t batch_lanes = 64;
-constexpr int64_t batch_rows = 32;
-constexpr int64_t region_work = 65536;
-
-// The weight, as the pointers in its layout.
-struct Weight {
-  int64_t n, k, slots;
+... 10 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
   const uint8_t* bits;
   const int32_t* row_offsets;
   const bfloat16* values;
-
-  explicit Weight(const void* layout) {
-    const char* bytes = static_cast<const char*>(layout);
-    const SCLayoutHeader& header = *static_cast<const SCLayoutHeader*>(layout);
-    n = header.n;
-    k = header.k;
-    slots = header.slots;
+... 7 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
     bits = reinterpret_cast<const uint8_t*>(bytes + header.offsets[0]);
     row_offsets = reinterpret_cast<const int32_t*>(bytes + header.offsets[1]);
     values = reinterpret_cast<const bfloat16*>(bytes + header.offsets[2]);
-  }
-};
-
-}  // namespace
-
+... 5 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
 // bitmap: bit column % 8 of byte column / 8 of a row; slots follow in the order of the bits.
 // Bits become a list of columns first: the loops over values then run without a wrong guess at
 // every word.
 #if defined(__AVX512VBMI2__)
 #include <immintrin.h>
 #endif
-
-namespace {
-
-constexpr int column_padding = 0;
-constexpr int slots_per_vector = native_floats;
+... 5 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
 constexpr bool vectors_are_cheap = false;
 constexpr int64_t list_columns = 4096;  // columns expanded at once
 
@@ -130,12 +97,7 @@ SC_INLINE void visit_row(const Weight& w, int64_t row, int64_t& cursor, int64_t 
     for (; i < count; ++i) visit(lane<0>(), from + list[i], cursor + i);
     cursor += count;
   }
-}
-
-template <class VisitVector, class Visit>
-SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& visit_vector,
-                                 Visit&& visit) {
-  constexpr int width = slots_per_vector;
+... 6 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
   uint16_t list[list_columns + 32];
   int64_t slot = first_slot(w, row);
   for (int64_t from = 0; from < w.k; from += list_columns) {
@@ -157,55 +119,6 @@ SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& vis
     for (; i < count; ++i) visit(lane<0>(), from + list[i], slot + i);
     slot += count;
   }
-}
-
-}  // namespace
-
-// float: values as they are.
-
-namespace {
-
-SC_INLINE float decode(const Weight& w, int64_t, int64_t, int64_t slot) {
-  return to_float(w.values[slot]);
-}
-
-template <int count, class Column>
-SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Column&&) {
-  prefetch(w.values + slot);
-  return load_floats<count>(w.values + slot);
-}
-
-SC_INLINE uint32_t code(const Weight& w, int64_t slot) {
-  if constexpr (sizeof(Element) == 4) return load<uint32_t>(w.values + slot);
-  return load<uint16_t>(w.values + slot);
-}
-
-}  // namespace
-
-// ... activations.h ...
-
-namespace {
-
-constexpr bool rounds_activations = false;
-
-}  // namespace
-
-// ... round.h ...
-
-namespace {
-
-// For a float or a vector of them.
-template <class Values>
-SC_INLINE Values epilogue(Values value, [[maybe_unused]] Values operand0,
-                          [[maybe_unused]] Values operand1) {
+... 41 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
   value = value + operand0;  // add
-  return value;
-}
-
-}  // namespace
-
-// ... finish.h ...
-
-// ... transpose.h ...
-
-// ... generic.h ...
+... 10 lines as in generic_linear_dense_float_float32_3cf786.cpp ...

@@ -1,46 +1,15 @@
 // linear block[16x16]/float bfloat16 gelu_tanh
-// template: generic; schedule: batch_columns=128 batch_lanes=64 batch_rows=32 region_work=65536; target: cpu x86_64 avx512
-// y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
-
-// ... arguments.h ...
-
-// ... prelude.h ...
-
-// ... numbers.h ...
-
-namespace {
-
+... 11 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
 using Element = bfloat16;  // of x, bias, operands and y
-using Scale = bfloat16;  // of values of W, where these have scales
-constexpr int operand_count = 0;
-
-// Schedule.
-constexpr int64_t batch_columns = 128;
-constexpr int64_t batch_lanes = 64;
-constexpr int64_t batch_rows = 32;
-constexpr int64_t region_work = 65536;
-
-// The weight, as the pointers in its layout.
-struct Weight {
-  int64_t n, k, slots;
+... 12 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
   const int32_t* crow;
   const int32_t* col;
   const bfloat16* values;
-
-  explicit Weight(const void* layout) {
-    const char* bytes = static_cast<const char*>(layout);
-    const SCLayoutHeader& header = *static_cast<const SCLayoutHeader*>(layout);
-    n = header.n;
-    k = header.k;
-    slots = header.slots;
+... 7 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
     crow = reinterpret_cast<const int32_t*>(bytes + header.offsets[0]);
     col = reinterpret_cast<const int32_t*>(bytes + header.offsets[1]);
     values = reinterpret_cast<const bfloat16*>(bytes + header.offsets[2]);
-  }
-};
-
-}  // namespace
-
+... 5 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
 // block[16x16]: blocks crow[r] .. crow[r + 1] of block row r, at columns col[block] * width, row-major.
 
 namespace {
@@ -86,10 +55,7 @@ SC_INLINE void visit_row(const Weight& w, int64_t row, int64_t& cursor, int64_t,
   }
   for (; begins(block); ++block) visit_block<0>(w, row, block, visit);
   cursor = block;
-}
-
-template <class VisitVector, class Visit>
-SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& visit_vector,
+... 4 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
                                  Visit&&) {
   constexpr int width = slots_per_vector, vectors = block_width / width;
   const int64_t end = w.crow[row / block_height + 1];
@@ -111,55 +77,6 @@ SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& vis
   }
   for (; block < end; ++block)
     for (int v = 0; v < vectors; ++v) step(lane<0>(), block, v);
-}
-
-}  // namespace
-
-// float: values as they are.
-
-namespace {
-
-SC_INLINE float decode(const Weight& w, int64_t, int64_t, int64_t slot) {
-  return to_float(w.values[slot]);
-}
-
-template <int count, class Column>
-SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Column&&) {
-  prefetch(w.values + slot);
-  return load_floats<count>(w.values + slot);
-}
-
-SC_INLINE uint32_t code(const Weight& w, int64_t slot) {
-  if constexpr (sizeof(Element) == 4) return load<uint32_t>(w.values + slot);
-  return load<uint16_t>(w.values + slot);
-}
-
-}  // namespace
-
-// ... activations.h ...
-
-namespace {
-
-constexpr bool rounds_activations = false;
-
-}  // namespace
-
-// ... round.h ...
-
-namespace {
-
-// For a float or a vector of them.
-template <class Values>
-SC_INLINE Values epilogue(Values value, [[maybe_unused]] Values operand0,
-                          [[maybe_unused]] Values operand1) {
+... 41 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
   value = value * logistic(value * (1.5957691216f + 0.0713548163f * value * value));  // gelu_tanh
-  return value;
-}
-
-}  // namespace
-
-// ... finish.h ...
-
-// ... transpose.h ...
-
-// ... generic.h ...
+... 10 lines as in generic_linear_dense_float_float32_3cf786.cpp ...

@@ -1,91 +1,13 @@
 // linear dense/int8 bfloat16
-// template: generic; schedule: batch_columns=128 batch_lanes=64 batch_rows=32 region_work=65536; target: cpu x86_64 avx512
-// y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
-
-// ... arguments.h ...
-
-// ... prelude.h ...
-
-// ... numbers.h ...
-
-namespace {
-
+... 11 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
 using Element = bfloat16;  // of x, bias, operands and y
-using Scale = bfloat16;  // of values of W, where these have scales
-constexpr int operand_count = 0;
-
-// Schedule.
-constexpr int64_t batch_columns = 128;
-constexpr int64_t batch_lanes = 64;
-constexpr int64_t batch_rows = 32;
-constexpr int64_t region_work = 65536;
-
-// The weight, as the pointers in its layout.
-struct Weight {
-  int64_t n, k, slots;
+... 12 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
   const int8_t* values;
   const bfloat16* scales;
-
-  explicit Weight(const void* layout) {
-    const char* bytes = static_cast<const char*>(layout);
-    const SCLayoutHeader& header = *static_cast<const SCLayoutHeader*>(layout);
-    n = header.n;
-    k = header.k;
-    slots = header.slots;
+... 7 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
     values = reinterpret_cast<const int8_t*>(bytes + header.offsets[0]);
     scales = reinterpret_cast<const bfloat16*>(bytes + header.offsets[1]);
-  }
-};
-
-}  // namespace
-
-// dense: the slot of a column is row * k + column.
-
-namespace {
-
-constexpr int column_padding = 0;
-constexpr int slots_per_vector = native_floats;
-constexpr bool vectors_are_cheap = true;
-
-SC_INLINE int64_t first_slot(const Weight& w, int64_t row) { return row * w.k; }
-
-template <class Visit>
-SC_INLINE void visit_row(const Weight& w, int64_t row, int64_t&, int64_t from, int64_t to,
-                         Visit&& visit) {
-  const int64_t first = row * w.k;
-  int64_t column = from;
-  for (; column + 4 <= to; column += 4) {
-    visit(lane<0>(), column, first + column);
-    visit(lane<1>(), column + 1, first + column + 1);
-    visit(lane<2>(), column + 2, first + column + 2);
-    visit(lane<3>(), column + 3, first + column + 3);
-  }
-  for (; column < to; ++column) visit(lane<0>(), column, first + column);
-}
-
-template <class VisitVector, class Visit>
-SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& visit_vector,
-                                 Visit&& visit) {
-  constexpr int width = slots_per_vector;
-  const int64_t first = row * w.k;
-  int64_t column = 0;
-  const auto step = [&](auto chain, int64_t at) SC_INLINED {
-    visit_vector(chain, first + at,
-                 [&](const float* x) SC_INLINED { return load<Floats<width>>(x + at); },
-                 [&](int i) SC_INLINED { return at + i; });
-  };
-  for (; column + 4 * width <= w.k; column += 4 * width) {
-    step(lane<0>(), column);
-    step(lane<1>(), column + width);
-    step(lane<2>(), column + 2 * width);
-    step(lane<3>(), column + 3 * width);
-  }
-  for (; column + width <= w.k; column += width) step(lane<0>(), column);
-  for (; column < w.k; ++column) visit(lane<0>(), column, first + column);
-}
-
-}  // namespace
-
+... 52 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
 // int8: an integer of 8 bits times the scale of its row.
 
 namespace {
@@ -118,33 +40,4 @@ SC_INLINE float decode(const Weight& w, int64_t row, int64_t column, int64_t slo
 template <int count, class Column>
 SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t row, int64_t slot, Column&& column) {
   return integers_at<count>(w, slot) * scales_of<count>(w, row, column);
-}
-
-}  // namespace
-
-// ... activations.h ...
-
-namespace {
-
-constexpr bool rounds_activations = false;
-
-}  // namespace
-
-// ... round.h ...
-
-namespace {
-
-// For a float or a vector of them.
-template <class Values>
-SC_INLINE Values epilogue(Values value, [[maybe_unused]] Values operand0,
-                          [[maybe_unused]] Values operand1) {
-  return value;
-}
-
-}  // namespace
-
-// ... finish.h ...
-
-// ... transpose.h ...
-
-// ... generic.h ...
+... 30 lines as in generic_linear_dense_float_float32_3cf786.cpp ...

@@ -1,44 +1,13 @@
 // linear n_m[1:8]/float float16 relu
-// template: generic; schedule: batch_columns=128 batch_lanes=64 batch_rows=32 region_work=65536; target: cpu x86_64 avx512
-// y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
-
-// ... arguments.h ...
-
-// ... prelude.h ...
-
-// ... numbers.h ...
-
-namespace {
-
+... 11 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
 using Element = float16;  // of x, bias, operands and y
-using Scale = bfloat16;  // of values of W, where these have scales
-constexpr int operand_count = 0;
-
-// Schedule.
-constexpr int64_t batch_columns = 128;
-constexpr int64_t batch_lanes = 64;
-constexpr int64_t batch_rows = 32;
-constexpr int64_t region_work = 65536;
-
-// The weight, as the pointers in its layout.
-struct Weight {
-  int64_t n, k, slots;
+... 12 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
   const uint8_t* codes;
   const float16* values;
-
-  explicit Weight(const void* layout) {
-    const char* bytes = static_cast<const char*>(layout);
-    const SCLayoutHeader& header = *static_cast<const SCLayoutHeader*>(layout);
-    n = header.n;
-    k = header.k;
-    slots = header.slots;
+... 7 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
     codes = reinterpret_cast<const uint8_t*>(bytes + header.offsets[0]);
     values = reinterpret_cast<const float16*>(bytes + header.offsets[1]);
-  }
-};
-
-}  // namespace
-
+... 5 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
 // n_m[1:8]: a code of 4 bits for every group of 8 columns, the rank of the group's mask among all masks of 1 in 8 bits.
 
 namespace {
@@ -92,19 +61,12 @@ SC_INLINE Ints<width> columns_of(const uint8_t* codes, int64_t g) {
   const Ints<width> position = (word >> (slot * position_bits % 32)) & mask;
   return position + slot / kept * group;
 }
-
-template <class Visit>
-SC_INLINE void visit_row(const Weight& w, int64_t row, int64_t&, int64_t from, int64_t to,
-                         Visit&& visit) {
+... 4 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
   const uint8_t* codes = codes_of(w, row);
   const int64_t first = first_slot(w, row), end = ceil_div(to, group);
   for (int64_t g = ceil_div(from, group); g < end; ++g)
     visit_group(code_at(codes, g), g * group, first + g * kept, visit);
-}
-
-template <class VisitVector, class Visit>
-SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& visit_vector,
-                                 Visit&& visit) {
+... 5 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
   constexpr int width = slots_per_vector, groups = width / kept;
   const uint8_t* codes = codes_of(w, row);
   const int64_t first = first_slot(w, row), end = ceil_div(w.k, group);
@@ -125,55 +87,6 @@ SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& vis
   }
   for (; g + groups <= end; g += groups) step(lane<0>(), g);
   for (; g < end; ++g) visit_group(code_at(codes, g), g * group, first + g * kept, visit);
-}
-
-}  // namespace
-
-// float: values as they are.
-
-namespace {
-
-SC_INLINE float decode(const Weight& w, int64_t, int64_t, int64_t slot) {
-  return to_float(w.values[slot]);
-}
-
-template <int count, class Column>
-SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t, int64_t slot, Column&&) {
-  prefetch(w.values + slot);
-  return load_floats<count>(w.values + slot);
-}
-
-SC_INLINE uint32_t code(const Weight& w, int64_t slot) {
-  if constexpr (sizeof(Element) == 4) return load<uint32_t>(w.values + slot);
-  return load<uint16_t>(w.values + slot);
-}
-
-}  // namespace
-
-// ... activations.h ...
-
-namespace {
-
-constexpr bool rounds_activations = false;
-
-}  // namespace
-
-// ... round.h ...
-
-namespace {
-
-// For a float or a vector of them.
-template <class Values>
-SC_INLINE Values epilogue(Values value, [[maybe_unused]] Values operand0,
-                          [[maybe_unused]] Values operand1) {
+... 41 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
   value = value < 0.0f ? Values{} : value;  // relu
-  return value;
-}
-
-}  // namespace
-
-// ... finish.h ...
-
-// ... transpose.h ...
-
-// ... generic.h ...
+... 10 lines as in generic_linear_dense_float_float32_3cf786.cpp ...

@@ -1,46 +1,15 @@
 // linear n_m[2:4]/int4[group=128] bfloat16
-// template: generic; schedule: batch_columns=128 batch_lanes=64 batch_rows=32 region_work=65536; target: cpu x86_64 avx512
-// y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time values.
-
-// ... arguments.h ...
-
-// ... prelude.h ...
-
-// ... numbers.h ...
-
-namespace {
-
+... 11 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
 using Element = bfloat16;  // of x, bias, operands and y
-using Scale = bfloat16;  // of values of W, where these have scales
-constexpr int operand_count = 0;
-
-// Schedule.
-constexpr int64_t batch_columns = 128;
-constexpr int64_t batch_lanes = 64;
-constexpr int64_t batch_rows = 32;
-constexpr int64_t region_work = 65536;
-
-// The weight, as the pointers in its layout.
-struct Weight {
-  int64_t n, k, slots;
+... 12 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
   const uint8_t* codes;
   const uint8_t* values;
   const bfloat16* scales;
-
-  explicit Weight(const void* layout) {
-    const char* bytes = static_cast<const char*>(layout);
-    const SCLayoutHeader& header = *static_cast<const SCLayoutHeader*>(layout);
-    n = header.n;
-    k = header.k;
-    slots = header.slots;
+... 7 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
     codes = reinterpret_cast<const uint8_t*>(bytes + header.offsets[0]);
     values = reinterpret_cast<const uint8_t*>(bytes + header.offsets[1]);
     scales = reinterpret_cast<const bfloat16*>(bytes + header.offsets[2]);
-  }
-};
-
-}  // namespace
-
+... 5 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
 // n_m[2:4]: a code of 4 bits for every group of 4 columns, the positions of the kept values, two bits each.
 
 namespace {
@@ -95,19 +64,12 @@ SC_INLINE Ints<width> columns_of(const uint8_t* codes, int64_t g) {
   const Ints<width> position = (word >> (slot * position_bits % 32)) & mask;
   return position + slot / kept * group;
 }
-
-template <class Visit>
-SC_INLINE void visit_row(const Weight& w, int64_t row, int64_t&, int64_t from, int64_t to,
-                         Visit&& visit) {
+... 4 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
   const uint8_t* codes = codes_of(w, row);
   const int64_t first = first_slot(w, row), end = ceil_div(to, group);
   for (int64_t g = ceil_div(from, group); g < end; ++g)
     visit_group(code_at(codes, g), g * group, first + g * kept, visit);
-}
-
-template <class VisitVector, class Visit>
-SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& visit_vector,
-                                 Visit&& visit) {
+... 5 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
   constexpr int width = slots_per_vector, groups = width / kept;
   const uint8_t* codes = codes_of(w, row);
   const int64_t first = first_slot(w, row), end = ceil_div(w.k, group);
@@ -128,10 +90,7 @@ SC_INLINE void visit_row_vectors(const Weight& w, int64_t row, VisitVector&& vis
   }
   for (; g + groups <= end; g += groups) step(lane<0>(), g);
   for (; g < end; ++g) visit_group(code_at(codes, g), g * group, first + g * kept, visit);
-}
-
-}  // namespace
-
+... 4 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
 // int4[group=128]: an integer of 4 bits times the scale of its group of 128 columns.
 
 namespace {
@@ -197,33 +156,4 @@ SC_INLINE float decode(const Weight& w, int64_t row, int64_t column, int64_t slo
 template <int count, class Column>
 SC_INLINE Floats<count> decode_vector(const Weight& w, int64_t row, int64_t slot, Column&& column) {
   return integers_at<count>(w, slot) * scales_of<count>(w, row, column);
-}
-
-}  // namespace
-
-// ... activations.h ...
-
-namespace {
-
-constexpr bool rounds_activations = false;
-
-}  // namespace
-
-// ... round.h ...
-
-namespace {
-
-// For a float or a vector of them.
-template <class Values>
-SC_INLINE Values epilogue(Values value, [[maybe_unused]] Values operand0,
-                          [[maybe_unused]] Values operand1) {
-  return value;
-}
-
-}  // namespace
-
-// ... finish.h ...
-
-// ... transpose.h ...
-
-// ... generic.h ...
+... 30 lines as in generic_linear_dense_float_float32_3cf786.cpp ...
