@@ -11,7 +11,7 @@ from packing import MLP, Packing, close, sparse_
 from torch import Tensor, nn
 
 import sparsecompile as sc
-from sparsecompile.lowering.lower import watch
+from sparsecompile.lowering import watch
 
 
 def settle() -> None:

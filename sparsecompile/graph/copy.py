@@ -13,7 +13,7 @@ from torch.fx.node import map_arg
 def copy_graph(module: GraphModule) -> GraphModule:
     """A copy to edit: Dynamo reads its own graph again after the backend returns.
 
-    Under Dynamo it generates its code when that is first read, not after every change.
+    Under Dynamo it generates its code when that is needed, not after every change.
     """
     graph = Graph(tracer_cls=module.graph._tracer_cls)
     nodes: dict[Node, Node] = {}
@@ -44,7 +44,7 @@ def function_of(module: GraphModule) -> Callable[..., Any]:
     graph.output(graph.graph_copy(module.graph, {}))
     for node in graph.nodes:
         node.meta = {}
-    copy = GraphModule(module, graph)
+    copy = _make_graph_module(module, graph)
 
     def run(*args: Any) -> Any:
         return copy(*args)

@@ -258,7 +258,7 @@ class Edit:
         self.rewrites.append(Rewrite(pass_name, node.name if node is not None else "", reason))
 
     def check(self) -> None:
-        """Check the graph and generate its code anew."""
+        """Check the graph and have its code generated anew."""
         self.module.graph.lint()
         self.module.recompile()
 

@@ -29,7 +29,7 @@ class CompileRow(Environment):
     Attributes:
         model: its name.
         caches: `cold`, with empty cache folders, or `warm`, with what the cold one left there.
-        candidate: `inductor`; `inductor, our options`, with what the backend asks of it for the
+        candidate: `inductor`; `inductor-cpp`, with the options that the backend gives it for the
             rest of a graph; or `sparse`.
         seconds: of the first call: from Dynamo to the result. Imports come before, models too.
         ratio: over those of `inductor`.

@@ -21,7 +21,7 @@ from sparsecompile.lowering.inductor import CPU_DEFAULTS
 
 CANDIDATES: dict[str, dict[str, Any]] = {
     "inductor": {},
-    "inductor, our options": {"options": dict(CPU_DEFAULTS)},
+    "inductor-cpp": {"options": dict(CPU_DEFAULTS)},
     "sparse": {},
 }
 """What `torch.compile` is given."""
