@@ -64,9 +64,6 @@ class CompileRow(Environment):
     samples: int
 
 
-PARTS = ("passes", "detection", "choosing", "building", "layouts", "inductor")
-
-
 def bench_compile(
     model: str,
     machine: Machine,
@@ -116,12 +113,7 @@ def _compiled(model: str, candidate: str, folder: Path) -> dict[str, float]:
             f"compiling {model} with {candidate} ended with exit status {done.returncode}\n{lines}"
         )
     parts: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    own_parts = {name: parts.get(name, 0.0) for name in PARTS}
-    if not any(own_parts.values()):
-        own_parts["inductor"] = parts["backend"]
-    other = parts["backend"] - sum(own_parts.values()) + own_parts["detection"]
-    own_parts["passes"] -= own_parts["detection"]
-    return {**parts, **own_parts, "other": other}
+    return parts
 
 
 def _row(
