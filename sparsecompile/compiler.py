@@ -19,6 +19,7 @@ from sparsecompile.graph.compiled_model import compiled_model, matrices, names_o
 from sparsecompile.graph.copy import copy_graph, function_of
 from sparsecompile.graph.edit import Edit
 from sparsecompile.graph.rule import Phase, run_passes
+from sparsecompile.graph.timed import timed
 from sparsecompile.graph.weight_view import WeightView
 from sparsecompile.kernels.codegen import Codegen, Device
 from sparsecompile.kernels.target import Target
@@ -225,7 +226,8 @@ class Compiler:
         dump = Dump.of(self.options.dump)
         before = readable(module)
         dump.graph("captured", module)
-        run_passes(self.passes, edit, lambda done: dump.graph(done.name, module))
+        with timed("passes"):
+            run_passes(self.passes, edit, lambda done: dump.graph(done.name, module))
         try:
             slots, lowered, readings = lower(edit, self.options)
         except (BuildError, CacheError) as error:

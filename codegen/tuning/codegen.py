@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, ClassVar
 
 import torch
@@ -22,6 +22,7 @@ from sparsecompile.codegen.tuning.tuner import Decision, Tuner
 from sparsecompile.codegen.tuning.variant import Variant, functions_of
 from sparsecompile.codegen.tuning.workbench import Workbench
 from sparsecompile.formats.packed import Packed
+from sparsecompile.graph.timed import timed
 from sparsecompile.kernels.codegen import Codegen
 from sparsecompile.kernels.kernel import Kernel, Lowering
 from sparsecompile.kernels.packer import Packer
@@ -105,8 +106,10 @@ class TunedCodegen(Codegen):
             return Tuner(found, Timings(found, build, ahead)).decide()
 
         started = time.perf_counter()
-        decisions = {p: decide(p, sample) for p, sample in samples.items()}
-        with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
+        with timed("choosing"):
+            decisions = {p: decide(p, sample) for p, sample in samples.items()}
+        threads = max(1, torch.get_num_threads())
+        with timed("building"), ThreadPoolExecutor(max_workers=threads) as pool:
             lowered = dict(zip(problems, pool.map(finish, problems), strict=True))
         logger.info("chose and built kernels in %.1f s", time.perf_counter() - started)
         return lowered
@@ -150,10 +153,7 @@ class TunedCodegen(Codegen):
         registry: Registry,
     ) -> Variant:
         """A template and schedule, rendered; or a library call."""
-        source = None
-        if isinstance(packer, Template):
-            source = packer.render(spec, schedule, target, registry)
-        return Variant(packer, schedule, source)
+        return _variant(spec, packer, schedule, target, registry, registry.revision)
 
     def build(
         self,
@@ -198,3 +198,19 @@ class TunedCodegen(Codegen):
             variants.append(variant)
         ranges = tuple(replace(r, source=renamed[r.source]) for r in decision.ranges)
         return self.builder(target, registry)(spec, tuple(variants), ranges)
+
+
+@lru_cache(maxsize=4096)
+def _variant(
+    spec: KernelSpec,
+    packer: Packer,
+    schedule: Schedule,
+    target: Target,
+    registry: Registry,
+    revision: int,
+) -> Variant:
+    """Rendered once for all weights and graphs: a spec has dozens of variants."""
+    source = None
+    if isinstance(packer, Template):
+        source = packer.render(spec, schedule, target, registry)
+    return Variant(packer, schedule, source)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsecompile.bench.checkout import check_checkout
+from sparsecompile.bench.compile.command import EPILOG, compile_model
 from sparsecompile.bench.gpu.command import gpu
 from sparsecompile.commands.model_factory import EXAMPLE, FACTORY, load_model
 from sparsecompile.errors import SparseCompileError
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from sparsecompile.codegen.cpp.machine import Machine
 
 
-class CheckoutError(SparseCompileError):
-    """A command of the repository that is not installed with the package."""
-
-
 app = typer.Typer(
     help="Measure packed linears and models against dense ones.",
     no_args_is_help=True,
@@ -29,6 +26,7 @@ app = typer.Typer(
 )
 
 app.command()(gpu)
+app.command("compile", epilog=EPILOG)(compile_model)
 
 Rounds = Annotated[int, typer.Option(min=1, help="Samples of each candidate.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the rows as JSON.")]
@@ -193,11 +191,7 @@ def peers(
     What is not installed is left out, and the table says what it needs. It is for a checkout:
     packages leave it out.
     """
-    if find_spec("sparsecompile.bench.peers") is None:
-        raise CheckoutError(
-            "bench peers is left out of the package that is installed: run it in a checkout of the "
-            "repository, after `pip install -e '.[peers]'` there"
-        )
+    check_checkout("bench peers")
     import torch
 
     from sparsecompile.bench.peers.contract import Peer, Workload
@@ -268,8 +262,6 @@ def _show(
     """Print a table and write the files that were asked for."""
     from sparsecompile.bench.results import show
 
-    here = rows[0]
-    versions = f"torch {here.torch}, sparsecompile {here.sparsecompile} {here.commit}".strip()
-    title = f"{command}: {here.machine}, {here.threads} threads, {versions}"
+    title = f"{command}: {rows[0].where}"
     name = command.split()[0]
     show(name, title, rows, machine, columns, group=group, json_path=json, csv_path=csv)

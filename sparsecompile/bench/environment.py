@@ -31,6 +31,12 @@ class Environment:
     sparsecompile: str
     commit: str
 
+    @property
+    def where(self) -> str:
+        """Where and with what, in a line."""
+        versions = f"torch {self.torch}, sparsecompile {self.sparsecompile} {self.commit}".strip()
+        return f"{self.machine}, {self.threads} threads, {versions}"
+
     @classmethod
     def here(cls, machine: str) -> Environment:
         """This process.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.occupancy import Occupancy
 from sparsecompile.formats.packed import Format
 from sparsecompile.kernels.codegen import Device
-from sparsecompile.kernels.spec import KernelSpec, SpecOf
+from sparsecompile.kernels.spec import KernelSpec, Spec, SpecOf
 from sparsecompile.structures.dense import Dense
 from sparsecompile.weights.cache import PACK_CACHE
 from sparsecompile.weights.expression import Binding, evaluate
@@ -150,7 +151,8 @@ def _look(formats: tuple[Format, ...], device: Device, spec: SpecOf, dense: Tens
     for candidate in formats:
         try:
             nbytes = _bytes(candidate, occupancy, dense_bytes)
-            device.check(spec(candidate, weight.dtype))
+            if refusal := _refusal(device, spec(candidate, weight.dtype), device.registry.revision):
+                raise Reject(refusal)
         except Reject as reject:
             findings.append(Finding(str(candidate), None, reject.reason))
             continue
@@ -165,6 +167,16 @@ def _look(formats: tuple[Format, ...], device: Device, spec: SpecOf, dense: Tens
         tuple(findings),
         best[1] if best is not None else None,
     )
+
+
+@lru_cache(maxsize=256)
+def _refusal(device: Device, spec: Spec, revision: int) -> str:
+    """Why a device has no kernel for a spec, or empty: weights of a model ask for the same few."""
+    try:
+        device.check(spec)
+    except Reject as reject:
+        return reject.reason
+    return ""
 
 
 def _bytes(candidate: Format, occupancy: Occupancy, dense_bytes: int) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +14,9 @@ from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.coordinates import Places
 from sparsecompile.formats.occupancy import Occupancy
 from sparsecompile.formats.structure import Structure
+
+if TYPE_CHECKING:
+    import sympy
 
 _FEW_ROWS = 16
 
@@ -31,8 +36,7 @@ class Format:
         """Bytes of a weight in this format, exactly, without packing it."""
         from sparsecompile.formats.symbols import evaluate
 
-        bits = self.structure.index_bits() + self.codec.value_bits(dtype)
-        return evaluate(bits, shape, slots) // 8
+        return evaluate(_bits(self, dtype), shape, slots) // 8
 
     def pack(self, weight: Tensor | Occupancy, exact: bool | None = None) -> Packed:
         """Store a weight `[n, k]` in this format.
@@ -57,6 +61,12 @@ class Format:
         if exact is None:
             return replace(packed, exact=packed.keeps(occupancy.weight))
         return packed
+
+
+@lru_cache(maxsize=256)
+def _bits(format: Format, dtype: torch.dtype) -> sympy.Expr:
+    """Of a weight in a format; sympy takes longer to put this together than to count zeros."""
+    return format.structure.index_bits() + format.codec.value_bits(dtype)
 
 
 @dataclass(frozen=True, eq=False)

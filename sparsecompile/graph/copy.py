@@ -6,11 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from torch.fx import Graph, GraphModule, Node
+from torch.fx._lazy_graph_module import _make_graph_module
 from torch.fx.node import map_arg
 
 
 def copy_graph(module: GraphModule) -> GraphModule:
-    """A copy to edit: Dynamo reads its own graph again after the backend returns."""
+    """A copy to edit: Dynamo reads its own graph again after the backend returns.
+
+    Under Dynamo it generates its code when that is needed, not after every change.
+    """
     graph = Graph(tracer_cls=module.graph._tracer_cls)
     nodes: dict[Node, Node] = {}
     graph.graph_copy(module.graph, nodes)
@@ -22,7 +26,7 @@ def copy_graph(module: GraphModule) -> GraphModule:
         new.meta.pop("grapharg", None)
         if hasattr(old, "_dynamo_source"):
             new._dynamo_source = old._dynamo_source
-    copy = GraphModule(module, graph)
+    copy = _make_graph_module(module, graph)
     copy.meta = dict(module.meta)
     for name in ("_param_name_to_source", "_source_to_user_stacks", "shape_env"):
         if hasattr(module, name):
@@ -40,7 +44,7 @@ def function_of(module: GraphModule) -> Callable[..., Any]:
     graph.output(graph.graph_copy(module.graph, {}))
     for node in graph.nodes:
         node.meta = {}
-    copy = GraphModule(module, graph)
+    copy = _make_graph_module(module, graph)
 
     def run(*args: Any) -> Any:
         return copy(*args)

@@ -17,6 +17,7 @@ from sparsecompile.formats.packed import Format
 from sparsecompile.graph.fake_calls import example, fake_call
 from sparsecompile.graph.mutation import writes_in_place
 from sparsecompile.graph.pattern import Target
+from sparsecompile.graph.timed import timed
 from sparsecompile.graph.weight_view import WeightView
 from sparsecompile.kernels.codegen import Device
 from sparsecompile.kernels.spec import KernelSpec, SpecOf
@@ -191,7 +192,8 @@ class Edit:
             considered.look = partial(
                 survey, binding, formats=formats, device=self.device, spec=spec
             )
-            considered.survey = considered.look(self.weights.live(binding))
+            with timed("detection"):
+                considered.survey = considered.look(self.weights.live(binding))
             considered.lossy = ", ".join(filter(None, (lossy(binding), change)))
         except Reject as reject:
             considered.reason = reject.reason
@@ -256,7 +258,7 @@ class Edit:
         self.rewrites.append(Rewrite(pass_name, node.name if node is not None else "", reason))
 
     def check(self) -> None:
-        """Check the graph and generate its code anew."""
+        """Check the graph and have its code generated anew."""
         self.module.graph.lint()
         self.module.recompile()
 

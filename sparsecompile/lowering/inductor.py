@@ -12,6 +12,7 @@ from torch.fx import Graph, GraphModule
 
 from sparsecompile.errors import SparseCompileError
 from sparsecompile.graph.copy import function_of
+from sparsecompile.graph.timed import timed
 
 logger = logging.getLogger("sparsecompile")
 CPU_DEFAULTS: Mapping[str, Any] = {
@@ -67,7 +68,8 @@ def compile_rest(
     if not on_gpu and not _finds_compiler(patches):
         _warn_of_no_compiler()
         return function_of(module)
-    compiled: Any = compile_fx(module, [*inputs, *fakes], config_patches=patches)
+    with timed("inductor"):
+        compiled: Any = compile_fx(module, [*inputs, *fakes], config_patches=patches)
     return cast("Callable[..., Any]", compiled)
 
 

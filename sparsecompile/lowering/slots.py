@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from sparsecompile.formats.packed import Format
+from sparsecompile.graph.timed import timed
 from sparsecompile.kernels.dense_copy import DenseCopy
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.ops import HEADER_BYTES
@@ -111,8 +112,9 @@ class PackedSlot(Slot):
         READERS.add(self, tensors)
 
         def make() -> Layout:
-            packed = pack_binding(self.binding, tensors, self.format)
-            layout = kernel.prepack(packed)
+            with timed("layouts"):
+                packed = pack_binding(self.binding, tensors, self.format)
+                layout = kernel.prepack(packed)
             first = 0
             for part in stored_parts(self.binding, tensors) if kernel.device == "cpu" else ():
                 part.adopt(Part(layout, kernel.key, first))
