@@ -47,7 +47,7 @@ def test_detection_and_packing_of_smollm2() -> None:
         leaf = Leaf(0, "weight")
         found = survey(leaf, (weight,), compiler.formats, compiler.device)
         assert found.format() == spec.format
-        PackedSlot(leaf, kernel).weight([weight])
+        PackedSlot(leaf, spec.format, kernel).weight([weight])
         middle = time.process_time()
         weight.view(-1, 4).abs().argsort(dim=1)
         packing += middle - start

@@ -108,7 +108,7 @@ def bench_model(
             least=LEAST_SECONDS,
         )
     report = compiler.report
-    packed = sum(node.packed for node in report.nodes)
+    packed = sum(node.packed for node in report.linears)
     best = min(timings["eager"].seconds, timings["inductor"].seconds)
     return [
         ModelRow(

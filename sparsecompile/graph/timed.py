@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import sys
+from contextlib import AbstractContextManager, nullcontext
 
 PREFIX = "sparsecompile."
 
@@ -13,7 +14,9 @@ def timed(part: str) -> AbstractContextManager[None]:
     Args:
         part: such as `passes`.
     """
-    # Imports Dynamo, which has run wherever something is compiled.
+    # Where Dynamo has not run, as in `compress`, nothing is compiled.
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
     from torch._dynamo.utils import dynamo_timed
 
     return dynamo_timed(f"{PREFIX}{part}")

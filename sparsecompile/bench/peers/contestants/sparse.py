@@ -47,7 +47,7 @@ class Sparse(Peer):
         ready = task.prepared(compiled)
         ready.run()
         report = compiler.report
-        packed = sum(node.packed for node in report.nodes)
+        packed = sum(node.packed for node in report.linears)
         graphs = f"{report.graphs} graph{'' if report.graphs == 1 else 's'}"
         size = f"{report.dense_bytes / 1e6:.0f} -> {report.packed_bytes / 1e6:.0f} MB"
         return task.prepared(
