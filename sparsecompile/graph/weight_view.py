@@ -236,13 +236,17 @@ class WeightView:
         for user in node.users:
             if scope := self.scope(user):
                 raise Reject(scope)
-            if user.op == "output" or user.target in _READERS:
+            # What is packed in the model refuses writes by itself.
+            if user.op == "output" or user.target in _READERS or self._is_packed(node):
                 continue
             use = self._use(user, node)
             if use is Use.MAY_WRITE:
                 raise Reject(f"the weight is also used by {describe(user)}, which may change it")
             if use is Use.ALIASES:
                 self._check_users(user)
+
+    def _is_packed(self, node: Node) -> bool:
+        return isinstance(self._values.get(node, (0, None))[1], PackedTensor)
 
     def _use(self, user: Node, node: Node) -> Use:
         """`use_of`, once for every call: passes ask for weights again and again."""
