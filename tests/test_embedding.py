@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sparsecompile as sc
+from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.operators.embedding.packed import packed_embedding
 from sparsecompile.testing import apply_passes, captured
 from sparsecompile.weights.stored import Stored
@@ -128,3 +129,33 @@ def test_a_dense_table_is_left_alone() -> None:
     (graph,) = backend.compiler.report.graph_reports
     reasons = [r.reason for r in graph.rewrites if r.pass_name == "pack_embedding"]
     assert reasons == ["the table is dense in the model: its rows are read as they are"]
+
+
+def test_the_op_takes_the_dense_table_too() -> None:
+    registry = sc.default_registry()
+    embedding = registry.get(sc.Operator, "embedding")
+    dense = torch.randn(80, 64)
+    packed = registry.format("dense/int8").pack(dense)
+    spec = embedding.spec(packed.format, dense.dtype)
+    problem = Problem(spec, (80, 64), (1,), True, DenseUse.NEVER, "off", 1.0)
+    kernel = sc.Compiler().device.lower({problem: lambda: packed})[problem].kernel
+    assert kernel is not None
+    assert torch.equal(embedding.run(problem, [IDS], dense, kernel)(), F.embedding(IDS, dense))
+
+
+def test_the_heads_layout_is_read_where_the_tables_own_would_be_another() -> None:
+    model = Tied()
+    with torch.no_grad():
+        model.head.weight.mul_(torch.rand_like(model.head.weight) < 0.1)
+    backend = Packing(tune="off")
+    model = sc.compress(model, formats=["bitmap"])
+    ids = torch.randint(96, (4, 128))
+    close(torch.compile(model, backend=backend)(ids), copy.deepcopy(model)(ids))
+    kernels = {n.reader or n.shape: n.kernel for n in backend.compiler.report.nodes if n.kernel}
+    assert kernels["embedding"].layout == kernels[96, 64].layout
+    alone = Packing(tune="off")
+    reader = Reader(model.tokens.weight)
+    torch.compile(reader, backend=alone)(ids)
+    (node,) = alone.compiler.report.nodes
+    assert node.kernel is not None
+    assert node.kernel.layout != kernels["embedding"].layout
