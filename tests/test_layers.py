@@ -10,7 +10,7 @@ import pytest
 from imports import PACKAGE, importers, imports
 
 LAYERS = (
-    *("errors", "component", "formats", "registry", "structures", "codecs", "kernels"),
+    *("errors", "component", "formats", "registry", "structures", "codecs", "masks", "kernels"),
     *("weights", "detection", "graph", "options", "operators", "lowering", "report"),
     *("compiler", "backend", "storage", "", "testing"),
 )
