@@ -16,6 +16,7 @@ from torch import nn
 
 import sparsecompile as sc
 from sparsecompile.detection.survey import survey
+from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.lowering.slots import PackedSlot
 from sparsecompile.weights.expression import Leaf
@@ -35,7 +36,7 @@ def test_detection_and_packing_of_smollm2() -> None:
     compiler = sc.Compiler()
     spec = sc.KernelSpec(compiler.registry.format("n_m[2:4]"), torch.bfloat16)
     problem = Problem(spec, (576, 576), (1,), False, DenseUse.NEVER, "off", 0.5)
-    lowerings = compiler.device.lower({problem: lambda: spec.format.pack(weights[0])})
+    lowerings = compiler.device.lower({problem: lambda: Contents(spec.format.pack(weights[0]))})
     kernel = lowerings[problem].kernel
     assert kernel is not None
 

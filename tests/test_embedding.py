@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sparsecompile as sc
+from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.operators.embedding.packed import packed_embedding
 from sparsecompile.testing import apply_passes, captured
@@ -138,7 +139,7 @@ def test_the_op_takes_the_dense_table_too() -> None:
     packed = registry.format("dense/int8").pack(dense)
     spec = embedding.spec(packed.format, dense.dtype)
     problem = Problem(spec, (80, 64), (1,), True, DenseUse.NEVER, "off", 1.0)
-    kernel = sc.Compiler().device.lower({problem: lambda: packed})[problem].kernel
+    kernel = sc.Compiler().device.lower({problem: lambda: Contents(packed)})[problem].kernel
     assert kernel is not None
     assert torch.equal(embedding.run(problem, [IDS], dense, kernel)(), F.embedding(IDS, dense))
 

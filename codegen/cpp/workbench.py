@@ -14,7 +14,7 @@ from sparsecompile.codegen.cpp.native import load_native
 from sparsecompile.codegen.tuning.measure import Contestant
 from sparsecompile.codegen.tuning.variant import Variant, functions_of
 from sparsecompile.codegen.tuning.workbench import Guess, Limits, Workbench
-from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.contents import Sample
 from sparsecompile.kernels.problem import Problem
 from sparsecompile.kernels.target import Target
 
@@ -81,7 +81,7 @@ class CppWorkbench(Workbench):
         evict = load_native().evict
         return Contestant(run, (lambda: evict(weight)) if self.is_cold(rows) else _nothing)
 
-    def guess(self, problem: Problem, variants: Sequence[Variant], contents: Contents) -> Guess:
+    def guess(self, problem: Problem, variants: Sequence[Variant], contents: Sample) -> Guess:
         """The most promising variant for every m."""
         return Guess(tuple(f.range(f.largest_m) for f in functions_of(variants[:1])))
 

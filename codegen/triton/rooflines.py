@@ -9,7 +9,7 @@ from sparsecompile.codegen.tuning.measure import Timing
 from sparsecompile.codegen.tuning.variant import Function, Variant, functions_of
 from sparsecompile.codegen.tuning.workbench import Guess, Limits
 from sparsecompile.formats.symbols import m
-from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.contents import Sample
 from sparsecompile.kernels.cost import Cost
 from sparsecompile.kernels.gpu import GPU
 from sparsecompile.kernels.problem import DenseUse, Problem
@@ -18,7 +18,7 @@ LEAD = 1.05
 """The dense linear serves what is not predicted to be faster than it by this factor."""
 
 
-def guess(problem: Problem, variants: Sequence[Variant], weight: Contents, gpu: GPU) -> Guess:
+def guess(problem: Problem, variants: Sequence[Variant], weight: Sample, gpu: GPU) -> Guess:
     """What would be chosen if everything took as long as its roofline says.
 
     Args:
@@ -48,7 +48,7 @@ def limits_of(gpu: GPU) -> Limits:
 def predict(
     problem: Problem,
     functions: Sequence[Function],
-    weight: Contents,
+    weight: Sample,
     limits: Limits,
     rows: int,
 ) -> dict[str, Timing]:

@@ -17,7 +17,7 @@ from sparsecompile.codegen.tuning.measure import Contestant
 from sparsecompile.codegen.tuning.variant import Function, Variant
 from sparsecompile.codegen.tuning.workbench import Guess, Limits, Workbench
 from sparsecompile.errors import Reject
-from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.contents import Sample
 from sparsecompile.kernels.problem import Problem
 from sparsecompile.kernels.spec import Schedule
 from sparsecompile.kernels.target import Target
@@ -108,6 +108,6 @@ class TritonWorkbench(Workbench):
             found |= {names[at]: why for at, why in pruned.dropped.items() if at in names}
         return found
 
-    def guess(self, problem: Problem, variants: Sequence[Variant], contents: Contents) -> Guess:
+    def guess(self, problem: Problem, variants: Sequence[Variant], contents: Sample) -> Guess:
         """By rooflines: a function, or the dense linear, for each m."""
         return guess(problem, variants, contents, self._target.gpu)

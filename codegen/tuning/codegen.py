@@ -21,9 +21,9 @@ from sparsecompile.codegen.tuning.timings import Timings
 from sparsecompile.codegen.tuning.tuner import Decision, Tuner
 from sparsecompile.codegen.tuning.variant import Variant, functions_of
 from sparsecompile.codegen.tuning.workbench import Workbench
-from sparsecompile.formats.packed import Packed
 from sparsecompile.graph.timed import timed
 from sparsecompile.kernels.codegen import Codegen
+from sparsecompile.kernels.contents import Sample
 from sparsecompile.kernels.kernel import Kernel, Lowering
 from sparsecompile.kernels.packer import Packer
 from sparsecompile.kernels.problem import Problem
@@ -65,7 +65,7 @@ class TunedCodegen(Codegen):
 
     def lower(
         self,
-        problems: Mapping[Problem, Callable[[], Packed]],
+        problems: Mapping[Problem, Callable[[], Sample]],
         target: Target,
         registry: Registry,
     ) -> dict[Problem, Lowering]:
@@ -97,7 +97,7 @@ class TunedCodegen(Codegen):
                 kernel, found.trials, found.reason, found.dropped, found.is_choice, found.is_open
             )
 
-        def decide(problem: Problem, sample: Callable[[], Packed]) -> Decision:
+        def decide(problem: Problem, sample: Callable[[], Sample]) -> Decision:
             spec = problem.spec
             ahead = partial(self._with_epilogues, epilogues[spec], target, registry)
             operator = registry.get(Operator, spec.operator)

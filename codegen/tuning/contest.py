@@ -15,7 +15,7 @@ from sparsecompile.codegen.tuning.measure import Contestant
 from sparsecompile.codegen.tuning.variant import Function, Variant
 from sparsecompile.codegen.tuning.workbench import Workbench
 from sparsecompile.errors import BuildError
-from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.contents import Sample
 from sparsecompile.kernels.kernel import Kernel, Range
 from sparsecompile.kernels.problem import Problem
 from sparsecompile.kernels.spec import KernelSpec
@@ -28,12 +28,12 @@ Ahead = Callable[[Variant], Sequence[Callable[[], Kernel]]]
 
 
 class Contest:
-    """Candidates for one weight; each layout is made once.
+    """Candidates for one problem; each layout is made once.
 
     Args:
         operator: whose nodes they serve.
         problem: what they solve.
-        packed: the weight.
+        contents: of the weight.
         workbench: where they run.
         build: see `Build`.
         ahead: see `Ahead`.
@@ -43,15 +43,15 @@ class Contest:
         self,
         operator: Operator[Any],
         problem: Problem,
-        packed: Packed,
+        contents: Sample,
         workbench: Workbench,
         build: Build,
         ahead: Ahead,
     ) -> None:
         self._operator, self._problem = operator, problem
-        self._packed, self._workbench = packed, workbench
+        self._contents, self._workbench = contents, workbench
         self._build, self._ahead = build, ahead
-        self._dense = packed.unpack().to(workbench.device)
+        self._dense = contents.dense().to(workbench.device)
         if problem.dense_copy is not None:
             self._dense = problem.dense_copy.make(self._dense)
         self._layouts: dict[str, Tensor] = {}
@@ -127,9 +127,8 @@ class Contest:
 
     def _layout(self, function: Function, kernel: Kernel) -> Tensor:
         if function.layout not in self._layouts:
-            packed = self._packed
-            layout = kernel.prepack(packed).to(self._workbench.device)
-            self._layouts[function.layout] = kernel.finish(layout, packed.shape, packed.dtype)
+            layout = self._contents.layout(kernel, torch.device(self._workbench.device or "cpu"))
+            self._layouts[function.layout] = layout
         return self._layouts[function.layout]
 
 

@@ -10,8 +10,7 @@ from sparsecompile.codegen.tuning.choose import DENSE
 from sparsecompile.codegen.tuning.measure import Timing
 from sparsecompile.codegen.tuning.variant import Function, Variant, functions_of
 from sparsecompile.codegen.tuning.workbench import Limits, Workbench
-from sparsecompile.formats.packed import Packed
-from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.contents import Sample
 from sparsecompile.kernels.problem import LAYOUT_ROWS, Problem
 from sparsecompile.kernels.trial import Trial
 from sparsecompile.operators.operator import Operator
@@ -28,7 +27,7 @@ class Candidates:
         problem: with a spec that has no epilogue.
         variants: the schedules that are measured by default, best guess first.
         searched: those that `full` measures besides.
-        sample: packs a weight of the problem.
+        sample: makes what they are measured on.
         workbench: where they run.
 
     Attributes:
@@ -43,7 +42,7 @@ class Candidates:
         problem: Problem,
         variants: Sequence[Variant],
         searched: Sequence[Variant],
-        sample: Callable[[], Packed],
+        sample: Callable[[], Sample],
         workbench: Workbench,
     ) -> None:
         self.operator, self.problem = operator, problem
@@ -54,9 +53,9 @@ class Candidates:
         self.functions = functions_of(fit)
 
     @cached_property
-    def contents(self) -> Contents:
-        """What is in the sample."""
-        return Contents(self._sample())
+    def contents(self) -> Sample:
+        """What they are measured on."""
+        return self._sample()
 
     @cached_property
     def promising(self) -> list[Variant]:
@@ -96,7 +95,7 @@ class Candidates:
 
 
 def promising(
-    problem: Problem, variants: Sequence[Variant], contents: Contents, limits: Limits
+    problem: Problem, variants: Sequence[Variant], contents: Sample, limits: Limits
 ) -> list[Variant]:
     """Variants without those that another one beats.
 

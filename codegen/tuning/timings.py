@@ -108,8 +108,7 @@ class Timings:
     @cached_property
     def _contest(self) -> Contest:
         of = self._candidates
-        packed = of.contents.packed
-        return Contest(of.operator, of.problem, packed, of.workbench, self._build, self._ahead)
+        return Contest(of.operator, of.problem, of.contents, of.workbench, self._build, self._ahead)
 
     def _key(self, rows: int) -> str:
         return tuning_key(self._facts(rows))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sparsecompile.codegen.tuning.measure import Contestant
 from sparsecompile.codegen.tuning.variant import Function, Variant
-from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.contents import Sample
 from sparsecompile.kernels.kernel import Range
 from sparsecompile.kernels.problem import Problem
 
@@ -102,7 +102,7 @@ class Workbench(ABC):
         return {}
 
     @abstractmethod
-    def guess(self, problem: Problem, variants: Sequence[Variant], contents: Contents) -> Guess:
+    def guess(self, problem: Problem, variants: Sequence[Variant], contents: Sample) -> Guess:
         """The cost model's word.
 
         Args:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from sparsecompile.component import Component
-from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.contents import Sample
 from sparsecompile.kernels.dense_copy import DenseCopy
 from sparsecompile.kernels.kernel import Kernel, Lowering
 from sparsecompile.kernels.problem import Problem
@@ -35,7 +35,7 @@ class Device:
         self.codegen.candidates(spec, self.target, self.registry)
 
     def lower(
-        self, problems: Mapping[Problem[Any], Callable[[], Packed]]
+        self, problems: Mapping[Problem[Any], Callable[[], Sample]]
     ) -> dict[Problem[Any], Lowering]:
         """See `Codegen.lower`."""
         return self.codegen.lower(problems, self.target, self.registry)
@@ -100,14 +100,14 @@ class Codegen(Component):
     @abstractmethod
     def lower(
         self,
-        problems: Mapping[Problem[Any], Callable[[], Packed]],
+        problems: Mapping[Problem[Any], Callable[[], Sample]],
         target: Target,
         registry: Registry,
     ) -> dict[Problem[Any], Lowering]:
         """Choose a candidate for each problem; generate, build and load what was chosen.
 
         Args:
-            problems: each with a function that packs one of the weights it stands for.
+            problems: each with what makes something to measure it on, such as one of its weights.
             target: where they run.
             registry: what candidates are made of.
 

@@ -1,16 +1,34 @@
-"""Contents: what the cost of a kernel depends on in a packed weight."""
+"""Sample: what candidates of a problem are measured on; Contents, a packed weight."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from sparsecompile.formats.packed import Packed
 
+if TYPE_CHECKING:
+    from sparsecompile.kernels.kernel import Kernel
 
-class Contents:
+
+class Sample(ABC):
+    """What candidates of a problem are measured on, and what their costs depend on."""
+
+    @abstractmethod
+    def dense(self) -> Tensor:
+        """What the baseline reads, on the CPU."""
+
+    @abstractmethod
+    def layout(self, kernel: Kernel[Any], device: torch.device) -> Tensor:
+        """What a kernel reads, on a device."""
+
+
+class Contents(Sample):
     """What costs depend on in a packed weight, each looked up once.
 
     Args:
@@ -25,6 +43,15 @@ class Contents:
         value_bytes = sum(t.numel() * t.element_size() for t in packed.values.values())
         self.value_bits = 8 * value_bytes / packed.slots if packed.slots else 0.0
         self._tiles: dict[tuple[int, int], int] = {}
+
+    def dense(self) -> Tensor:
+        """The dense weight, on the CPU."""
+        return self.packed.unpack()
+
+    def layout(self, kernel: Kernel[Any], device: torch.device) -> Tensor:
+        """What a kernel reads, on a device."""
+        layout = kernel.prepack(self.packed).to(device)
+        return kernel.finish(layout, self.packed.shape, self.packed.dtype)
 
     @cached_property
     def kept(self) -> Tensor:
@@ -45,3 +72,23 @@ class Contents:
             tiles = padded.view(-(-n // rows), rows, -(-k // columns), columns)
             self._tiles[key] = int(tiles.any(3).any(1).sum())
         return self._tiles[key]
+
+
+class NoWeight(Sample):
+    """Of a node that reads no weight: costs depend on its sizes alone.
+
+    Args:
+        sizes: by name.
+        share: of the places of its mask that count.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], share: float = 1.0) -> None:
+        self.sizes, self.share = sizes, share
+
+    def dense(self) -> Tensor:
+        """Nothing: `[0]`."""
+        return torch.empty(0)
+
+    def layout(self, kernel: Kernel[Any], device: torch.device) -> Tensor:
+        """Nothing: `[0]` uint8."""
+        return torch.empty(0, dtype=torch.uint8, device=device)

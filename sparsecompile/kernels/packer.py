@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, ClassVar, Generic
+from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 from torch import Tensor
 
 from sparsecompile.formats.packed import Packed
-from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.spec import KernelSpec, S, Schedule
 from sparsecompile.kernels.target import Target
 
@@ -39,10 +38,15 @@ class Packer(ABC, Generic[S]):
         """What `tune="full"` measures: more of them where there is time for it."""
         return self.schedules(spec, target)
 
-    def cost(self, spec: S, schedule: Schedule, weight: Contents) -> Cost:
+    def cost(self, spec: S, schedule: Schedule, weight: Any) -> Cost:
         """What a call has to move and compute at least, for a weight like this one.
 
         Candidates are ordered by it, and those that cannot win are not measured.
+
+        Args:
+            spec: what is computed.
+            schedule: one of this packer's.
+            weight: what the operator's `sample` makes: `Contents` of a weight.
         """
         from sparsecompile.formats.symbols import m
         from sparsecompile.kernels.cost import Cost
@@ -55,7 +59,6 @@ class Packer(ABC, Generic[S]):
         """Name of the layout: kernels whose layouts have one name read the same bytes."""
         return self.name
 
-    @abstractmethod
     def prepack(self, packed: Packed, schedule: Schedule, registry: Registry) -> Tensor:
         """The physical layout: one contiguous `[bytes]` uint8 tensor, made once for all m.
 
@@ -66,4 +69,8 @@ class Packer(ABC, Generic[S]):
             packed: the weight.
             schedule: one of this packer's.
             registry: where the fragments are that it may need.
+
+        Raises:
+            NotImplementedError: its operator has no weights.
         """
+        raise NotImplementedError(f"{self.name} has no layout: there is no weight that it reads")

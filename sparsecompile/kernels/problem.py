@@ -1,4 +1,4 @@
-"""Problem: a packed linear that needs a kernel, and what the choice of one depends on."""
+"""Problem: a node that needs a kernel, and what the choice of one depends on."""
 
 from __future__ import annotations
 
@@ -47,23 +47,25 @@ class DenseUse(Enum):
 
 @dataclass(frozen=True)
 class Problem(Generic[S]):
-    """A packed linear that needs a kernel, and what the choice may depend on.
+    """A node that needs a kernel, and what the choice may depend on.
 
     Attributes:
         spec: what it computes.
-        shape: `(n, k)`.
+        shape: its sizes that do not vary: `(n, k)` of a weight; see `axes`.
         rows: the m it will be called with, one for each range of them, rising.
         is_dynamic: whether other m may come too; else there is one, that of `rows`.
-        dense: whether torch's dense linear may serve it.
+        dense: whether what the model has, such as torch's dense linear, may serve it.
         tune: `off`, `cached`, `fast` or `full`.
-        density: share of stored values, rounded.
+        density: share of stored values, or of the places of a mask that count, rounded.
         dense_copy: what the dense linear reads where it serves; None for the weight as it is.
         layout_rows: the m by which layouts are compared: those of all graphs that read the weight.
         layout: name of the one that has to be read; empty where one is to be chosen.
+        axes: names of the sizes in `shape`.
+        details: what else timings depend on, by name.
     """
 
     spec: S
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     rows: tuple[int, ...]
     is_dynamic: bool
     dense: DenseUse
@@ -72,14 +74,17 @@ class Problem(Generic[S]):
     dense_copy: DenseCopy | None = None
     layout_rows: tuple[int, ...] = LAYOUT_ROWS
     layout: str = ""
+    axes: tuple[str, ...] = ("n", "k")
+    details: tuple[tuple[str, str], ...] = ()
 
     def facts(self) -> dict[str, object]:
         """What timings at one m depend on: the key of the tuning record is made of it."""
         copy = {"dense": self.dense_copy.name} if self.dense_copy is not None else {}
-        n, k = self.shape
-        return {"spec": str(self.spec), "n": n, "k": k, "density": self.density, **copy}
+        sizes = dict(zip(self.axes, self.shape, strict=True))
+        known = {"spec": str(self.spec), **sizes, "density": self.density, **copy}
+        return {**known, **dict(self.details)}
 
     def __str__(self) -> str:
         """`n_m[2:4]/float bfloat16 1536x576`: what measurements are of, without an epilogue."""
         what = str(self.spec.plain).removeprefix("linear ")
-        return f"{what} {'x'.join(map(str, self.shape))}"
+        return " ".join((what, "x".join(map(str, self.shape)), *(v for _, v in self.details)))

@@ -9,8 +9,9 @@ from typing import Any
 
 from torch.fx import GraphModule, Node
 
-from sparsecompile.formats.packed import Format, Packed
+from sparsecompile.formats.packed import Format
 from sparsecompile.graph.edit import Edit, origins
+from sparsecompile.kernels.contents import Sample
 from sparsecompile.kernels.dense_copy import DenseCopy
 from sparsecompile.kernels.kernel import Kernel, Lowering
 from sparsecompile.kernels.problem import DenseUse, Problem
@@ -74,7 +75,7 @@ def _decided(
     edit: Edit, problems: Mapping[Node, Problem[Any]], *, follows: bool
 ) -> dict[Problem[Any], Lowering]:
     """What becomes of the problems of those operators that follow others, or of the others."""
-    samples: dict[Problem[Any], Callable[[], Packed]] = {}
+    samples: dict[Problem[Any], Callable[[], Sample]] = {}
     lowerings: dict[Problem[Any], Lowering] = {}
     for operator, match in operator_nodes(edit):
         if operator.follows != follows:
@@ -84,7 +85,7 @@ def _decided(
         if why:
             lowerings[problem] = Lowering(None, (), why)
         else:
-            samples.setdefault(problem, operator.sample(match, edit))
+            samples.setdefault(problem, operator.sample(match, problem, edit))
     return lowerings | (edit.device.lower(samples) if samples else {})
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparsecompile.errors import BuildError, CacheError
 from sparsecompile.kernels.codegen import Device
+from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.lowering.compiled_graph import CompiledGraph
 from sparsecompile.lowering.lowered import Lowered
@@ -89,8 +90,8 @@ def _lowered_anew(
         CacheError: the cache folder cannot be used.
     """
     problems = [_with_layout(low, slot.kernel.layout) for low in reading.calls]
-    sample = packer(slot.binding, tensors, slot.format)
-    lowerings = reading.device.lower(dict.fromkeys(problems, sample))
+    pack = packer(slot.binding, tensors, slot.format)
+    lowerings = reading.device.lower(dict.fromkeys(problems, lambda: Contents(pack())))
     return tuple(
         replace(low, lowering=lowerings[problem], nbytes=slot.nbytes(tensors) + low.copy_bytes)
         for low, problem in zip(reading.calls, problems, strict=True)

@@ -133,7 +133,8 @@ def _padded(mask: Tensor, queries: int, keys: int) -> Tensor:
 
 def _tiled(mask: Tensor) -> Tensor:
     """`[batch, heads, rows, columns, TILE, TILE]`."""
-    return mask.unflatten(3, (-1, TILE)).unflatten(2, (-1, TILE)).transpose(3, 4)
+    tiles: Tensor = mask.unflatten(3, (-1, TILE)).unflatten(2, (-1, TILE)).transpose(3, 4)
+    return tiles
 
 
 def _words(bits: Tensor) -> Tensor:
@@ -143,5 +144,4 @@ def _words(bits: Tensor) -> Tensor:
 
 def _bits(words: Tensor) -> Tensor:
     """What `_words` took."""
-    bits: Tensor = words[..., None] >> torch.arange(TILE) & 1
-    return bits.bool()
+    return ((words[..., None] >> torch.arange(TILE)) % 2).bool()

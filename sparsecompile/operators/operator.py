@@ -13,10 +13,11 @@ from torch.fx import Node
 
 from sparsecompile.component import Component
 from sparsecompile.formats.names import format_of
-from sparsecompile.formats.packed import Format, Packed
+from sparsecompile.formats.packed import Format
 from sparsecompile.graph.edit import Edit
 from sparsecompile.graph.pattern import Call, Match
 from sparsecompile.kernels.codegen import Device
+from sparsecompile.kernels.contents import Contents, Sample
 from sparsecompile.kernels.dense_copy import DenseCopy
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import Problem
@@ -123,10 +124,11 @@ class Operator(Component, Generic[S]):
         """Why no kernel can beat the baseline, so that none is looked for; empty if one may."""
         return ""
 
-    def sample(self, match: Match, edit: Edit) -> Callable[[], Packed]:
-        """What packs the weight of a node, for measurements."""
+    def sample(self, match: Match, problem: Problem[S], edit: Edit) -> Callable[[], Sample]:
+        """Makes what candidates for a node are measured on: its weight, packed."""
         binding = edit.binding(match["weight"])
-        return packer(binding, edit.weights.live(binding), format_of(match["format"]))
+        pack = packer(binding, edit.weights.live(binding), format_of(match["format"]))
+        return lambda: Contents(pack())
 
     def overload(self) -> Any:
         """The op, as graphs have it."""

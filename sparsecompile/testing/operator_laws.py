@@ -10,6 +10,7 @@ from torch import Tensor
 from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Format
 from sparsecompile.kernels.codegen import Codegen, Device
+from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.target import Target
 from sparsecompile.operators.operator import Operator
@@ -54,7 +55,7 @@ def check_operator(
         return False
     shape = (weight.shape[0], weight.shape[1])
     problem = Problem(spec, shape, ROWS, True, DenseUse.NEVER, "off", 0.5)
-    kernel = device.lower({problem: lambda: packed})[problem].kernel
+    kernel = device.lower({problem: lambda: Contents(packed)})[problem].kernel
     assert kernel is not None, f"no kernel for {problem} although dense may not serve"
     assert kernel.spec == spec
     layout, dense = kernel.prepack(packed), packed.unpack()

@@ -15,7 +15,7 @@ from sparsecompile.codegen.tuning import promising, timings
 from sparsecompile.codegen.tuning.measure import Timing
 from sparsecompile.codegen.tuning.measurements import TuningRecord
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.spec import KernelSpec
@@ -42,25 +42,25 @@ def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def problems(registry: Registry) -> dict[Problem, Callable[[], Packed]]:
+def problems(registry: Registry) -> dict[Problem, Callable[[], Contents]]:
     """Two formats; one with two epilogues and without, the other only without."""
     torch.manual_seed(0)
     dense = torch.randn(32, 16, 4)
     dense[..., :2] = 0
     weight = dense.reshape(32, 64)
-    found: dict[Problem, Callable[[], Packed]] = {}
+    found: dict[Problem, Callable[[], Contents]] = {}
     for name, epilogues in {"n_m[2:4]": ((), ("relu",), ("add",)), "bitmap": ((),)}.items():
         spec = KernelSpec(registry.format(name), torch.float32)
         problem = Problem(spec, (32, 64), (4,), False, DenseUse.ANYWHERE, "fast", 0.5)
         for epilogue in epilogues:
             with_epilogue = replace(problem, spec=replace(spec, epilogue=epilogue))
-            found[with_epilogue] = lambda spec=spec: spec.format.pack(weight)  # type: ignore[misc]
+            found[with_epilogue] = lambda spec=spec: Contents(spec.format.pack(weight))  # type: ignore[misc]
     return found
 
 
 def test_before_anything_is_measured(
     events: list[str],
-    problems: dict[Problem, Callable[[], Packed]],
+    problems: dict[Problem, Callable[[], Contents]],
     shared_cache: Path,
     registry: Registry,
 ) -> None:
@@ -75,7 +75,7 @@ def test_before_anything_is_measured(
 
 def test_nothing_is_built_for_what_is_in_the_record(
     events: list[str],
-    problems: dict[Problem, Callable[[], Packed]],
+    problems: dict[Problem, Callable[[], Contents]],
     shared_cache: Path,
     registry: Registry,
 ) -> None:
@@ -89,7 +89,7 @@ def test_nothing_is_built_for_what_is_in_the_record(
 def test_for_the_best_guess(
     name: str,
     events: list[str],
-    problems: dict[Problem, Callable[[], Packed]],
+    problems: dict[Problem, Callable[[], Contents]],
     shared_cache: Path,
     registry: Registry,
     monkeypatch: pytest.MonkeyPatch,

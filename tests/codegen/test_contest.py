@@ -16,6 +16,7 @@ import sparsecompile as sc
 from sparsecompile.codegen.cpp import workbench
 from sparsecompile.codegen.cpp.workbench import CppWorkbench
 from sparsecompile.codegen.tuning.contest import Contest
+from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.dense_copy import DenseCopy
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.spec import KernelSpec
@@ -36,7 +37,9 @@ def test_random_numbers_are_those_without_a_tuner(
     before = torch.get_rng_state()
     monkeypatch.setattr(workbench, "load_native", lambda: type("", (), {"evict": None}))
     problem = Problem(spec, packed.shape, (4,), False, DenseUse.ANYWHERE, "fast", 0.5)
-    contest = Contest(Linear(), problem, packed, CppWorkbench(Target.host()), no_kernel, no_builds)
+    contest = Contest(
+        Linear(), problem, Contents(packed), CppWorkbench(Target.host()), no_kernel, no_builds
+    )
     contest.contestants(4, [])
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -64,7 +67,9 @@ def test_dense_is_measured_as_it_would_run(
     packed = spec.format.pack(model.weight)
     monkeypatch.setattr(workbench, "load_native", lambda: type("", (), {"evict": None}))
     problem = Problem(spec, packed.shape, (4,), False, DenseUse.ALONE, "fast", 0.5, Copy())
-    contest = Contest(Linear(), problem, packed, CppWorkbench(Target.host()), no_kernel, no_builds)
+    contest = Contest(
+        Linear(), problem, Contents(packed), CppWorkbench(Target.host()), no_kernel, no_builds
+    )
     for _ in range(2):
         contestants, _ = contest.contestants(64, [])
         contestants["dense"].run()

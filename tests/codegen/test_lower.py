@@ -12,6 +12,7 @@ from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.dense import DenseLinear
 from sparsecompile.errors import Reject
+from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.kernel import Kernel, Lowering
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.spec import KernelSpec
@@ -23,7 +24,9 @@ def lower(codegen: CppCodegen, spec: KernelSpec, registry: Registry) -> Lowering
     """What becomes of a weight `[32, 64]` full of zeros, unmeasured."""
     problem = Problem(spec, (32, 64), (1,), False, DenseUse.ANYWHERE, "off", 0.0)
     weight = torch.zeros(32, 64, dtype=spec.dtype)
-    found = codegen.lower({problem: lambda: spec.format.pack(weight)}, Target.host(), registry)
+    found = codegen.lower(
+        {problem: lambda: Contents(spec.format.pack(weight))}, Target.host(), registry
+    )
     return found[problem]
 
 

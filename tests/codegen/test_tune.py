@@ -22,6 +22,7 @@ from sparsecompile.codegen.tuning.measurements import TuningRecord, tuning_key
 from sparsecompile.codegen.tuning.promising import Candidates
 from sparsecompile.codegen.tuning.timings import Timings
 from sparsecompile.codegen.tuning.tuner import Tuner
+from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.problem import ROWS, DenseUse, Problem
 from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.target import Target
@@ -294,7 +295,7 @@ def test_real_measurements(
         problem,
         codegen.variants(spec, target, registry),
         codegen.searched(spec, target, registry),
-        lambda: spec.format.pack(weight),
+        lambda: Contents(spec.format.pack(weight)),
         codegen.workbench(target, registry),
     )
     measured = Timings(candidates, codegen.builder(target, registry), no_builds)

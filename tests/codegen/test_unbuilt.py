@@ -24,6 +24,7 @@ from sparsecompile.codegen.tuning.timings import Timings
 from sparsecompile.codegen.tuning.tuner import Tuner
 from sparsecompile.codegen.tuning.variant import Function, Variant, functions_of
 from sparsecompile.errors import BuildError
+from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.spec import KernelSpec
@@ -72,7 +73,7 @@ def test_the_others_are_measured(
         problem(spec),
         [broken, *good],
         [],
-        lambda: spec.format.pack(weight),
+        lambda: Contents(spec.format.pack(weight)),
         codegen.workbench(target, registry),
     )
     measured = Timings(candidates, codegen.builder(target, registry), no_builds)
@@ -103,7 +104,7 @@ def test_a_compiler_that_is_missing_is_no_fault_of_a_candidate(registry: Registr
 
     codegen = CppCodegen()
     bench = codegen.workbench(Target.host(), registry)
-    contest = Contest(Linear(), problem(spec), packed, bench, build, no_builds)
+    contest = Contest(Linear(), problem(spec), Contents(packed), bench, build, no_builds)
     with pytest.raises(BuildError, match=r"no C\+\+ compiler was found"):
         contest.build(functions_of([variant(registry, spec)]))
 
@@ -120,7 +121,7 @@ def test_without_a_compiler_those_in_the_cache_compete(registry: Registry) -> No
             raise BuildError("no C++ compiler was found")
 
     bench = codegen.workbench(target, registry)
-    contest = Contest(Linear(), problem(spec), packed, bench, build, no_builds)  # type: ignore[arg-type]
+    contest = Contest(Linear(), problem(spec), Contents(packed), bench, build, no_builds)  # type: ignore[arg-type]
     why = contest.build(functions_of([absent, there]))
     assert why == {f.name: "no C++ compiler was found" for f in functions_of([absent])}
 
@@ -136,7 +137,7 @@ def test_a_variant_that_cannot_be_built_with_an_epilogue_is_left_out(registry: R
         return [build]
 
     bench = CppCodegen().workbench(Target.host(), registry)
-    contest = Contest(Linear(), problem(spec), packed, bench, lambda *_: None, ahead)  # type: ignore[arg-type,return-value]
+    contest = Contest(Linear(), problem(spec), Contents(packed), bench, lambda *_: None, ahead)  # type: ignore[arg-type,return-value]
     functions = functions_of([variant(registry, spec)])
     why = "it failed: a.cpp:1: error: what"
     assert contest.build(functions) == {f.name: why for f in functions}

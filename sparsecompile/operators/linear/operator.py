@@ -127,7 +127,8 @@ class Linear(Operator[KernelSpec]):
 
     def nothing_to_gain(self, problem: Problem[KernelSpec], device: Device) -> str:
         """By what any device moves and computes in no time."""
-        return device.codegen.nothing_to_gain(problem.shape, problem.rows, problem.spec.dtype)
+        n, k = problem.shape
+        return device.codegen.nothing_to_gain((n, k), problem.rows, problem.spec.dtype)
 
     def facts(self, spec: KernelSpec) -> Mapping[str, Any]:
         """Format and epilogue."""

@@ -31,7 +31,7 @@ def ranges(
     spec = KernelSpec(registry.format(name), torch.float16)
     packed = spec.format.pack(sparse_weight(spec.format.structure, 1024, 2048, torch.float16))
     problem = Problem(spec, packed.shape, rows, len(rows) > 1, dense, "off", 0.5)
-    lowering = TritonCodegen().lower({problem: lambda: packed}, target, registry)[problem]
+    lowering = TritonCodegen().lower({problem: lambda: Contents(packed)}, target, registry)[problem]
     assert lowering.trials == ()
     assert "not measured; rooflines of" in lowering.reason
     return list(lowering.kernel.ranges) if lowering.kernel is not None else []

@@ -68,7 +68,9 @@ def test_a_contest_goes_on_without_what_does_not_run() -> None:
     ]
     bench = Bench()
     problem = Problem(SPEC, packed.shape, (4,), False, DenseUse.ANYWHERE, "fast", 0.5)
-    contest = Contest(Linear(), problem, packed, bench, codegen.builder(H100, registry), no_builds)
+    contest = Contest(
+        Linear(), problem, Contents(packed), bench, codegen.builder(H100, registry), no_builds
+    )
     found, failed = contest.contestants(4, functions_of(variants))
     assert list(found) == ["dense", "turned way=1", "turned way=2"]
     assert failed == {"turned way=0": "m=4: no kernel image is available"}
@@ -86,7 +88,7 @@ def test_a_baseline_that_does_not_run_is_an_error() -> None:
     bench.ready.append(torch.empty(0))
     problem = Problem(SPEC, packed.shape, (4,), False, DenseUse.ANYWHERE, "fast", 0.5)
     with pytest.raises(RuntimeError, match="no kernel image"):
-        Contest(Linear(), problem, packed, bench, no_kernel, no_builds).contestants(4, [])
+        Contest(Linear(), problem, Contents(packed), bench, no_kernel, no_builds).contestants(4, [])
 
 
 class Timer(GpuTimer):

@@ -24,6 +24,7 @@ from sparsecompile.codegen.triton.library import LibraryKernel
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.ops import run_linear, run_unpack
 from sparsecompile.formats.packed import Packed
+from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.kernel import Lowering, Range
 from sparsecompile.kernels.problem import ROWS, DenseUse, Problem
 from sparsecompile.kernels.spec import KernelSpec, Schedule
@@ -146,7 +147,7 @@ def lowered(
     packed = pack(spec, 1024, 2048)
     plain = Problem(spec, packed.shape, rows, len(rows) > 1, DenseUse.ANYWHERE, "off", 0.5)
     problem = replace(plain, **facts)
-    return TritonCodegen().lower({problem: lambda: packed}, target, registry)[problem]
+    return TritonCodegen().lower({problem: lambda: Contents(packed)}, target, registry)[problem]
 
 
 def with_library(share: float) -> Registry:
