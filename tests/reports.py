@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from hypothesis import strategies as st
 
 from sparsecompile.detection.survey import Finding
-from sparsecompile.graph.edit import Rewrite
+from sparsecompile.graph.considered import Rewrite
 from sparsecompile.kernels.trial import Trial
 from sparsecompile.report.facts import GraphReport, KernelChoice, NodeReport
 from sparsecompile.report.model import Report

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from reports import Page, any_nodes, dense, packed, report, smollm2, squeeze
 from rich.cells import cell_len
 
-from sparsecompile.graph.edit import Rewrite
+from sparsecompile.graph.considered import Rewrite
 from sparsecompile.report.facts import GraphReport, NodeReport
 from sparsecompile.report.model import Report
 from sparsecompile.report.rows import Row, fold, outcome

@@ -9,7 +9,7 @@ from hypothesis import given
 from reports import Page, any_nodes, dense, packed, report, smollm2, squeeze
 
 from sparsecompile.detection.survey import Finding
-from sparsecompile.graph.edit import Rewrite
+from sparsecompile.graph.considered import Rewrite
 from sparsecompile.report.facts import GraphReport, KernelChoice, NodeReport
 from sparsecompile.report.model import Report
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,8 @@ from sparsecompile.detection.survey import Survey, survey, with_codec
 from sparsecompile.errors import Reject
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.packed import Format
-from sparsecompile.graph.fake_calls import example, fake_call
+from sparsecompile.graph.considered import Considered, Rewrite
+from sparsecompile.graph.fake_calls import Use, example, fake_call, use_of
 from sparsecompile.graph.mutation import writes_in_place
 from sparsecompile.graph.pattern import Target
 from sparsecompile.graph.timed import timed
@@ -22,42 +24,6 @@ from sparsecompile.graph.weight_view import WeightView
 from sparsecompile.kernels.codegen import Device
 from sparsecompile.kernels.spec import KernelSpec, SpecOf
 from sparsecompile.weights.expression import Binding, lossy
-
-
-@dataclass(frozen=True)
-class Rewrite:
-    """What a pass did at one node; `reason` says why it did not, and is empty when it did."""
-
-    pass_name: str
-    node: str
-    reason: str = ""
-
-
-@dataclass
-class Considered:
-    """A node whose weight was looked at, such as a linear.
-
-    Attributes:
-        linear: its node, which may be gone from the graph but still has its place.
-        weight: name of the weight in the model.
-        value: fake tensor that stands for it, if known.
-        survey: what was found, or None when it could not be taken.
-        binding: the weight as an expression of live tensors, or None when it could not be taken.
-        look: takes the survey anew, of the live tensors of the binding's leaves.
-        lossy: what changes the weight on request, else empty.
-        reason: why it could not be taken, else empty.
-        reader: what it is, where it is no linear.
-    """
-
-    linear: Node
-    weight: str
-    value: Tensor | None = None
-    survey: Survey | None = None
-    binding: Binding | None = None
-    look: Callable[[tuple[Tensor, ...]], Survey] | None = None
-    lossy: str = ""
-    reason: str = ""
-    reader: str = ""
 
 
 class Edit:
@@ -82,6 +48,7 @@ class Edit:
         self.formats = formats
         self.device = device
         self.rewrites: list[Rewrite] = []
+        self._shared: dict[Hashable, Node] = {}
         self.considered: dict[str, Considered] = {}
         self.position: str | None = None
 
@@ -152,6 +119,27 @@ class Edit:
             if not source.users and self.weights.is_function(source):
                 self.erase(source)
 
+    def discard(self, nodes: Iterable[Node]) -> None:
+        """Erase those calls that nobody uses and that write nothing, and what only they read."""
+        for node in nodes:
+            if node.op.startswith("call") and not node.users and not writes_in_place(node):
+                sources = node.all_input_nodes
+                self.erase(node)
+                self.discard(source for source in sources if not source._erased)
+
+    def once(self, target: Target, args: tuple[Any, ...], key: Hashable, before: Node) -> Node:
+        """A call that the graph has once for all who ask with this key, before the first of them.
+
+        Args:
+            target: a function, or the name of a tensor method.
+            args: nodes and constants.
+            key: what it depends on, besides the target.
+            before: where.
+        """
+        if (target, key) not in self._shared:
+            self._shared[target, key] = self.call(target, args, before=before)
+        return self._shared[target, key]
+
     def binding(self, node: Any) -> Binding:
         """The live tensors behind a weight.
 
@@ -202,6 +190,25 @@ class Edit:
             self.considered[linear.name] = considered
         return considered.survey
 
+    @contextmanager
+    def considering(self, node: Node, reader: str) -> Iterator[None]:
+        """Keep for the report that a node without a weight was looked at, and why it was refused.
+
+        Args:
+            node: the node.
+            reader: what it is, such as `attention`.
+
+        Raises:
+            Reject: what is raised within.
+        """
+        considered = Considered(node, module_name(node), reader=reader, has_weight=False)
+        self.considered[node.name] = considered
+        try:
+            yield
+        except Reject as reject:
+            considered.reason = reject.reason
+            raise
+
     def value(self, node: Any) -> Tensor:
         """The fake tensor that stands for a node's value.
 
@@ -232,7 +239,11 @@ class Edit:
         first, second = self.value(a), self.value(b)
         if first.dtype != second.dtype or first.dim() != second.dim():
             return False
-        return all(_surely(p == q) for p, q in zip(first.shape, second.shape, strict=True))
+        return all(self.surely(p == q) for p, q in zip(first.shape, second.shape, strict=True))
+
+    def surely(self, condition: Any) -> bool:
+        """Whether a condition holds for all sizes; adds no guard on symbolic ones."""
+        return _surely(condition)
 
     def is_contiguous(self, node: Node) -> bool:
         """Whether a node's value surely lies row by row; adds no guard on symbolic sizes."""
@@ -246,6 +257,18 @@ class Edit:
         while node is not last:
             if writes_in_place(node):
                 return node
+            node = node.next
+        return None
+
+    def writer_between(self, tensor: Node, first: Node, last: Node) -> Node | None:
+        """What may write to a tensor, or to what shares its memory, between two nodes; or None."""
+        aliases, node = {tensor}, first.next
+        while node is not last:
+            uses = [use_of(node, alias) for alias in aliases & set(node.all_input_nodes)]
+            if Use.MAY_WRITE in uses:
+                return node
+            if Use.ALIASES in uses:
+                aliases.add(node)
             node = node.next
         return None
 
@@ -266,6 +289,13 @@ class Edit:
 def origins(node: Node) -> tuple[str, ...]:
     """The nodes of the model's graph that a node does the work of, by their names."""
     return tuple(node.meta.get("sparsecompile_origins", ()))
+
+
+def module_name(node: Node) -> str:
+    """The module of the model that a node is in, such as `layers.0.self_attn`; else its name."""
+    stack = node.meta.get("nn_module_stack") or {"": (node.name, None)}
+    name, _ = list(stack.values())[-1]
+    return re.sub(r"^L\[[^]]*\](\[\d+\])?\.?", "", name) or node.name
 
 
 def _surely(condition: Any) -> bool:

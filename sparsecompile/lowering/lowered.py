@@ -38,7 +38,7 @@ class Lowered:
     @property
     def facts(self) -> Mapping[str, Any]:
         """What the report says of it beside its kernel."""
-        return self.operator.facts(self.problem.spec)
+        return self.operator.facts(self.problem)
 
     @property
     def kernel(self) -> Kernel[Any] | None:

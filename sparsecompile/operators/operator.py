@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from sparsecompile.component import Component
+from sparsecompile.errors import Reject
 from sparsecompile.formats.names import format_of
 from sparsecompile.formats.packed import Format
 from sparsecompile.graph.edit import Edit
@@ -74,9 +75,13 @@ class Operator(Component, Generic[S]):
     follows: ClassVar[bool] = False
     """Whether its nodes read the layouts that those of others have chosen of the same weight."""
 
-    @abstractmethod
     def spec(self, format: Format, dtype: torch.dtype) -> S:
-        """The plainest spec for a weight in this format."""
+        """The plainest spec for a weight in this format.
+
+        Raises:
+            Reject: its nodes read no weight.
+        """
+        raise Reject(f"{self.name} reads no weight")
 
     @abstractmethod
     def problem(self, match: Match, edit: Edit, options: Options) -> Problem[S]:
@@ -135,7 +140,7 @@ class Operator(Component, Generic[S]):
         namespace, _, name = self.op.partition("::")
         return getattr(getattr(torch.ops, namespace), name).default
 
-    def facts(self, spec: S) -> Mapping[str, Any]:
+    def facts(self, problem: Problem[S]) -> Mapping[str, Any]:
         """What the report says of a node beside its kernel: fields of `NodeReport`."""
         return {}
 

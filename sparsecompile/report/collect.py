@@ -8,7 +8,8 @@ from dataclasses import replace
 from torch.fx import Node
 
 from sparsecompile.errors import Reject
-from sparsecompile.graph.edit import Considered, Edit, origins
+from sparsecompile.graph.considered import Considered
+from sparsecompile.graph.edit import Edit, origins
 from sparsecompile.graph.pattern import Match
 from sparsecompile.kernels.kernel import Kernel, Lowering
 from sparsecompile.lowering.lowered import Lowered
@@ -83,6 +84,22 @@ def _refused(graph: int, name: str, considered: Considered) -> NodeReport:
     )
 
 
+def _without_weight(
+    graph: int, name: str, considered: Considered, low: Lowered | None
+) -> NodeReport:
+    """A node that reads no weight, such as an attention."""
+    node = NodeReport(
+        graph,
+        name,
+        considered.weight,
+        reason=considered.reason,
+        reader=considered.reader,
+        has_weight=False,
+        problem=str(low.problem) if low is not None else "",
+    )
+    return _with_outcome(node, low) if low is not None else node
+
+
 def _made_of(weight: object) -> set[Node]:
     """All nodes that a weight is computed from, and itself."""
     found: set[Node] = set()
@@ -103,6 +120,8 @@ def _node_report(
     graph: int, name: str, considered: Considered, low: Lowered | None, edit: Edit
 ) -> NodeReport:
     survey = considered.survey
+    if not considered.has_weight:
+        return _without_weight(graph, name, considered, low)
     if survey is None:
         return _refused(graph, name, considered)
     kernel = low.kernel if low is not None else None
@@ -143,12 +162,13 @@ def _with_outcome(node: NodeReport, low: Lowered) -> NodeReport:
         dropped=low.lowering.dropped,
     )
     kernel = low.kernel
-    if kernel is None or node.shape is None:
+    if kernel is None or (node.has_weight and node.shape is None):
         return node
+    share = node.shape[0] / low.problem.shape[0] if node.shape is not None else 0
     return replace(
         node,
         kernel=_choice(low.lowering, kernel),
-        packed_bytes=round(low.nbytes * node.shape[0] / low.problem.shape[0]),
+        packed_bytes=round(low.nbytes * share),
         **low.facts,
     )
 

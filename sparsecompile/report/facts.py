@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sparsecompile.detection.survey import Finding
-from sparsecompile.graph.edit import Rewrite
+from sparsecompile.graph.considered import Rewrite
 from sparsecompile.kernels.trial import Trial
 
 SCHEMA = 1
@@ -67,6 +67,8 @@ class NodeReport:
         dropped: candidates that were not measured after all, such as those that spill registers,
             each with the reason.
         reader: what reads the weight, where that is no linear: `conv2d`, `nn.LSTM`; else empty.
+        has_weight: false of what reads none, such as attention; then `weight` names its module.
+        mask: of attention: which keys its queries attend to, such as `causal`; else empty.
     """
 
     graph: int | None
@@ -89,6 +91,8 @@ class NodeReport:
     chosen_by: str = ""
     dropped: tuple[tuple[str, str], ...] = ()
     reader: str = ""
+    has_weight: bool = True
+    mask: str = ""
 
     @property
     def packed(self) -> bool:

@@ -61,7 +61,7 @@ class Row:
             " x ".join(map(str, node.shape or ())),
             DTYPES.get(node.dtype, one_line(node.dtype)),
             _zeros([n.zeros for n in self.nodes if n.zeros is not None]),
-            one_line(node.format or "").removesuffix("/float"),
+            one_line(node.format or node.mask).removesuffix("/float"),
             one_line(node.kernel.template + steps) if node.kernel else "",
             _size(largest, self.dense_bytes, *packed),
         )
@@ -142,7 +142,7 @@ def outcome(node: NodeReport) -> Hashable:
     """What linears must have in common to share a row."""
     template = node.kernel.template if node.kernel else None
     merged = tuple(_cut(name)[0] for name in node.merged_with)
-    done = (node.format, template, node.epilogue, merged, node.lossy)
+    done = (node.format, node.mask, template, node.epilogue, merged, node.lossy)
     return (node.shape, node.dtype, node.zeros is None, done, reason(node))
 
 
@@ -180,7 +180,7 @@ def summary(report: ReportFacts) -> str:
     graphs = f"{report.graphs} graph{'s' * (report.graphs != 1)}"
     dense, packed = report.dense_bytes, report.packed_bytes
     nodes = report.linears
-    others = sum(bool(node.reader) and not node.packed for node in report.nodes)
+    others = sum(bool(n.reader) and n.has_weight and not n.packed for n in report.nodes)
     if not report.graphs:
         parts = ["no graph was compiled" + " yet" * (not others)]
     elif not nodes:
@@ -189,6 +189,10 @@ def summary(report: ReportFacts) -> str:
         ratio = f" ({dense / packed:.2f}x smaller)" if 0 < packed < dense else ""
         count = f"{sum(node.packed for node in nodes)} of {len(nodes)} linears packed"
         parts = [count, _size(dense, dense, packed) + ratio, graphs]
+    bare = [node for node in report.nodes if not node.has_weight]
+    for reader in dict.fromkeys(node.reader for node in bare):
+        alike = [node for node in bare if node.reader == reader]
+        parts.append(f"{sum(n.packed for n in alike)} of {len(alike)} {reader} calls compiled")
     if others:
         parts.append(f"{others} weight{'s' * (others != 1)} read by no linear")
     return " | ".join(filter(None, (*parts, one_line(report.target))))

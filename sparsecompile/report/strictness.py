@@ -34,11 +34,16 @@ def settle(
             changed.
     """
     for node in nodes:
-        logger.info("%s: %s", node.weight, node.format or f"dense: {node.reason}")
-        wanted = node.zeros or options.prune or options.quantize
+        logger.info("%s: %s", node.weight, _outcome(node))
+        wanted = node.has_weight and (node.zeros or options.prune or options.quantize)
         refused = not node.packed and node.node not in chosen and not failure
         if options.strict and wanted and refused:
             raise RejectedError(node.weight, node.reason, node.zeros)
+
+
+def _outcome(node: NodeReport) -> str:
+    """The format, or the mask, that a kernel serves; else why none does."""
+    return (node.format or node.mask) if node.packed else f"dense: {node.reason}"
 
 
 def compare_patterns(report: Report, options: Options) -> Report:
@@ -50,7 +55,8 @@ def compare_patterns(report: Report, options: Options) -> Report:
         report: of the graphs compiled so far.
         options: the Compiler's.
     """
-    names = [name for node in report.nodes for name in node.weight.split(" x ")]
+    weights = [node for node in report.nodes if node.has_weight]
+    names = [name for node in weights for name in node.weight.split(" x ")]
     found = unmatched(options.recipes(), names)
     for option in found.keys() - report.unmatched.keys():
         logger.warning("%s, of those compiled so far", found[option])

@@ -92,7 +92,8 @@ def render(
         _say(console, f"\n{one_line(message)}", "bold yellow")
     for weight, why in report.misfits.items():
         _say(console, f"\nran dense after all, with other weights: {weight} {why}", "bold yellow")
-    if nodes and not packed and all(node.zeros == 0 for node in nodes):
+    weights = [node for node in nodes if node.has_weight]
+    if weights and not any(n.packed or n.zeros != 0 for n in weights):
         _say(console, f"\n{_NO_ZEROS}")
     for title, linears in lossy(nodes):
         _say(console, f"\n{title}", "bold red")

@@ -103,9 +103,9 @@ class Embedding(Operator[EmbeddingSpec]):
 
         return Cost(2 * m * problem.shape[1] * problem.spec.dtype.itemsize, m)
 
-    def facts(self, spec: EmbeddingSpec) -> Mapping[str, Any]:
+    def facts(self, problem: Problem[EmbeddingSpec]) -> Mapping[str, Any]:
         """The format."""
-        return {"format": str(spec.format)}
+        return {"format": str(problem.spec.format)}
 
 
 COMPONENTS = (Embedding(),)

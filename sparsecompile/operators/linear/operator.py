@@ -130,9 +130,9 @@ class Linear(Operator[KernelSpec]):
         n, k = problem.shape
         return device.codegen.nothing_to_gain((n, k), problem.rows, problem.spec.dtype)
 
-    def facts(self, spec: KernelSpec) -> Mapping[str, Any]:
+    def facts(self, problem: Problem[KernelSpec]) -> Mapping[str, Any]:
         """Format and epilogue."""
-        return {"format": str(spec.format), "epilogue": spec.epilogue}
+        return {"format": str(problem.spec.format), "epilogue": problem.spec.epilogue}
 
 
 def _dense_use(match: Match, edit: Edit, options: Options) -> DenseUse:

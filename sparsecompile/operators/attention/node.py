@@ -1,0 +1,64 @@
+"""`attention`: the node that a pass makes of an attention, which is its definition."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sparsecompile.graph.pattern import Call
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    softcap: float,
+    causal: bool,
+    spelling: str,
+) -> Tensor:
+    """What an attention computes: a node of the graph until it gets its kernel.
+
+    Args:
+        q: `[batch, heads, queries, d]`.
+        k: `[batch, kv heads, keys, d]`; query head `h` reads key head `h / (heads / kv heads)`.
+        v: `[batch, kv heads, keys, dv]`.
+        mask: bool, True where a query attends to a key, or what is added to the scores; of a shape
+            that expands to `[batch, heads, queries, keys]`. None for all keys.
+        scale: of the products.
+        softcap: scores are `softcap * tanh(score / softcap)`; 0 for as they are.
+        causal: whether query `i` attends to the keys up to `i` alone.
+        spelling: how the model computes it: `sdpa`, `sdpa, grouped` where that repeats keys itself,
+            or `products`, which has the scores in memory.
+
+    Returns:
+        `[batch, heads, queries, dv]`.
+    """
+    groups = q.shape[1] // k.shape[1]
+    if spelling != "sdpa, grouped" and groups > 1:
+        k, v = _repeated(k, groups), _repeated(v, groups)
+    if spelling != "products":
+        grouped = {"enable_gqa": True} if spelling == "sdpa, grouped" else {}
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=causal, scale=scale, **grouped
+        )
+    scores = torch.matmul(q, k.transpose(2, 3)) * scale
+    if softcap:
+        scores = torch.tanh(scores / softcap) * softcap
+    if mask is not None:
+        scores = scores + mask
+    weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
+    return torch.matmul(weights, v)
+
+
+ATTENTION = Call((attention,), ("q", "k", "v", "mask", "scale", "softcap", "causal", "spelling"))
+"""Pattern of an attention that has no kernel yet."""
+
+
+def _repeated(heads: Tensor, groups: int) -> Tensor:
+    """Each head as often as query heads read it."""
+    batch, count, length, width = heads.shape
+    expanded = heads[:, :, None].expand(batch, count, groups, length, width)
+    return expanded.reshape(batch, count * groups, length, width)

@@ -1,0 +1,168 @@
+"""Attention: the operator of attention, which reads no weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from sparsecompile.graph.edit import Edit, origins
+from sparsecompile.graph.pattern import Match
+from sparsecompile.kernels.contents import NoWeight, Sample
+from sparsecompile.kernels.kernel import Kernel
+from sparsecompile.kernels.problem import DenseUse, Problem, rows_of
+from sparsecompile.operators.attention.kept import KINDS, Kept, kept_of
+from sparsecompile.operators.attention.node import ATTENTION, attention
+from sparsecompile.operators.attention.spec import AttentionSpec
+from sparsecompile.operators.operator import Calling, Emitted, Operator, Slots
+from sparsecompile.options.options import Options
+
+if TYPE_CHECKING:
+    from sparsecompile.kernels.cost import Cost
+
+MOST_QUERIES, MOST_KEYS = 1024, 2048
+"""What is measured of longer ones: they cost more, but not otherwise."""
+TYPICAL_KEYS = 512
+"""Where the number of keys varies."""
+
+
+class Attention(Operator[AttentionSpec]):
+    """`softmax(softcap(q @ k.T * scale) + mask) @ v`; see `AttentionSpec`."""
+
+    name = AttentionSpec.operator
+    pattern = ATTENTION
+    op = "sparsecompile::attention"
+
+    def problem(self, match: Match, edit: Edit, options: Options) -> Problem[AttentionSpec]:
+        """By the number of queries; that of keys, where it varies, is a typical one."""
+        q, k, v = (edit.value(match[name]) for name in "qkv")
+        rows, is_dynamic = rows_of(q[0, 0])
+        keys = k.shape[2] if isinstance(k.shape[2], int) else TYPICAL_KEYS
+        batch = q.shape[0] if isinstance(q.shape[0], int) else 1
+        kept = kept_of(match, edit)
+        return Problem(
+            spec=spec_of(q, k, v, softcap=match["softcap"] != 0),
+            shape=(batch, q.shape[1], min(keys, MOST_KEYS)),
+            rows=tuple(dict.fromkeys(min(m, MOST_QUERIES) for m in rows)),
+            is_dynamic=is_dynamic,
+            dense=DenseUse.ALONE,
+            tune=options.tune,
+            density=round(kept.share(rows[-1], keys), 2),
+            layout_rows=tuple(dict.fromkeys(min(m, MOST_QUERIES) for m in rows)),
+            axes=("batch", "heads", "keys"),
+            details=(("spelling", match["spelling"]), ("mask", kept.kind)),
+        )
+
+    def emit(
+        self,
+        match: Match,
+        problem: Problem[AttentionSpec],
+        call: Calling,
+        slots: Slots,
+        edit: Edit,
+    ) -> Emitted:
+        """`attention(...) -> sparsecompile::attention(...)`, its mask as the tiles it keeps."""
+        blocks, bias = kept_of(match, edit).emit(match, edit)
+        scale, softcap = float(match["scale"]), float(match["softcap"])
+        args = (match["q"], match["k"], match["v"], blocks, bias, scale, softcap, call.key)
+        new = edit.call(call.op, args, before=match.node, origins=origins(match.node))
+        edit.replace(match.node, new)
+        return Emitted(new)
+
+    def restore(
+        self, match: Match, problem: Problem[AttentionSpec], slots: Slots, edit: Edit
+    ) -> None:
+        """The node itself computes what the model does."""
+
+    def sample(
+        self, match: Match, problem: Problem[AttentionSpec], edit: Edit
+    ) -> Callable[[], Sample]:
+        """Its sizes."""
+        sizes = dict(zip(problem.axes, problem.shape, strict=True))
+        return lambda: NoWeight(sizes, problem.density)
+
+    def example(
+        self, problem: Problem[AttentionSpec], rows: int, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
+        """Q `[batch, heads, rows, d]`, k, v, and a mask as `Kept.example` has it, or `[0]`."""
+        spec, (batch, heads, keys) = problem.spec, problem.shape
+        kv_heads, keys = heads // spec.groups, max(keys, rows)
+        shapes = (
+            (batch, heads, rows, spec.head_dim),
+            (batch, kv_heads, keys, spec.head_dim),
+            (batch, kv_heads, keys, spec.value_dim),
+        )
+        q, k, v = (torch.randn(s, generator=generator).to(spec.dtype) for s in shapes)
+        return (q, k, v, _kept(problem).example(rows, keys, spec.dtype))
+
+    def run(
+        self,
+        problem: Problem[AttentionSpec],
+        inputs: Sequence[Tensor],
+        weight: Tensor,
+        kernel: Kernel[AttentionSpec],
+    ) -> Callable[[], Tensor]:
+        """The op, with the kept tiles at hand."""
+        q, k, v, mask = inputs
+        blocks, bias = _kept(problem).made(mask, q.shape[2], k.shape[2])
+        scale, softcap = _scales(problem.spec)
+        op = torch.ops.sparsecompile.attention
+        return partial(op, q, k, v, blocks, bias, scale, softcap, kernel.key)
+
+    def run_dense(
+        self, problem: Problem[AttentionSpec], inputs: Sequence[Tensor], weight: Tensor
+    ) -> Callable[[], Tensor]:
+        """As the model computes it."""
+        q, k, v, mask = inputs
+        kept, details = _kept(problem), dict(problem.details)
+        scale, softcap = _scales(problem.spec)
+        given = mask if kept.has_mask else None
+        args = (scale, softcap, kept.causal, details["spelling"])
+        return partial(attention, q, k, v, given, *args)
+
+    def dense_cost(self, problem: Problem[AttentionSpec]) -> Cost:
+        """q, k, v and what is returned once, and two products with every key."""
+        return cost_of(problem.spec, dict(zip(problem.axes, problem.shape, strict=True)), 1.0)
+
+    def facts(self, problem: Problem[AttentionSpec]) -> Mapping[str, Any]:
+        """Which keys count."""
+        return {"mask": dict(problem.details)["mask"]}
+
+
+def spec_of(q: Tensor, k: Tensor, v: Tensor, *, softcap: bool) -> AttentionSpec:
+    """The spec for tensors of these shapes."""
+    return AttentionSpec(q.dtype, q.shape[3], v.shape[3], q.shape[1] // k.shape[1], softcap)
+
+
+def cost_of(spec: AttentionSpec, sizes: Mapping[str, int], share: float) -> Cost:
+    """What attention with `m` queries a batch entry has to move and compute.
+
+    Args:
+        spec: what it computes.
+        sizes: `batch`, `heads` and `keys`.
+        share: of the keys that are read.
+    """
+    # sympy takes a third of a second to import, and not everyone measures.
+    from sparsecompile.formats.symbols import m
+    from sparsecompile.kernels.cost import Cost
+
+    heads, width = sizes["batch"] * sizes["heads"], spec.head_dim + spec.value_dim
+    keys = sizes["keys"] * share
+    nbytes = heads * width * (m + keys / spec.groups) * spec.dtype.itemsize
+    kind = "bfloat16" if spec.dtype == torch.bfloat16 else "float32"
+    return Cost(nbytes, 2 * m * heads * keys * width, kind)
+
+
+def _scales(spec: AttentionSpec) -> tuple[float, float]:
+    """What scores are scaled by, and capped at, in measurements."""
+    return spec.head_dim**-0.5, 30.0 if spec.softcap else 0.0
+
+
+def _kept(problem: Problem[AttentionSpec]) -> Kept:
+    return KINDS[dict(problem.details)["mask"]]
+
+
+COMPONENTS = (Attention(),)
