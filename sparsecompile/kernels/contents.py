@@ -24,6 +24,10 @@ class Sample(ABC):
         """What the baseline reads, on the CPU."""
 
     @abstractmethod
+    def exact(self) -> Tensor:
+        """The same in float64, as exact as it is stored."""
+
+    @abstractmethod
     def layout(self, kernel: Kernel[Any], device: torch.device) -> Tensor:
         """What a kernel reads, on a device."""
 
@@ -47,6 +51,10 @@ class Contents(Sample):
     def dense(self) -> Tensor:
         """The dense weight, on the CPU."""
         return self.packed.unpack()
+
+    def exact(self) -> Tensor:
+        """The dense weight in float64."""
+        return self.packed.unpack(torch.float32).double()
 
     def layout(self, kernel: Kernel[Any], device: torch.device) -> Tensor:
         """What a kernel reads, on a device."""
@@ -86,6 +94,10 @@ class NoWeight(Sample):
         self.sizes, self.share = sizes, share
 
     def dense(self) -> Tensor:
+        """Nothing: `[0]`."""
+        return torch.empty(0)
+
+    def exact(self) -> Tensor:
         """Nothing: `[0]`."""
         return torch.empty(0)
 

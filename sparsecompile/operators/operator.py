@@ -135,6 +135,10 @@ class Operator(Component, Generic[S]):
         pack = packer(binding, edit.weights.live(binding), format_of(match["format"]))
         return lambda: Contents(pack())
 
+    def examples(self) -> Sequence[tuple[Problem[S], Sample]]:
+        """Problems that laws try, where there is no weight whose formats say what may come."""
+        return ()
+
     def overload(self) -> Any:
         """The op, as graphs have it."""
         namespace, _, name = self.op.partition("::")

@@ -10,7 +10,7 @@ from torch import Tensor
 from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Format
 from sparsecompile.kernels.codegen import Codegen, Device
-from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.contents import Contents, Sample
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.target import Target
 from sparsecompile.operators.operator import Operator
@@ -58,17 +58,33 @@ def check_operator(
         return False
     shape = (weight.shape[0], weight.shape[1])
     problem = Problem(spec, shape, ROWS, True, DenseUse.NEVER, "off", 0.5)
-    kernel = device.lower({problem: lambda: Contents(packed)})[problem].kernel
+    check_problem(operator, problem, Contents(packed), device)
+    return True
+
+
+def check_problem(
+    operator: Operator[Any], problem: Problem[Any], sample: Sample, device: Device
+) -> None:
+    """The kernel of a problem is as near to the exact result as the dense baseline is.
+
+    Args:
+        operator: whose nodes it is for.
+        problem: what is needed.
+        sample: what it is run on.
+        device: this CPU, or another target that runs here.
+
+    Raises:
+        AssertionError: it is not, or there is none.
+    """
+    kernel = device.lower({problem: lambda: sample})[problem].kernel
     assert kernel is not None, f"no kernel for {problem} although dense may not serve"
-    assert kernel.spec == spec
-    layout, dense = kernel.prepack(packed), packed.unpack()
-    for rows in ROWS:
+    assert kernel.spec == problem.spec
+    layout, dense = sample.layout(kernel, torch.device("cpu")), sample.dense()
+    for rows in problem.rows:
         inputs = operator.example(problem, rows, torch.Generator().manual_seed(rows))
         wide = [t.double() if t.is_floating_point() else t for t in inputs]
         ours = operator.run(problem, inputs, layout, kernel)()
         eager = operator.run_dense(problem, inputs, dense)()
-        exact = operator.run_dense(problem, wide, packed.unpack(torch.float32).double())()
+        exact = operator.run_dense(problem, wide, sample.exact())()
         assert_no_worse(ours, eager, exact)
-    cost = operator.dense_cost(problem)
-    assert cost.moved(1) > 0
-    return True
+    assert operator.dense_cost(problem).moved(1) > 0

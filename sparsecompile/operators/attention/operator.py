@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 MOST_QUERIES, MOST_KEYS = 1024, 2048
 """What is measured of longer ones: they cost more, but not otherwise."""
+AXES = ("batch", "heads", "keys")
 TYPICAL_KEYS = 512
 """Where the number of keys varies."""
 
@@ -52,7 +54,7 @@ class Attention(Operator[AttentionSpec]):
             tune=options.tune,
             density=round(kept.share(rows[-1], keys), 2),
             layout_rows=tuple(dict.fromkeys(min(m, MOST_QUERIES) for m in rows)),
-            axes=("batch", "heads", "keys"),
+            axes=AXES,
             details=(("spelling", match["spelling"]), ("mask", kept.kind)),
         )
 
@@ -81,8 +83,28 @@ class Attention(Operator[AttentionSpec]):
         self, match: Match, problem: Problem[AttentionSpec], edit: Edit
     ) -> Callable[[], Sample]:
         """Its sizes."""
-        sizes = dict(zip(problem.axes, problem.shape, strict=True))
-        return lambda: NoWeight(sizes, problem.density)
+        return lambda: _sample(problem)
+
+    def examples(self) -> Sequence[tuple[Problem[AttentionSpec], Sample]]:
+        """Every kind of mask, dtypes and heads in turn."""
+        found = []
+        dtypes = itertools.cycle((torch.float32, torch.bfloat16, torch.float16))
+        heads = itertools.cycle(((16, 16, 1), (64, 32, 3), (40, 40, 2)))
+        for kind, dtype, (width, values, groups) in zip(KINDS, dtypes, heads, strict=False):
+            spec = AttentionSpec(dtype, width, values, groups)
+            problem = Problem(
+                spec=spec,
+                shape=(2, 2 * groups, 70),
+                rows=(1, 7, 65),
+                is_dynamic=True,
+                dense=DenseUse.NEVER,
+                tune="off",
+                density=1.0,
+                axes=AXES,
+                details=(("spelling", "sdpa"), ("mask", kind)),
+            )
+            found.append((problem, _sample(problem)))
+        return found
 
     def example(
         self, problem: Problem[AttentionSpec], rows: int, generator: torch.Generator
@@ -154,6 +176,10 @@ def cost_of(spec: AttentionSpec, sizes: Mapping[str, int], share: float) -> Cost
     nbytes = heads * width * (m + keys / spec.groups) * spec.dtype.itemsize
     kind = "bfloat16" if spec.dtype == torch.bfloat16 else "float32"
     return Cost(nbytes, 2 * m * heads * keys * width, kind)
+
+
+def _sample(problem: Problem[AttentionSpec]) -> Sample:
+    return NoWeight(dict(zip(problem.axes, problem.shape, strict=True)), problem.density)
 
 
 def _scales(spec: AttentionSpec) -> tuple[float, float]:

@@ -124,9 +124,9 @@ class Bag(Operator[BagSpec]):
 
         return Cost(5 * m * problem.shape[1] * problem.spec.dtype.itemsize, m)
 
-    def facts(self, spec: BagSpec) -> Mapping[str, Any]:
+    def facts(self, problem: Problem[BagSpec]) -> Mapping[str, Any]:
         """The format."""
-        return {"format": str(spec.format)}
+        return {"format": str(problem.spec.format)}
 
 
 COMPONENTS = (Bag(),)
