@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sparsecompile.bench.attention.command import attention
 from sparsecompile.bench.checkout import check_checkout
 from sparsecompile.bench.compile.command import EPILOG, compile_model
 from sparsecompile.bench.gpu.command import gpu
@@ -25,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+app.command()(attention)
 app.command()(gpu)
 app.command("compile", epilog=EPILOG)(compile_model)
 

@@ -1,0 +1,1 @@
+"""`sparsecompile bench attention`: attention as models call it, against torch's."""

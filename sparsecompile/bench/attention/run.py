@@ -1,0 +1,244 @@
+"""A case of `bench attention`, as each contestant runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sparsecompile.bench.attention.cases import AttentionCase, shapes_of
+from sparsecompile.bench.environment import Environment
+from sparsecompile.bench.timing import interleaved
+from sparsecompile.codegen.cpp.machine import Machine
+from sparsecompile.compiler import Compiler
+
+LEAST_SECONDS = 2e-3
+"""A sample lasts at least so long."""
+SPARSE, OWN, FREE, FLEX = "sparse", "sdpa, its mask", "sdpa, no mask", "flex"
+Run = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class AttentionRow(Environment):
+    """One way to compute an attention.
+
+    Attributes:
+        case: `str(AttentionCase)`.
+        candidate: `sparse`; `sdpa, its mask`, as Hugging Face's models call it, under Inductor;
+            `sdpa, no mask`, by `is_causal` or over the sliced cache, where that says the same;
+            `flex`, FlexAttention with a block mask, compiled.
+        ms: milliseconds a call: median of interleaved samples.
+        mad: median absolute deviation of the samples, in milliseconds.
+        samples: samples that counted.
+        dropped: samples that were disturbed.
+        speedup: time of `sdpa, its mask` over this one's.
+        speedup_best: time of the fastest of the others over this one's.
+        gflops: of the two products at the places that count, in 10^9 a second.
+        gb_per_s: that q, the keys and values that count, and the result take, in 10^9 bytes.
+        difference: largest difference from float64, over that of `sdpa, its mask`.
+        kernel: what serves it, or why none does.
+    """
+
+    case: str
+    candidate: str
+    ms: float
+    mad: float
+    samples: int
+    dropped: int
+    speedup: float
+    speedup_best: float
+    gflops: float
+    gb_per_s: float
+    difference: float
+    kernel: str
+
+
+def bench_attention(
+    cases: Sequence[AttentionCase],
+    machine: Machine,
+    *,
+    rounds: int,
+    started: Callable[[AttentionCase], object],
+) -> list[AttentionRow]:
+    """Time cases, one after the other.
+
+    Args:
+        cases: what to measure.
+        machine: limits of this machine.
+        rounds: samples of each candidate.
+        started: called with each case before it.
+    """
+    rows = []
+    for case in cases:
+        started(case)
+        torch._dynamo.reset()
+        with torch.no_grad():
+            rows += _rows(case, machine, rounds)
+    return rows
+
+
+def _rows(case: AttentionCase, machine: Machine, rounds: int) -> list[AttentionRow]:
+    inputs = inputs_of(case)
+    compiler = Compiler()
+    runs = contestants(case, inputs, compiler)
+    results = {name: run() for name, run in runs.items()}
+    exact = [t.double() for t in as_models_do(case)(*_doubled(inputs))]
+    errors = {
+        name: max(float((a.double() - b).abs().max()) for a, b in zip(found, exact, strict=True))
+        for name, found in results.items()
+    }
+    timings = interleaved(runs, rounds=rounds, least=LEAST_SECONDS)
+    places, nbytes = work(case)
+    kernels = {n.kernel.template if n.kernel else n.reason for n in compiler.report.nodes}
+    return [
+        AttentionRow(
+            **vars(Environment.here(machine.cpu)),
+            case=str(case),
+            candidate=name,
+            ms=timing.seconds * 1e3,
+            mad=timing.mad * 1e3,
+            samples=timing.samples,
+            dropped=timing.dropped,
+            speedup=timings[OWN].seconds / timing.seconds,
+            speedup_best=min(t.seconds for other, t in timings.items() if other != name)
+            / timing.seconds,
+            gflops=4 * places * case.width / timing.seconds / 1e9,
+            gb_per_s=nbytes / timing.seconds / 1e9,
+            difference=errors[name] / max(errors[OWN], 1e-30),
+            kernel=", ".join(sorted(kernels)) if name == SPARSE else "",
+        )
+        for name, timing in timings.items()
+    ]
+
+
+def inputs_of(case: AttentionCase) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
+    """q, k and v of every layer, and what says which keys count: bool, `[batch, keys]`."""
+    generator = torch.Generator().manual_seed(0)
+    dtype = getattr(torch, case.dtype)
+    stacks = [
+        [torch.randn(shape, generator=generator).to(dtype) for _ in range(case.layers)]
+        for shape in shapes_of(case)
+    ]
+    lengths = torch.linspace(case.context, case.keys, case.batch).long()
+    if case.kind == "decode":
+        lengths = torch.full((case.batch,), case.context)
+    there = torch.arange(case.keys) < lengths[:, None]
+    return stacks[0], stacks[1], stacks[2], there
+
+
+def as_models_do(case: AttentionCase) -> Callable[..., list[Tensor]]:
+    """The stack, its mask made as transformers' models make it."""
+
+    def run(qs: list[Tensor], ks: list[Tensor], vs: list[Tensor], there: Tensor) -> list[Tensor]:
+        mask = mask_of(case, there)
+        found = []
+        for q, k, v in zip(qs, ks, vs, strict=True):
+            groups = case.heads // case.kv_heads
+            if groups > 1:
+                k, v = _repeated(k, groups), _repeated(v, groups)
+            found.append(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+        return found
+
+    return run
+
+
+def mask_of(case: AttentionCase, there: Tensor) -> Tensor | None:
+    """The mask, `[batch or 1, 1, queries, keys]` bool."""
+    keys = torch.arange(case.keys)
+    if case.kind == "prefill":
+        queries = torch.arange(case.keys)[None, None, :, None]
+        mask = keys[None, None, None, :] <= queries
+        if case.mask.startswith("window"):
+            width = int(case.mask[len("window(") : -1])
+            mask = mask & (keys[None, None, None, :] > queries - width)
+        return mask.expand(case.batch, -1, case.keys, case.keys)
+    if case.mask == "full":
+        return None
+    return there[:, None, None, :].expand(-1, -1, case.queries, -1)
+
+
+def contestants(case: AttentionCase, inputs: tuple[Any, ...], compiler: Compiler) -> dict[str, Run]:
+    """Every way to compute it, compiled when first called."""
+    own = as_models_do(case)
+    found = {
+        SPARSE: torch.compile(own, backend=compiler, dynamic=False),
+        OWN: torch.compile(as_models_do(case), dynamic=False),
+    }
+    free = _without_mask(case)
+    if free is not None:
+        found[FREE] = torch.compile(free, dynamic=False)
+    if case.kind != "decode":
+        found[FLEX] = _flex(case, inputs[3])
+    return {name: _call(function, inputs) for name, function in found.items()}
+
+
+def work(case: AttentionCase) -> tuple[int, int]:
+    """Places that count in all layers, and bytes that are read and written at least."""
+    *_, there = inputs_of(AttentionCase(**{**vars(case), "layers": 1}))
+    mask = mask_of(case, there)
+    counted = case.batch * case.queries * case.keys if mask is None else int(mask.sum())
+    width = case.width * getattr(torch, case.dtype).itemsize
+    kept = int(there.sum()) if case.kind == "decode" else case.batch * case.keys
+    moved = 2 * (case.batch * case.heads * case.queries + case.kv_heads * kept) * width
+    return counted * case.heads * case.layers, moved * case.layers
+
+
+def _without_mask(case: AttentionCase) -> Callable[..., list[Tensor]] | None:
+    if case.mask not in ("causal", "cache", "full"):
+        return None
+    grouped: dict[str, Any] = {"enable_gqa": True} if case.heads != case.kv_heads else {}
+    causal, kept = case.mask == "causal", case.context
+
+    def run(qs: list[Tensor], ks: list[Tensor], vs: list[Tensor], there: Tensor) -> list[Tensor]:
+        return [
+            F.scaled_dot_product_attention(
+                q, k[:, :, :kept], v[:, :, :kept], is_causal=causal, **grouped
+            )
+            for q, k, v in zip(qs, ks, vs, strict=True)
+        ]
+
+    return run
+
+
+def _flex(case: AttentionCase, there: Tensor) -> Callable[..., list[Tensor]]:
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    width = int(case.mask[len("window(") : -1]) if case.mask.startswith("window") else case.keys
+
+    def allowed(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+        if case.kind == "encoder":
+            return there[b, kv]
+        return (kv <= q) & (kv > q - width)
+
+    batch = case.batch if case.mask == "padding" else None
+    blocks = create_block_mask(allowed, batch, None, case.queries, case.keys, device="cpu")
+    flex = torch.compile(flex_attention, dynamic=False)
+    grouped = case.heads != case.kv_heads
+
+    def run(qs: list[Tensor], ks: list[Tensor], vs: list[Tensor], there: Tensor) -> list[Tensor]:
+        return [
+            flex(q, k, v, block_mask=blocks, enable_gqa=grouped)
+            for q, k, v in zip(qs, ks, vs, strict=True)
+        ]
+
+    return run
+
+
+def _repeated(heads: Tensor, groups: int) -> Tensor:
+    """As transformers' `repeat_kv`."""
+    batch, count, length, width = heads.shape
+    expanded = heads[:, :, None, :, :].expand(batch, count, groups, length, width)
+    return expanded.reshape(batch, count * groups, length, width)
+
+
+def _doubled(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    *stacks, there = inputs
+    return (*([t.double() for t in stack] for stack in stacks), there)
+
+
+def _call(function: Callable[..., Any], inputs: tuple[Any, ...]) -> Run:
+    return lambda: function(*inputs)
