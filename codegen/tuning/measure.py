@@ -19,6 +19,17 @@ LEAST_NOISE = 0.03
 """Of a time: by so much one moment differs from another, however calm each of them is."""
 
 
+TRIES = 3
+"""For a sample that nothing disturbs."""
+
+
+def involuntary_switches() -> int:
+    """How often the system took a processor away from this process."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+
+
 @dataclass(frozen=True)
 class Timing:
     """How long one candidate took.
@@ -122,8 +133,18 @@ def _is_clear(timings: Mapping[str, Timing], name: str, baseline: str) -> bool:
 
 
 def _time(contestant: Contestant) -> float:
-    contestant.evict()
-    return contestant.seconds(contestant.run)
+    """Seconds of one call that nothing disturbed, or of the last of a few that something did.
+
+    What else a machine does is not the candidate's: one whose threads wait for each other may take
+    a thousand times its time where one of them has no processor, and would never be chosen again.
+    """
+    for _ in range(TRIES):
+        contestant.evict()
+        before = involuntary_switches()
+        seconds = contestant.seconds(contestant.run)
+        if involuntary_switches() == before:
+            break
+    return seconds
 
 
 def _timings(samples: Mapping[str, Sequence[float]], baseline: str) -> dict[str, Timing]:

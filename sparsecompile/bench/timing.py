@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from math import ceil
 from statistics import median
 
+from sparsecompile.codegen.tuning.measure import involuntary_switches
+
 ENOUGH = 3
 """Undisturbed samples that a median needs; with fewer the disturbed ones count too."""
 
@@ -40,13 +42,6 @@ class Timing:
             min(self.samples, other.samples),
             self.dropped + other.dropped,
         )
-
-
-def involuntary_switches() -> int:
-    """How often the system took a processor away from this process."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
 
 
 def interleaved(

@@ -72,6 +72,29 @@ def cycle(*times: float) -> Callable[[], float]:
     return lambda: next(values)
 
 
+def test_a_disturbed_sample_is_taken_again(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    disturbed = cycle(1.0, 49.0, 1.0, 1.0)
+    counted = {"switches": 0}
+
+    def times() -> float:
+        seconds = disturbed()
+        counted["switches"] += seconds > 40
+        return seconds
+
+    monkeypatch.setattr(measuring, "involuntary_switches", lambda: counted["switches"])
+    timings = measure(clock.race({"dense": cycle(2.0), "a": times}), "dense")
+    assert timings["a"].seconds == 1.0
+    assert timings["a"].noise < 0.1
+
+
+def test_what_is_always_disturbed_is_measured_all_the_same(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = iter(range(10**6))
+    monkeypatch.setattr(measuring, "involuntary_switches", lambda: next(counts))
+    assert measure(clock.race({"dense": cycle(2.0), "a": cycle(1.0)}), "dense")["a"].seconds == 1.0
+
+
 def test_medians(clock: Clock) -> None:
     timings = measure(
         clock.race({"dense": cycle(3.0), "a": cycle(1.0, 2.0, 9.0, 2.0, 1.5, 2.5, 2.0)}), "dense"

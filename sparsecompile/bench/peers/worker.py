@@ -17,7 +17,7 @@ from typing import Any
 
 from sparsecompile.bench.peers.contract import Job, Peer, Workload
 from sparsecompile.bench.peers.prepared import LeftOut, Prepared
-from sparsecompile.bench.timing import involuntary_switches
+from sparsecompile.codegen.tuning.measure import involuntary_switches
 
 LEAST_SECONDS = 0.2
 """A sample lasts at least so long; shorter ones are repeated, after one that does not count."""
