@@ -1,0 +1,195 @@
+"""`fuse_attention`: every spelling becomes a node, which computes what the model does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from attention.spellings import SPELLINGS, Spelling, repeat_kv
+from torch import Tensor
+from torch.nn import functional as F
+
+import sparsecompile as sc
+from sparsecompile.report.facts import NodeReport
+from sparsecompile.testing.laws import assert_no_worse
+
+every_spelling = pytest.mark.parametrize("spelling", SPELLINGS, ids=lambda s: s.name)
+HEADS, KEYS, WIDTH = 4, 70, 16
+
+
+def inputs(spelling: Spelling, queries: int, dtype: torch.dtype) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(queries)
+    keys = max(KEYS, queries)
+    shapes = [(2, HEADS, queries, WIDTH)] + 2 * [(2, spelling.kv_heads, keys, WIDTH)]
+    q, k, v = (torch.randn(shape, generator=generator).to(dtype) for shape in shapes)
+    mask = torch.rand(2, 1, queries, keys, generator=generator) < 0.7
+    mask[..., 0] = True
+    if spelling.name == "two_dimensions":
+        mask = mask[:1]
+    if spelling.has_mask == "added":
+        bias = torch.randn(mask.shape, generator=generator)
+        return [q, k, v, torch.where(mask, bias, torch.finfo(dtype).min).to(dtype)]
+    return [q, k, v, mask]
+
+
+def node(run: Callable[..., Any], *args: Any, **options: Any) -> NodeReport:
+    """What explain says of the only attention."""
+    with torch.no_grad():
+        report = sc.explain(run, *args, **options)
+    (found,) = (n for n in report.nodes if n.reader == "attention")
+    return found
+
+
+@every_spelling
+@pytest.mark.parametrize("queries", [1, 20, 70])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@torch.no_grad()
+def test_computes_what_the_model_does(spelling: Spelling, queries: int, dtype: torch.dtype) -> None:
+    args = inputs(spelling, queries, dtype)
+    backend = sc.Compiler()
+    ours = torch.compile(spelling.run, backend=backend)(*args)
+    wide = [t.double() if t.is_floating_point() else t for t in args]
+    assert_no_worse(ours, spelling.run(*args), spelling.run(*wide))
+    (found,) = backend.report.nodes
+    assert found.kernel is not None, found.reason
+    assert found.mask == spelling.mask
+    assert found.problem.startswith("attention")
+    assert "softmax" not in backend.report.after
+    assert "expand" not in backend.report.after.replace("expand(-1", "")
+
+
+@torch.no_grad()
+def test_a_new_length_compiles_nothing() -> None:
+    spelling = next(s for s in SPELLINGS if s.name == "repeated")
+    backend = sc.Compiler()
+    compiled = torch.compile(spelling.run, backend=backend, dynamic=True)
+    for queries in (70, 33, 18, 90):
+        args = inputs(spelling, queries, torch.float32)
+        wide = [t.double() if t.is_floating_point() else t for t in args]
+        assert_no_worse(compiled(*args), spelling.run(*args), spelling.run(*wide))
+    assert backend.report.graphs == 1
+
+
+@torch.no_grad()
+def test_layers_share_the_scan_of_their_mask() -> None:
+    def layers(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        for _ in range(3):
+            q = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return q
+
+    spelling = next(s for s in SPELLINGS if s.name == "repeated_by_unsqueeze")
+    q, _, _, mask = inputs(spelling, 70, torch.float32)
+    report = sc.explain(layers, q, q, q, mask)
+    assert report.after.count("scanned_tiles(") == 1
+    assert report.after.count("sparsecompile.attention") == 3
+
+
+def refused(run: Callable[..., Any], *args: Any) -> str:
+    """Why an attention was left to torch, which then computes what the model does."""
+    backend = sc.Compiler()
+    ours = torch.compile(run, backend=backend)(*args)
+    torch.testing.assert_close(ours, run(*args))
+    (found,) = (n for n in backend.report.nodes if n.reader == "attention")
+    assert found.kernel is None
+    return found.reason
+
+
+def three(dtype: torch.dtype = torch.float32, heads: int = 4) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(1, heads, 20, 16, generator=generator).to(dtype) for _ in range(3)]
+
+
+def test_gradients_are_torch_s_own() -> None:
+    q, k, v = three()
+    q.requires_grad_()
+    why = refused(F.scaled_dot_product_attention, q, k, v)
+    assert why.startswith("gradients are on, which its kernels do not have: call the model under")
+    torch.compile(F.scaled_dot_product_attention, backend="sparse")(q, k, v).sum().backward()
+    assert q.grad is not None
+
+
+@torch.no_grad()
+def test_dropout_is_refused() -> None:
+    args = three()
+    report = sc.explain(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, None, 0.5), *args)
+    (found,) = report.nodes
+    assert found.reason == "it drops 0.5 of its weights"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("run", "why"),
+    [
+        (
+            lambda q, k, v: F.scaled_dot_product_attention(q[0], k[0], v[0]),
+            "q, k and v have 3, 3 and 3 dimensions, not 4",
+        ),
+        (
+            lambda q, k, v: F.softmax(q @ k.mT + torch.ones(20).int(), -1) @ v,
+            "torch.int32 numbers are added to its scores",
+        ),
+        (
+            lambda q, k, v: F.softmax(q @ k.mT, -2) @ v,
+            "its softmax is over dimension -2",
+        ),
+        (
+            lambda q, k, v: F.softmax(q + k, -1) @ v.mT,
+            "its scores are q, no product of queries and keys",
+        ),
+        (
+            lambda q, k, v: F.softmax(torch.tanh(q @ k.mT / 5.0) * 4.0, -1) @ v,
+            "scores are divided by 5.0 and multiplied by 4.0: no cap",
+        ),
+        (
+            lambda q, k, v: F.softmax(q @ k.mT + 1.0, -1) @ v,
+            "what is added to its scores is 1.0, no tensor",
+        ),
+    ],
+)
+def test_what_is_refused(run: Callable[..., Tensor], why: str) -> None:
+    assert refused(run, *three()) == why
+
+
+@torch.no_grad()
+def test_weights_that_others_read_are_kept() -> None:
+    def run(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        weights = F.softmax(q @ k.mT, -1)
+        return weights @ v, weights
+
+    report = sc.explain(run, *three())
+    (found,) = report.nodes
+    assert found.reason == "its weights softmax are read by more than one node"
+
+
+@torch.no_grad()
+def test_scores_that_others_read_are_kept() -> None:
+    def run(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        scores = q @ k.mT
+        return F.softmax(scores * 2.0, -1) @ v, scores
+
+    (found,) = sc.explain(run, *three()).nodes
+    assert found.reason.endswith("is read by output, too")
+
+
+@torch.no_grad()
+def test_keys_that_are_overwritten_in_between_are_repeated_before() -> None:
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        repeated, values = repeat_kv(k), repeat_kv(v)
+        k.zero_()
+        return F.scaled_dot_product_attention(q, repeated, values)
+
+    q, _, _ = three()
+    _, k, v = three(heads=2)
+    (found,) = sc.explain(run, q, k.clone(), v).nodes
+    assert found.reason.startswith("zero_ may write to")
+    ours = torch.compile(run, backend="sparse")(q, k.clone(), v)
+    torch.testing.assert_close(ours, run(q, k.clone(), v))
+
+
+@torch.no_grad()
+def test_no_kernel_is_a_reason() -> None:
+    args = [t.repeat(1, 1, 1, 40) for t in three()]
+    why = refused(F.scaled_dot_product_attention, *args)
+    assert why.startswith("no kernel for attention float32 d=640: flash:")
