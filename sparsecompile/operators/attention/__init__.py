@@ -1,0 +1,1 @@
+"""Attention over the kept tiles of a mask."""
