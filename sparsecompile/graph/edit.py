@@ -127,7 +127,15 @@ class Edit:
                 self.erase(node)
                 self.discard(source for source in sources if not source._erased)
 
-    def once(self, target: Target, args: tuple[Any, ...], key: Hashable, before: Node) -> Node:
+    def once(
+        self,
+        target: Target,
+        args: tuple[Any, ...],
+        *,
+        key: Hashable,
+        before: Node,
+        value: Any = None,
+    ) -> Node:
         """A call that the graph has once for all who ask with this key, before the first of them.
 
         Args:
@@ -135,9 +143,10 @@ class Edit:
             args: nodes and constants.
             key: what it depends on, besides the target.
             before: where.
+            value: as for `call`.
         """
         if (target, key) not in self._shared:
-            self._shared[target, key] = self.call(target, args, before=before)
+            self._shared[target, key] = self.call(target, args, before=before, value=value)
         return self._shared[target, key]
 
     def binding(self, node: Any) -> Binding:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from torch.fx import Node
 
 from sparsecompile.graph.edit import Edit
 from sparsecompile.graph.pattern import Match
-from sparsecompile.masks.block_mask import BlockMask
+from sparsecompile.masks.block_mask import HEADER_BYTES, BlockMask
 
 Tiles = tuple[Tensor | None, Tensor | None]
 """What the op takes: a `BlockMask`'s layout, None for all tiles, and what is added to scores."""
@@ -74,8 +75,7 @@ class Causal(Kept):
     def emit(self, match: Match, edit: Edit) -> tuple[Node, None]:
         """`causal_tiles(q, k)`."""
         q, k = match["q"], match["k"]
-        sizes = (edit.value(q).shape[2], edit.value(k).shape[2])
-        return edit.once(causal_tiles, (q, k), key=sizes, before=match.node), None
+        return _tiles(causal_tiles, (q, k), (), match, edit), None
 
 
 @dataclass(frozen=True)
@@ -105,14 +105,12 @@ class Scanned(Kept):
 
     def emit(self, match: Match, edit: Edit) -> tuple[Node, Node | None]:
         """`scan_mask(mask)`, of four dimensions."""
-        mask, k = match["mask"], match["k"]
+        mask = match["mask"]
         dims = edit.value(mask).dim()
         if dims < 4:
             index = (*(None,) * (4 - dims), ...)
             mask = edit.once(operator.getitem, (mask, index), key=mask, before=match.node)
-        q = match["q"]
-        sizes = (mask, edit.value(q).shape[2], edit.value(k).shape[2])
-        tiles = edit.once(scanned_tiles, (mask, q, k), key=sizes, before=match.node)
+        tiles = _tiles(scanned_tiles, (mask, match["q"], match["k"]), mask, match, edit)
         return tiles, mask if self.adds else None
 
 
@@ -128,6 +126,16 @@ def kept_of(match: Match, edit: Edit) -> Kept:
     if match["mask"] is None:
         return KINDS["none"]
     return Scanned(edit.value(match["mask"]).dtype != torch.bool)
+
+
+def _tiles(
+    function: Callable[..., Tensor], args: tuple[Node, ...], of: Hashable, match: Match, edit: Edit
+) -> Node:
+    """A call that returns kept tiles, once for all attentions of these lengths."""
+    q, k = edit.value(match["q"]), edit.value(match["k"])
+    value = q.new_empty((HEADER_BYTES,), dtype=torch.uint8)
+    key = (of, q.shape[2], k.shape[2])
+    return edit.once(function, args, key=key, before=match.node, value=value)
 
 
 def causal_tiles(q: Tensor, k: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from sparsecompile.graph.pattern import Match
 from sparsecompile.kernels.contents import NoWeight, Sample
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import DenseUse, Problem, rows_of
+from sparsecompile.operators.attention.cost import cost_of
 from sparsecompile.operators.attention.kept import KINDS, Kept, kept_of
 from sparsecompile.operators.attention.node import ATTENTION, attention
 from sparsecompile.operators.attention.spec import AttentionSpec
@@ -157,25 +158,6 @@ class Attention(Operator[AttentionSpec]):
 def spec_of(q: Tensor, k: Tensor, v: Tensor, *, softcap: bool) -> AttentionSpec:
     """The spec for tensors of these shapes."""
     return AttentionSpec(q.dtype, q.shape[3], v.shape[3], q.shape[1] // k.shape[1], softcap)
-
-
-def cost_of(spec: AttentionSpec, sizes: Mapping[str, int], share: float) -> Cost:
-    """What attention with `m` queries a batch entry has to move and compute.
-
-    Args:
-        spec: what it computes.
-        sizes: `batch`, `heads` and `keys`.
-        share: of the keys that are read.
-    """
-    # sympy takes a third of a second to import, and not everyone measures.
-    from sparsecompile.formats.symbols import m
-    from sparsecompile.kernels.cost import Cost
-
-    heads, width = sizes["batch"] * sizes["heads"], spec.head_dim + spec.value_dim
-    keys = sizes["keys"] * share
-    nbytes = heads * width * (m + keys / spec.groups) * spec.dtype.itemsize
-    kind = "bfloat16" if spec.dtype == torch.bfloat16 else "float32"
-    return Cost(nbytes, 2 * m * heads * keys * width, kind)
 
 
 def _sample(problem: Problem[AttentionSpec]) -> Sample:
