@@ -122,10 +122,11 @@ class Edit:
     def discard(self, nodes: Iterable[Node]) -> None:
         """Erase those calls that nobody uses and that write nothing, and what only they read."""
         for node in nodes:
-            if node.op.startswith("call") and not node.users and not writes_in_place(node):
+            unused = not node._erased and not node.users and node.op.startswith("call")
+            if unused and not writes_in_place(node):
                 sources = node.all_input_nodes
-                self.erase(node)
-                self.discard(source for source in sources if not source._erased)
+                self.module.graph.erase_node(node)
+                self.discard(sources)
 
     def once(
         self,
