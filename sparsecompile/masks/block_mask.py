@@ -133,13 +133,13 @@ def _padded(mask: Tensor, queries: int, keys: int) -> Tensor:
 
 def _tiled(mask: Tensor) -> Tensor:
     """`[batch, heads, rows, columns, TILE, TILE]`."""
-    return mask.unflatten(3, (-1, TILE)).unflatten(2, (-1, TILE)).transpose(3, 4)
+    tiles: Tensor = mask.unflatten(3, (-1, TILE)).unflatten(2, (-1, TILE)).transpose(3, 4)
+    return tiles
 
 
 def words(bits: Tensor) -> Tensor:
     """The last dimension, of `TILE` places, as words: int64, place 0 the lowest bit."""
-    found: Tensor = (bits.long() << torch.arange(TILE)).sum(-1)
-    return found
+    return (bits.long() << torch.arange(TILE)).sum(-1)
 
 
 def _bits(words: Tensor) -> Tensor:
