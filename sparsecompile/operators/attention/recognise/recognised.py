@@ -79,11 +79,13 @@ class Recognised:
         """
         # An insertion before the next node, so that the order of calls is theirs.
         call = partial(_insert, edit, self.last.next)
-        sizes = (
-            size if isinstance(size, int) else call("size", self.mask, axis)
-            for axis, size in ((-2, self._size(-2)), (-1, self._size(-1)))
-        )
-        return self._ends(call, lambda node: node, *sizes)
+        # Positions are made of no tensor that would be fake already.
+        with self.mask.meta["example_value"].fake_mode:
+            sizes = (
+                size if isinstance(size, int) else call("size", self.mask, axis)
+                for axis, size in ((-2, self._size(-2)), (-1, self._size(-1)))
+            )
+            return self._ends(call, lambda node: node, *sizes)
 
     def _size(self, axis: int) -> Any:
         shape = self.mask.meta["example_value"].shape
