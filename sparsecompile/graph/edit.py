@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -48,7 +48,7 @@ class Edit:
         self.formats = formats
         self.device = device
         self.rewrites: list[Rewrite] = []
-        self._shared: dict[Hashable, Node] = {}
+        self._remembered: dict[Hashable, Any] = {}
         self.considered: dict[str, Considered] = {}
         self.position: str | None = None
 
@@ -146,9 +146,15 @@ class Edit:
             before: where.
             value: as for `call`.
         """
-        if (target, key) not in self._shared:
-            self._shared[target, key] = self.call(target, args, before=before, value=value)
-        return self._shared[target, key]
+        make = partial(self.call, target, args, before=before, value=value)
+        found: Node = self.remembered((target, key), make)
+        return found
+
+    def remembered(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What was made of this graph under a key, or is made now."""
+        if key not in self._remembered:
+            self._remembered[key] = make()
+        return self._remembered[key]
 
     def binding(self, node: Any) -> Binding:
         """The live tensors behind a weight.

@@ -54,7 +54,9 @@ def test_computes_what_the_model_does(spelling: Spelling, queries: int, dtype: t
     assert_no_worse(ours, spelling.run(*args), spelling.run(*wide))
     (found,) = backend.report.nodes
     assert found.kernel is not None, found.reason
-    assert found.mask == spelling.mask
+    # One row of a mask is a vector of keys.
+    is_vector = queries == 1 and spelling.mask == "scanned"
+    assert found.mask == ("padding" if is_vector else spelling.mask)
     assert found.problem.startswith("attention")
     code = [line for line in backend.report.after.splitlines() if not line.strip().startswith("#")]
     assert not any("softmax" in line or "expand" in line for line in code)

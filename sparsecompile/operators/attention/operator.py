@@ -16,7 +16,7 @@ from sparsecompile.kernels.contents import NoWeight, Sample
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import DenseUse, Problem, rows_of
 from sparsecompile.operators.attention.cost import cost_of
-from sparsecompile.operators.attention.kept import KINDS, Kept, kept_of
+from sparsecompile.operators.attention.kept import KINDS, Kept, kept_named, kept_of
 from sparsecompile.operators.attention.node import ATTENTION, attention
 from sparsecompile.operators.attention.spec import AttentionSpec
 from sparsecompile.operators.operator import Calling, Emitted, Operator, Slots
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 MOST_QUERIES, MOST_KEYS = 1024, 2048
 """What is measured of longer ones: they cost more, but not otherwise."""
 AXES = ("batch", "heads", "keys")
+MASKS = (*KINDS, "causal & window(9)", "around(5), added")
+"""Kinds that laws try."""
 TYPICAL_KEYS = 512
 """Where the number of keys varies."""
 
@@ -53,7 +55,7 @@ class Attention(Operator[AttentionSpec]):
             is_dynamic=is_dynamic,
             dense=DenseUse.ALONE,
             tune=options.tune,
-            density=round(kept.share(rows[-1], keys), 2),
+            density=_share(kept, min(rows[-1], MOST_QUERIES), min(keys, MOST_KEYS)),
             layout_rows=tuple(dict.fromkeys(min(m, MOST_QUERIES) for m in rows)),
             axes=AXES,
             details=(("spelling", match["spelling"]), ("mask", kept.kind)),
@@ -91,7 +93,7 @@ class Attention(Operator[AttentionSpec]):
         found = []
         dtypes = itertools.cycle((torch.float32, torch.bfloat16, torch.float16))
         heads = itertools.cycle(((16, 16, 1), (64, 32, 3), (40, 40, 2)))
-        for kind, dtype, (width, values, groups) in zip(KINDS, dtypes, heads, strict=False):
+        for kind, dtype, (width, values, groups) in zip(MASKS, dtypes, heads, strict=False):
             spec = AttentionSpec(dtype, width, values, groups)
             problem = Problem(
                 spec=spec,
@@ -164,13 +166,22 @@ def _sample(problem: Problem[AttentionSpec]) -> Sample:
     return NoWeight(dict(zip(problem.axes, problem.shape, strict=True)), problem.density)
 
 
+def _share(kept: Kept, queries: int, keys: int) -> float:
+    """The share of places that count, rounded."""
+    mask = kept.example(queries, keys, torch.float32)
+    if kept.causal:
+        mask = torch.ones(queries, keys, dtype=torch.bool).tril()
+    kept_places = mask if mask.dtype == torch.bool else mask == 0
+    return round(float(kept_places.float().mean()), 2) if mask.numel() else 1.0
+
+
 def _scales(spec: AttentionSpec) -> tuple[float, float]:
     """What scores are scaled by, and capped at, in measurements."""
     return spec.head_dim**-0.5, 30.0 if spec.softcap else 0.0
 
 
 def _kept(problem: Problem[AttentionSpec]) -> Kept:
-    return KINDS[dict(problem.details)["mask"]]
+    return kept_named(dict(problem.details)["mask"])
 
 
 COMPONENTS = (Attention(),)

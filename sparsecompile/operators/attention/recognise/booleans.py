@@ -160,7 +160,9 @@ def _keeps_last_axes(term: Term) -> bool:
     if not isinstance(source, Term) or not isinstance(source.value, Tensor):
         return False
     before, after = ([str(size) for size in each.value.shape] for each in (source, term))
-    if term.op == "getitem" and not all(each in (None, Ellipsis, slice(None)) for each in _index(term)):
+    if term.op == "getitem" and not all(
+        each in (None, Ellipsis, slice(None)) for each in _index(term)
+    ):
         return False
     return len(before) >= 2 and before[-2:] == after[-2:] and set(before[:-2]) <= {"1"}
 

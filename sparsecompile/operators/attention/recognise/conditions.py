@@ -42,8 +42,10 @@ class Conditions:
 
     def implies(self, other: Conditions) -> bool:
         """Whether the places are surely among the other's."""
-        if any(high.slopes == (0, 0, 0, 0) and not high.atoms and high.constant <= 0
-               for high in self.highs):
+        if any(
+            high.slopes == (0, 0, 0, 0) and not high.atoms and high.constant <= 0
+            for high in self.highs
+        ):
             return True
         return (
             all(any(_is_least(mine - low) for mine in self.lows) for low in other.lows)

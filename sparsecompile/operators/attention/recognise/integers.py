@@ -92,8 +92,11 @@ class Integers:
         if not isinstance(term.args[0].value, Tensor) or _is_no_integer(term.args[0]):
             return None
         source = self.read(term.args[0])
-        has_axes = any(source_term.value.dim() for source_term in source.terms()
-                       if isinstance(source_term.value, Tensor))
+        has_axes = any(
+            source_term.value.dim()
+            for source_term in source.terms()
+            if isinstance(source_term.value, Tensor)
+        )
         return None if has_axes else source
 
     def _reshaped(self, term: Term) -> Linear | None:

@@ -19,6 +19,7 @@ from sparsecompile.operators.attention.recognise.term import Term, map_terms
 from sparsecompile.operators.attention.recognise.text import text_of
 from sparsecompile.operators.attention.recognise.vectors import Call, Vectors
 
+
 @dataclass(frozen=True)
 class Recognised:
     """A mask as conditions.
@@ -45,6 +46,11 @@ class Recognised:
     def is_full(self) -> bool:
         """Whether every place is kept."""
         return self.conditions == ALWAYS
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether there may be queries of which no key counts, whatever the ends are."""
+        return bool(self.conditions.keys or self.conditions.rows or self.conditions.same)
 
     @property
     def leaves(self) -> tuple[Node, ...]:
