@@ -147,14 +147,14 @@ class FuseAttention(Rule[Facts]):
 
 def _without_repeats(found: Facts, node: Node, edit: Edit) -> Facts:
     """With keys and values as they are before each is repeated for its group of queries."""
-    (k, groups), (v, others) = unrepeated(found.k, edit), unrepeated(found.v, edit)
-    if groups != others or groups == 1:
+    k, v = unrepeated(found.k, edit), unrepeated(found.v, edit)
+    if k.groups != v.groups or k.groups == 1:
         return found
     for heads in (k, v):
-        writer = edit.writer_between(heads, heads, node)
+        writer = edit.writer_between(heads.base, heads.copied, node)
         if writer is not None:
-            raise Reject(f"{writer.name} may write to {heads.name} before it is read")
-    return replace(found, k=k, v=v)
+            raise Reject(f"{writer.name} may write to {heads.base.name} before it is read")
+    return replace(found, k=k.base, v=v.base)
 
 
 COMPONENTS = (FuseAttention(),)

@@ -67,15 +67,27 @@ def scores_of(node: Node, edit: Edit) -> Scores:
     return Scores(product["left"], _untransposed(product["right"], edit), mask, scale, softcap)
 
 
-def unrepeated(heads: Node, edit: Edit) -> tuple[Node, int]:
+@dataclass(frozen=True)
+class Repeated:
+    """Heads of keys or values, each repeated for its group of queries.
+
+    Attributes:
+        base: `[batch, heads / groups, keys, d]`.
+        groups: how often each head is there; 1 where none is repeated.
+        copied: the node that copies them.
+    """
+
+    base: Node
+    groups: int
+    copied: Node
+
+
+def unrepeated(heads: Node, edit: Edit) -> Repeated:
     """Keys or values without the repetition of heads for their groups.
 
     Args:
         heads: `[batch, heads, keys, d]`.
         edit: the graph.
-
-    Returns:
-        What is repeated, `[batch, heads / n, keys, d]`, and n; itself and 1 where nothing is.
     """
     node = _contiguous(heads)
     for repeated in (
@@ -98,10 +110,10 @@ def unrepeated(heads: Node, edit: Edit) -> tuple[Node, int]:
     ).match(node)
     if interleaved and interleaved["dim"] == 1 and isinstance(interleaved["repeats"], int):
         return _checked(interleaved["input"], node, edit)
-    return heads, 1
+    return Repeated(heads, 1, heads)
 
 
-def _checked(base: Node, repeated: Node, edit: Edit) -> tuple[Node, int]:
+def _checked(base: Node, repeated: Node, edit: Edit) -> Repeated:
     """The base of a repetition, if all but the number of heads is as it was."""
     before, after = edit.value(base), edit.value(repeated)
     same = before.dim() == after.dim() == 4 and all(
@@ -109,8 +121,8 @@ def _checked(base: Node, repeated: Node, edit: Edit) -> tuple[Node, int]:
     )
     heads = before.shape[1] if same else 0
     if not isinstance(heads, int) or not heads or after.shape[1] % heads:
-        return repeated, 1
-    return base, after.shape[1] // heads
+        return Repeated(repeated, 1, repeated)
+    return Repeated(base, after.shape[1] // heads, repeated)
 
 
 def _contiguous(node: Node) -> Node:
