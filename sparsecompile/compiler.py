@@ -15,7 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from sparsecompile.component import Component
 from sparsecompile.errors import BuildError, CacheError, Reject, unwrapped_by_dynamo
-from sparsecompile.graph.compiled_model import compiled_model, matrices, names_of
+from sparsecompile.graph.compiled_model import compiled_model, names_of
 from sparsecompile.graph.copy import copy_graph, function_of
 from sparsecompile.graph.edit import Edit
 from sparsecompile.graph.rule import Phase, run_passes
@@ -31,13 +31,13 @@ from sparsecompile.lowering.relayout import share_layouts
 from sparsecompile.lowering.slots import drop_packed
 from sparsecompile.lowering.watch import Earlier, WatchedGraph, watched_in
 from sparsecompile.options.options import Options
-from sparsecompile.options.recipes import check_patterns
 from sparsecompile.options.resolve import gpu_of, select_formats, select_passes, select_target
 from sparsecompile.registry import Registry, default_registry
 from sparsecompile.report.dump import Dump, readable
 from sparsecompile.report.explain import explain
 from sparsecompile.report.model import Report
 from sparsecompile.report.reporter import Reporter
+from sparsecompile.report.strictness import check_names
 from sparsecompile.weights.cache import PACK_CACHE
 from sparsecompile.weights.expression import is_fake
 
@@ -215,7 +215,7 @@ class Compiler:
         where = None if explains and not self._follows else device.target.device
         model = compiled_model()
         if model is not None:
-            check_patterns(self.options.recipes(), matrices(model))
+            check_names(self.options, model)
         grad, names = torch.is_grad_enabled(), names_of(model)
         if earlier is not None:
             names = {**names, **earlier.names}

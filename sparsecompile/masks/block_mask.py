@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import ClassVar
 
 import torch
@@ -123,6 +124,26 @@ class BlockMask:
         for offset, part in zip(offsets, parts, strict=True):
             memory[offset : offset + part.numel()] = part
         return memory
+
+    @classmethod
+    def of_layout(cls, layout: Tensor) -> BlockMask:
+        """The mask of a layout, or of a view of its header: it reads the storage behind it."""
+        memory = layout.new_empty(0).set_(layout.untyped_storage())
+        header = memory[:HEADER_BYTES].view(torch.int64).tolist()
+        form, batch, heads, q, kv, _, kept, partial, *offsets, is_biased = header[:13]
+        has_tiles, rows = form == cls.TILES, -(-q // TILE)
+        shapes = (
+            (batch * heads * rows + 1,) if has_tiles else (0,),
+            (kept,),
+            (kept,),
+            (partial, TILE) if has_tiles else (batch, heads, q, -(-kv // TILE)),
+        )
+        dtypes = (torch.int32, torch.int32, torch.int32, torch.int64)
+        starts, tiles, kinds, bits = (
+            memory[offset : offset + prod(shape) * dtype.itemsize].view(dtype).view(shape)
+            for offset, shape, dtype in zip(offsets, shapes, dtypes, strict=True)
+        )
+        return cls((batch, heads, q, kv), starts, tiles, kinds, bits, bool(is_biased))
 
 
 def _padded(mask: Tensor, queries: int, keys: int) -> Tensor:

@@ -7,14 +7,18 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsecompile.errors import OptionError
 from sparsecompile.options.inductor import check_options
 from sparsecompile.options.recipes import recipes_of
 
+if TYPE_CHECKING:
+    from sparsecompile.masks.predicate import Function
+
 TUNE = ("off", "cached", "fast", "full")
-LOSSY = ("prune", "quantize")
+LOSSY = {"prune": "prune", "quantize": "quantize", "attention": "sparsify_attention"}
+"""Options that ask for lossy changes, and the passes that make them."""
 
 
 def _default_tune() -> str:
@@ -39,6 +43,10 @@ class Options:
             activations, when it runs), `"int4"` (weights only, a scale for 128 columns) for every
             linear, with other groups or scales as in `"int4[group=32,scales=float16]"`, or a
             mapping as for `prune`.
+        attention: lossy. Which keys queries attend to, besides what the model's own mask drops:
+            the text of a pattern such as `"window(256) + global(16)"`, of a choice such as
+            `"top_blocks(0.2)"`, or a predicate `mask_mod(b, h, q, kv)`; for every attention, or a
+            mapping from patterns of module names to these, such as `"layers.{0-3}.self_attn"`.
         tune: how kernels are chosen. `"fast"`, the default, measures a few candidates and the
             dense linear once for each shape and remembers the result; `"full"` measures every
             schedule; `"cached"` takes what was measured before and measures nothing; `"off"`
@@ -61,6 +69,7 @@ class Options:
     passes: Mapping[str, Any] = field(default_factory=dict)
     prune: str | Mapping[str, str] | None = None
     quantize: str | Mapping[str, str] | None = None
+    attention: str | Function | Mapping[str, str | Function] | None = None
     tune: str = field(default_factory=_default_tune)
     dense_copies: bool = False
     strict: bool = False
@@ -94,8 +103,15 @@ class Options:
 
     def recipes(self) -> dict[str, Mapping[str, str]]:
         """Patterns of weight names and their recipes, by the option that gives them."""
-        given = {name: self.passes.get(name, {}).get("recipe") for name in LOSSY}
-        return {name: recipes_of(name, getattr(self, name) or given[name]) for name in LOSSY}
+        names = ("prune", "quantize")
+        return {name: recipes_of(name, self._asked(name)) for name in names}
+
+    def masks(self) -> Mapping[str, str | Function]:
+        """Patterns of names of attentions, and what is asked for them."""
+        return recipes_of("attention", self._asked("attention"), functions=True)
+
+    def _asked(self, name: str) -> Any:
+        return getattr(self, name) or self.passes.get(LOSSY[name], {}).get("recipe")
 
     def _check(self) -> None:
         formats = self.formats
@@ -108,6 +124,7 @@ class Options:
         self._require("passes", isinstance(self.passes, Mapping), "a mapping from pass names")
         self._check_passes()
         self.recipes()
+        self.masks()
         self._require("tune", self.tune in TUNE, f"one of {', '.join(TUNE)}")
         for name in ("dense_copies", "strict"):
             self._require(name, isinstance(getattr(self, name), bool), "True or False")

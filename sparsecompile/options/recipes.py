@@ -7,9 +7,11 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from typing import Any, TypeVar
 
 from sparsecompile.errors import OptionError, Reject
 
+R = TypeVar("R")
 _FORMATS = (
     (r"(\d+):(\d+)", "n_m[{}:{}]"),
     (r"unstructured", "bitmap"),
@@ -18,36 +20,39 @@ _FORMATS = (
 _NUMBERS = re.compile(r"\{(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\}")
 
 
-def recipes_of(option: str, given: object) -> Mapping[str, str]:
+def recipes_of(option: str, given: object, *, functions: bool = False) -> Mapping[str, Any]:
     """Patterns of weight names and their recipes, the first that matches a name counts.
 
     Args:
         option: name of the option, such as `prune`.
         given: its value: None, a recipe, or a mapping from patterns to recipes.
+        functions: whether recipes may be functions, too; then names are those of modules.
 
     Raises:
         OptionError: neither of these. What recipes say is not looked at.
     """
     if given is None:
         return {}
-    found = {"*": given} if isinstance(given, str) else given
-    if not isinstance(found, Mapping):
-        raise _wrong(option, given)
-    for pattern, recipe in found.items():
-        if not isinstance(pattern, str) or not isinstance(recipe, str):
-            raise _wrong(option, given)
-    return found
 
+    def is_recipe(value: object) -> bool:
+        return isinstance(value, str) or (functions and callable(value))
 
-def _wrong(option: str, given: object) -> OptionError:
-    return OptionError(
-        option,
-        f"option {option!r} must be a recipe or a mapping from patterns of weight names to "
-        f"recipes (strings both), not {given!r}",
+    found = {"*": given} if is_recipe(given) else given
+    if isinstance(found, Mapping):
+        wrong = [p for p, recipe in found.items() if not (isinstance(p, str) and is_recipe(recipe))]
+        if not wrong:
+            return found
+    kinds = (
+        "patterns of module names to recipes (strings, or functions)"
+        if functions
+        else "patterns of weight names to recipes (strings both)"
+    )
+    raise OptionError(
+        option, f"option {option!r} must be a recipe or a mapping from {kinds}, not {given!r}"
     )
 
 
-def recipe_for(option: str, recipes: Mapping[str, str], names: Collection[str]) -> str:
+def recipe_for(option: str, recipes: Mapping[str, R], names: Collection[str]) -> R:
     """The recipe of the first pattern that means a weight.
 
     Args:
@@ -92,12 +97,15 @@ def _numbered(pattern: str) -> Iterator[str]:
             yield from _numbered(f"{pattern[: found.start()]}{number}{pattern[found.end() :]}")
 
 
-def unmatched(recipes: Mapping[str, Mapping[str, str]], names: Collection[str]) -> dict[str, str]:
+def unmatched(
+    recipes: Mapping[str, Mapping[str, Any]], names: Collection[str], what: str = "weight matrix"
+) -> dict[str, str]:
     """Options whose patterns match no name, and what to say of the first such pattern of each.
 
     Args:
         recipes: patterns and their recipes, by option.
-        names: of weights.
+        names: of weights, or of something else.
+        what: they are names of.
     """
     found: dict[str, str] = {}
     for option, given in recipes.items():
@@ -106,23 +114,26 @@ def unmatched(recipes: Mapping[str, Mapping[str, str]], names: Collection[str]) 
             if pattern != "*" and not any(matches(pattern, name) for name in names):
                 found.setdefault(
                     option,
-                    f"pattern {pattern!r} of option {option!r} matches no weight matrix"
+                    f"pattern {pattern!r} of option {option!r} matches no {what}"
                     f"{_hint(pattern, names)}",
                 )
     return found
 
 
-def check_patterns(recipes: Mapping[str, Mapping[str, str]], names: Collection[str]) -> None:
+def check_patterns(
+    recipes: Mapping[str, Mapping[str, Any]], names: Collection[str], what: str = "weight matrix"
+) -> None:
     """Return if every pattern means a weight of the model.
 
     Args:
         recipes: patterns and their recipes, by option.
-        names: of all weights of the model.
+        names: of all weights of the model, or of something else.
+        what: they are names of.
 
     Raises:
         OptionError: one means none; it says which names are near.
     """
-    for option, message in unmatched(recipes, names).items():
+    for option, message in unmatched(recipes, names, what).items():
         raise OptionError(option, message)
 
 

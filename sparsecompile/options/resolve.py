@@ -16,7 +16,7 @@ from sparsecompile.formats.structure import Structure
 from sparsecompile.graph.rule import Pass, order
 from sparsecompile.kernels.gpu import GPUS
 from sparsecompile.kernels.target import ISA_LEVELS, Target
-from sparsecompile.options.options import Options
+from sparsecompile.options.options import LOSSY, Options
 from sparsecompile.options.recipes import format_name
 from sparsecompile.registry import Registry
 
@@ -55,10 +55,10 @@ def select_passes(registry: Registry, options: Options) -> tuple[Pass, ...]:
     """
     chosen = dict(options.passes)
     without = chosen.pop("without", ())
-    if options.prune is not None:
-        chosen["prune"] = {**chosen.get("prune", {}), "recipe": options.prune}
-    if options.quantize is not None:
-        chosen["quantize"] = {**chosen.get("quantize", {}), "recipe": options.quantize}
+    for option, name in LOSSY.items():
+        recipe = getattr(options, option)
+        if recipe is not None:
+            chosen[name] = {**chosen.get(name, {}), "recipe": recipe}
     passes = {p.name: p for p in registry.all(Pass)}
     for name in (*chosen, *without):
         if name not in passes:

@@ -95,6 +95,7 @@ def _without_weight(
         reason=considered.reason,
         reader=considered.reader,
         has_weight=False,
+        lossy=considered.lossy,
         problem=str(low.problem) if low is not None else "",
     )
     return _with_outcome(node, low) if low is not None else node

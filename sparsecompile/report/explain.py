@@ -10,11 +10,11 @@ from torch import nn
 from torch.fx import GraphModule
 
 from sparsecompile.errors import OptionError, unwrapped_by_dynamo
-from sparsecompile.graph.compiled_model import matrices, uncompiled
-from sparsecompile.options.recipes import check_patterns
+from sparsecompile.graph.compiled_model import uncompiled
 from sparsecompile.report.model import Report
 from sparsecompile.report.other_weights import outside_of_graphs
 from sparsecompile.report.reporter import Reporter
+from sparsecompile.report.strictness import check_names
 
 Compile = Callable[[GraphModule, Sequence[Any]], Callable[..., Any]]
 
@@ -43,7 +43,7 @@ def explain(
     """
     module = uncompiled(model) if isinstance(model, nn.Module) else None
     if module is not None:
-        check_patterns(reporter.options.recipes(), matrices(module))
+        check_names(reporter.options, module)
     read: set[int] = set()
 
     def explaining(gm: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:

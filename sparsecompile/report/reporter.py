@@ -68,8 +68,7 @@ class Reporter:
                 origins={**self.report.origins, **origins},
                 read_bandwidth=bandwidth,
             )
-            if model is None:
-                self.report = compare_patterns(self.report, self.options)
+            self.report = compare_patterns(self.report, self.options, knows_model=model is not None)
         dump.finish(self.report, {s.file: s.text for k in kernels for s in k.sources})
         chosen = {name for low in lowered if low.lowering.is_choice for name in low.origins}
         settle(graph.nodes, self.options, failure, chosen)

@@ -168,8 +168,9 @@ def lossy(nodes: Sequence[NodeReport]) -> Iterator[tuple[str, str]]:
     for what in dict.fromkeys(node.lossy for node in nodes if node.lossy):
         changed = [node for node in nodes if node.lossy == what]
         count = len({node.weight for node in changed})
+        kind = "weight" if changed[0].has_weight else changed[0].reader
         title = (
-            f"lossy: {one_line(what)} on {count} weight{'s' * (count != 1)}: "
+            f"lossy: {one_line(what)} on {count} {kind}{'s' * (count != 1)}: "
             "the compiled model computes something else than the model"
         )
         yield title, names(fold(changed, lambda node: None), ", ")

@@ -6,9 +6,12 @@ import logging
 from collections.abc import Iterable, Set
 from dataclasses import replace
 
+from torch import nn
+
 from sparsecompile.errors import RejectedError
+from sparsecompile.graph.compiled_model import matrices
 from sparsecompile.options.options import Options
-from sparsecompile.options.recipes import unmatched
+from sparsecompile.options.recipes import check_patterns, matches, unmatched
 from sparsecompile.report.facts import NodeReport
 from sparsecompile.report.model import Report
 
@@ -35,10 +38,29 @@ def settle(
     """
     for node in nodes:
         logger.info("%s: %s", node.weight, _outcome(node))
-        wanted = node.has_weight and (node.zeros or options.prune or options.quantize)
-        refused = not node.packed and node.node not in chosen and not failure
-        if options.strict and wanted and refused:
+        if not node.has_weight:
+            wanted, refused = _is_asked(node, options), not node.lossy
+        else:
+            wanted = bool(node.zeros or options.prune or options.quantize)
+            refused = not node.packed and node.node not in chosen
+        if options.strict and wanted and refused and not failure:
             raise RejectedError(node.weight, node.reason, node.zeros)
+
+
+def _is_asked(node: NodeReport, options: Options) -> bool:
+    """Whether an attention is to be sparse."""
+    return any(matches(pattern, node.weight) for pattern in options.masks())
+
+
+def check_names(options: Options, model: nn.Module) -> None:
+    """Return if every name pattern means something of the model.
+
+    Raises:
+        OptionError: one matches no weight, or no module where it is of attentions.
+    """
+    check_patterns(options.recipes(), matrices(model))
+    modules = [name for name, _ in model.named_modules() if name]
+    check_patterns({"attention": options.masks()}, modules, "module")
 
 
 def _outcome(node: NodeReport) -> str:
@@ -46,18 +68,22 @@ def _outcome(node: NodeReport) -> str:
     return (node.format or node.mask) if node.packed else f"dense: {node.reason}"
 
 
-def compare_patterns(report: Report, options: Options) -> Report:
-    """The report with the patterns that match none of its weights, each option's logged once.
+def compare_patterns(report: Report, options: Options, *, knows_model: bool) -> Report:
+    """The report with the patterns that match nothing of it, each option's logged once.
 
-    For functions: another graph of theirs may have what a pattern matches.
+    Another graph may have what a pattern matches.
 
     Args:
         report: of the graphs compiled so far.
         options: the Compiler's.
+        knows_model: whether weights are known by the model already, of which no function is.
     """
-    weights = [node for node in report.nodes if node.has_weight]
-    names = [name for node in weights for name in node.weight.split(" x ")]
-    found = unmatched(options.recipes(), names)
+    attentions = [node.weight for node in report.nodes if not node.has_weight]
+    found = unmatched({"attention": options.masks()}, attentions, "attention")
+    if not knows_model:
+        weights = [node for node in report.nodes if node.has_weight]
+        names = [name for node in weights for name in node.weight.split(" x ")]
+        found |= unmatched(options.recipes(), names)
     for option in found.keys() - report.unmatched.keys():
         logger.warning("%s, of those compiled so far", found[option])
     return replace(report, unmatched=found)

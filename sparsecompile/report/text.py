@@ -88,6 +88,9 @@ def render(
         what = "left dense" if packed else "nothing was packed"
         _say(console, f"\n{what}, {_count(group)} of {len(nodes)}: {why}", "bold yellow")
         layout.print(console, group)
+    for why in dict.fromkeys(reason(row.node) for row in packed if row.node.reason):
+        _say(console, f"\n{why}", "bold yellow")
+        layout.print(console, [row for row in packed if reason(row.node) == why])
     for message in report.unmatched.values():
         _say(console, f"\n{one_line(message)}", "bold yellow")
     for weight, why in report.misfits.items():

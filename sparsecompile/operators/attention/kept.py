@@ -16,7 +16,7 @@ from sparsecompile.errors import Reject
 from sparsecompile.graph.edit import Edit
 from sparsecompile.graph.pattern import Match
 from sparsecompile.masks.block_mask import HEADER_BYTES, BlockMask
-from sparsecompile.masks.text import pattern_of
+from sparsecompile.masks.text import pattern_of, split
 from sparsecompile.operators.attention.recognise.ends import Ends
 from sparsecompile.operators.attention.recognise.recognise import recognise
 from sparsecompile.operators.attention.recognise.recognised import Recognised
@@ -42,13 +42,30 @@ class Kept(ABC):
     def kind(self) -> str:
         """What timings depend on, such as `causal & window(256)`."""
 
+    @property
+    def details(self) -> tuple[tuple[str, str], ...]:
+        """What a problem keeps of it, by name."""
+        return (("mask", self.kind),)
+
     def example(self, queries: int, keys: int, dtype: torch.dtype) -> Tensor:
         """A mask like those that come, `[1, 1, queries, keys]`; `[0]` where there is none."""
         return torch.empty(0)
 
-    def made(self, mask: Tensor, queries: int, keys: int) -> Tiles:
-        """What the op takes for an example."""
+    def share(self, queries: int, keys: int) -> float:
+        """The share of places that count in an example."""
+        mask = self.example(queries, keys, torch.float32)
+        if self.causal:
+            mask = torch.ones(queries, keys, dtype=torch.bool).tril()
+        kept = mask if mask.dtype == torch.bool else mask == 0
+        return float(kept.float().mean()) if mask.numel() else 1.0
+
+    def made(self, q: Tensor, k: Tensor, mask: Tensor) -> Tiles:
+        """What the op takes for an example, its q and k as the op has them."""
         return None, None
+
+    def ends(self, match: Match, edit: Edit) -> Ends[Node] | None:
+        """Nodes of where the keys of queries begin and end, if that is known of a mask."""
+        return None
 
     @abstractmethod
     def emit(self, match: Match, edit: Edit) -> Nodes:
@@ -71,13 +88,14 @@ class Causal(Kept):
     kind = "is_causal"
     causal = True
 
-    def made(self, mask: Tensor, queries: int, keys: int) -> Tiles:
+    def made(self, q: Tensor, k: Tensor, mask: Tensor) -> Tiles:
         """Tiles up to the diagonal."""
-        return BlockMask.of(torch.ones(1, 1, queries, keys, dtype=torch.bool).tril()).layout(), None
+        places = torch.ones(1, 1, q.shape[2], k.shape[2], dtype=torch.bool)
+        return BlockMask.of(places.tril()).layout(), None
 
     def emit(self, match: Match, edit: Edit) -> Nodes:
         """`causal_tiles(q, k)`."""
-        return _tiles(causal_tiles, (match["q"], match["k"]), (), match, edit), None
+        return tiles(causal_tiles, (match["q"], match["k"]), (), match, edit), None
 
 
 @dataclass(frozen=True)
@@ -86,9 +104,13 @@ class Scanned(Kept):
 
     Attributes:
         adds: whether it is added to the scores; else it is bool.
+        why: why it has to be looked at.
+        found: what it is where it adds nothing to the scores of keys that count.
     """
 
     adds: bool
+    why: str = ""
+    found: Recognised | None = None
     has_mask: ClassVar[bool] = True
 
     @property
@@ -101,7 +123,7 @@ class Scanned(Kept):
         shape = (1, 1, queries, keys)
         return torch.zeros(shape, dtype=dtype) if self.adds else torch.ones(shape).bool()
 
-    def made(self, mask: Tensor, queries: int, keys: int) -> Tiles:
+    def made(self, q: Tensor, k: Tensor, mask: Tensor) -> Tiles:
         """Scanned, as it is in a graph."""
         return torch.ops.sparsecompile.scan_mask(mask), mask if self.adds else None
 
@@ -112,8 +134,8 @@ class Scanned(Kept):
         if dims < 4:
             index = (*(None,) * (4 - dims), ...)
             mask = edit.once(operator.getitem, (mask, index), key=mask, before=match.node)
-        tiles = _tiles(scanned_tiles, (mask, match["q"], match["k"]), mask, match, edit)
-        return tiles, mask if self.adds else None
+        kept = tiles(scanned_tiles, (mask, match["q"], match["k"]), mask, match, edit)
+        return kept, mask if self.adds else None
 
 
 @dataclass(frozen=True)
@@ -138,24 +160,28 @@ class Known(Kept):
 
     def example(self, queries: int, keys: int, dtype: torch.dtype) -> Tensor:
         """The pattern's; of the parts that depend on data all keys count."""
-        parts = [part for part in self.pattern.split(" & ") if "(" in part or part == "causal"]
+        parts = [p for p in split(self.pattern, "&") if "(" in p or p.strip() == "causal"]
         pattern = pattern_of(" & ".join(parts) or "full", default_registry())
         mask = pattern.blocks(queries, keys, offset=max(0, keys - queries)).dense()
         least = torch.finfo(dtype).min
         return torch.where(mask, 0.0, least).to(dtype) if self.adds else mask
 
-    def made(self, mask: Tensor, queries: int, keys: int) -> Tiles:
+    def made(self, q: Tensor, k: Tensor, mask: Tensor) -> Tiles:
         """The pattern's tiles."""
         return BlockMask.of(mask == 0 if self.adds else mask).layout(), None
 
-    def emit(self, match: Match, edit: Edit) -> Nodes:
-        """`interval_tiles(low, high, keep, query_ids, key_ids, k)`, of vectors of the graph."""
-        mask, found = match["mask"], self.found
+    def ends(self, match: Match, edit: Edit) -> Ends[Node]:
+        """Vectors of the graph."""
+        found = self.found
         if found is None:
             raise ValueError(f"{self.pattern} is of no graph")
-        ends: Ends[Node] = edit.remembered(("ends", mask), lambda: found.emit(edit))
-        args = (ends.low, ends.high, ends.keep, ends.query_ids, ends.key_ids, match["k"])
-        return _tiles(interval_tiles, args, mask, match, edit), None
+        ends: Ends[Node] = edit.remembered(("ends", match["mask"]), lambda: found.emit(edit))
+        return ends
+
+    def emit(self, match: Match, edit: Edit) -> Nodes:
+        """`interval_tiles(low, high, keep, query_ids, key_ids, k)`."""
+        args = (*vars(self.ends(match, edit)).values(), match["k"])
+        return tiles(interval_tiles, args, match["mask"], match, edit), None
 
 
 _FIXED: tuple[Kept, ...] = (Everything(), Causal(), Scanned(adds=False), Scanned(adds=True))
@@ -164,13 +190,13 @@ KINDS = {kept.kind: kept for kept in _FIXED}
 
 
 def kept_named(kind: str) -> Kept:
-    """What is measured for a kind."""
+    """What is measured for a kind of the model's own mask."""
     pattern, _, added = kind.partition(", ")
     return KINDS.get(kind) or Known(pattern, adds=bool(added))
 
 
-def kept_of(match: Match, edit: Edit) -> Kept:
-    """What is known of the mask of an `attention` node."""
+def own_kept(match: Match, edit: Edit) -> Kept:
+    """What is known of the mask that the model gives an `attention` node."""
     mask = match["mask"]
     if match["causal"]:
         return KINDS["is_causal"]
@@ -182,7 +208,7 @@ def kept_of(match: Match, edit: Edit) -> Kept:
 
 def _looked_at(mask: Node, reader: Node, edit: Edit) -> Kept:
     """A mask that is recognised, or else has to be scanned; the report says why."""
-    adds = edit.value(mask).dtype != torch.bool
+    adds, found = edit.value(mask).dtype != torch.bool, None
     try:
         found = recognise(mask)
         if found.is_full:
@@ -190,14 +216,18 @@ def _looked_at(mask: Node, reader: Node, edit: Edit) -> Kept:
         if adds and found.may_be_empty:
             raise Reject("queries of which no key counts attend to all where masks are added")
     except Reject as reject:
-        edit.rejected(
-            "recognise_mask", reader, f"its mask is scanned in each call: {reject.reason}"
-        )
-        return Scanned(adds)
+        why = f"its mask is scanned in each call: {reject.reason}"
+        edit.rejected("recognise_mask", reader, why)
+        return Scanned(adds, reject.reason, found)
+    return known(found, adds)
+
+
+def known(found: Recognised, adds: bool) -> Known:
+    """A mask that is recognised."""
     return Known(found.text.partition(",")[0], adds, found)
 
 
-def _tiles(
+def tiles(
     function: Callable[..., Tensor], args: tuple[Any, ...], of: Hashable, match: Match, edit: Edit
 ) -> Node:
     """A call that returns kept tiles, once for all attentions of these lengths."""

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsecompile.graph.pattern import Call
+from sparsecompile.operators.attention.keys import kept_keys
 
 
 def attention(
@@ -18,6 +19,7 @@ def attention(
     softcap: float,
     causal: bool,
     spelling: str,
+    pattern: str = "",
 ) -> Tensor:
     """What an attention computes: a node of the graph until it gets its kernel.
 
@@ -32,10 +34,14 @@ def attention(
         causal: whether query `i` attends to the keys up to `i` alone.
         spelling: how the model computes it: `sdpa`, `sdpa, grouped` where that repeats keys itself,
             or `products`, which has the scores in memory.
+        pattern: what else has to keep a key, see `kept_keys`; then what is added to scores says
+            which keys count, and a query without any gets zeros. Empty for nothing.
 
     Returns:
         `[batch, heads, queries, dv]`.
     """
+    if pattern:
+        mask, causal = kept_keys(q, k, mask, causal, pattern), False
     groups = q.shape[1] // k.shape[1]
     if spelling != "sdpa, grouped" and groups > 1:
         k, v = _repeated(k, groups), _repeated(v, groups)
@@ -47,13 +53,19 @@ def attention(
     scores = torch.matmul(q, k.transpose(2, 3)) * scale
     if softcap:
         scores = torch.tanh(scores / softcap) * softcap
-    if mask is not None:
+    if pattern and mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    elif mask is not None:
         scores = scores + mask
     weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
+    if pattern and mask is not None:
+        weights = weights.masked_fill(~mask, 0)
     return torch.matmul(weights, v)
 
 
-ATTENTION = Call((attention,), ("q", "k", "v", "mask", "scale", "softcap", "causal", "spelling"))
+ATTENTION = Call(
+    (attention,), ("q", "k", "v", "mask", "scale", "softcap", "causal", "spelling", "pattern")
+)
 """Pattern of an attention that has no kernel yet."""
 
 

@@ -15,8 +15,10 @@ from sparsecompile.graph.pattern import Match
 from sparsecompile.kernels.contents import NoWeight, Sample
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import DenseUse, Problem, rows_of
+from sparsecompile.operators.attention.asked import asked_for, remember
 from sparsecompile.operators.attention.cost import cost_of
-from sparsecompile.operators.attention.kept import KINDS, Kept, kept_named, kept_of
+from sparsecompile.operators.attention.kept import KINDS
+from sparsecompile.operators.attention.narrowed import Narrowed, kept_detailed, kept_of
 from sparsecompile.operators.attention.node import ATTENTION, attention
 from sparsecompile.operators.attention.spec import AttentionSpec
 from sparsecompile.operators.operator import Calling, Emitted, Operator, Slots
@@ -29,7 +31,9 @@ MOST_QUERIES, MOST_KEYS = 1024, 2048
 """What is measured of longer ones: they cost more, but not otherwise."""
 AXES = ("batch", "heads", "keys")
 MASKS = (*KINDS, "causal & window(9)", "around(5), added")
-"""Kinds that laws try."""
+"""Kinds of masks that laws try."""
+ASKED = ("window(9) + global(2)", "around(5)", "top_blocks(0.3)", "clusters(4)")
+"""What laws ask for beside them."""
 TYPICAL_KEYS = 512
 """Where the number of keys varies."""
 
@@ -53,12 +57,12 @@ class Attention(Operator[AttentionSpec]):
             shape=(batch, q.shape[1], min(keys, MOST_KEYS)),
             rows=tuple(dict.fromkeys(min(m, MOST_QUERIES) for m in rows)),
             is_dynamic=is_dynamic,
-            dense=DenseUse.ALONE,
+            dense=DenseUse.NEVER if match["pattern"] else DenseUse.ALONE,
             tune=options.tune,
-            density=_share(kept, min(rows[-1], MOST_QUERIES), min(keys, MOST_KEYS)),
+            density=round(kept.share(min(rows[-1], MOST_QUERIES), min(keys, MOST_KEYS)), 2),
             layout_rows=tuple(dict.fromkeys(min(m, MOST_QUERIES) for m in rows)),
             axes=AXES,
-            details=(("spelling", match["spelling"]), ("mask", kept.kind)),
+            details=(("spelling", match["spelling"]), *kept.details),
         )
 
     def emit(
@@ -93,7 +97,10 @@ class Attention(Operator[AttentionSpec]):
         found = []
         dtypes = itertools.cycle((torch.float32, torch.bfloat16, torch.float16))
         heads = itertools.cycle(((16, 16, 1), (64, 32, 3), (40, 40, 2)))
-        for kind, dtype, (width, values, groups) in zip(MASKS, dtypes, heads, strict=False):
+        kept = [kept_detailed({"mask": kind}) for kind in MASKS]
+        kept += [Narrowed(kept[0], remember(asked_for(text))) for text in ASKED]
+        kept += [Narrowed(kept[1], remember(asked_for(text))) for text in ASKED]
+        for each, dtype, (width, values, groups) in zip(kept, dtypes, heads, strict=False):
             spec = AttentionSpec(dtype, width, values, groups)
             problem = Problem(
                 spec=spec,
@@ -104,7 +111,7 @@ class Attention(Operator[AttentionSpec]):
                 tune="off",
                 density=1.0,
                 axes=AXES,
-                details=(("spelling", "sdpa"), ("mask", kind)),
+                details=(("spelling", "sdpa"), *each.details),
             )
             found.append((problem, _sample(problem)))
         return found
@@ -121,7 +128,7 @@ class Attention(Operator[AttentionSpec]):
             (batch, kv_heads, keys, spec.value_dim),
         )
         q, k, v = (torch.randn(s, generator=generator).to(spec.dtype) for s in shapes)
-        return (q, k, v, _kept(problem).example(rows, keys, spec.dtype))
+        return (q, k, v, kept_detailed(dict(problem.details)).example(rows, keys, spec.dtype))
 
     def run(
         self,
@@ -132,7 +139,7 @@ class Attention(Operator[AttentionSpec]):
     ) -> Callable[[], Tensor]:
         """The op, with the kept tiles at hand."""
         q, k, v, mask = inputs
-        blocks, bias = _kept(problem).made(mask, q.shape[2], k.shape[2])
+        blocks, bias = kept_detailed(dict(problem.details)).made(q, k, mask)
         scale, softcap = _scales(problem.spec)
         op = torch.ops.sparsecompile.attention
         return partial(op, q, k, v, blocks, bias, scale, softcap, kernel.key)
@@ -142,10 +149,12 @@ class Attention(Operator[AttentionSpec]):
     ) -> Callable[[], Tensor]:
         """As the model computes it."""
         q, k, v, mask = inputs
-        kept, details = _kept(problem), dict(problem.details)
+        details = dict(problem.details)
+        kept = kept_detailed(details)
         scale, softcap = _scales(problem.spec)
         given = mask if kept.has_mask else None
-        args = (scale, softcap, kept.causal, details["spelling"])
+        pattern = details.get("pattern", "")
+        args = (scale, softcap, kept.causal, details["spelling"], pattern)
         return partial(attention, q, k, v, given, *args)
 
     def dense_cost(self, problem: Problem[AttentionSpec]) -> Cost:
@@ -154,7 +163,7 @@ class Attention(Operator[AttentionSpec]):
 
     def facts(self, problem: Problem[AttentionSpec]) -> Mapping[str, Any]:
         """Which keys count."""
-        return {"mask": dict(problem.details)["mask"]}
+        return {"mask": kept_detailed(dict(problem.details)).kind}
 
 
 def spec_of(q: Tensor, k: Tensor, v: Tensor, *, softcap: bool) -> AttentionSpec:
@@ -166,22 +175,9 @@ def _sample(problem: Problem[AttentionSpec]) -> Sample:
     return NoWeight(dict(zip(problem.axes, problem.shape, strict=True)), problem.density)
 
 
-def _share(kept: Kept, queries: int, keys: int) -> float:
-    """The share of places that count, rounded."""
-    mask = kept.example(queries, keys, torch.float32)
-    if kept.causal:
-        mask = torch.ones(queries, keys, dtype=torch.bool).tril()
-    kept_places = mask if mask.dtype == torch.bool else mask == 0
-    return round(float(kept_places.float().mean()), 2) if mask.numel() else 1.0
-
-
 def _scales(spec: AttentionSpec) -> tuple[float, float]:
     """What scores are scaled by, and capped at, in measurements."""
     return spec.head_dim**-0.5, 30.0 if spec.softcap else 0.0
-
-
-def _kept(problem: Problem[AttentionSpec]) -> Kept:
-    return kept_named(dict(problem.details)["mask"])
 
 
 COMPONENTS = (Attention(),)
