@@ -69,6 +69,9 @@ class NodeReport:
         reader: what reads the weight, where that is no linear: `conv2d`, `nn.LSTM`; else empty.
         has_weight: false of what reads none, such as attention; then `weight` names its module.
         mask: of attention: which keys its queries attend to, such as `causal`; else empty.
+        kept: of attention: the share of places of its matrix that count, rounded; else None.
+        picture: of attention: where these are, in lines of characters; empty where that is not
+            known, or all do.
     """
 
     graph: int | None
@@ -93,6 +96,8 @@ class NodeReport:
     reader: str = ""
     has_weight: bool = True
     mask: str = ""
+    kept: float | None = None
+    picture: str = ""
 
     @property
     def packed(self) -> bool:
@@ -118,6 +123,8 @@ def _outcome(node: NodeReport) -> NodeReport:
         problem="",
         chosen_by="",
         dropped=(),
+        kept=None,
+        picture="",
     )
 
 

@@ -163,6 +163,14 @@ def _rename(node: NodeReport, weight: str) -> NodeReport:
     return replace(node, weight=weight)
 
 
+def masks(nodes: Iterable[NodeReport]) -> Iterator[tuple[str, str]]:
+    """Masks of compiled attention, each with its share of kept places, and a picture."""
+    found = {(node.mask, node.kept): node.picture for node in nodes if node.packed and node.picture}
+    for (mask, kept), picture in found.items():
+        share = f"{kept or 0:.0%} of the keys count"
+        yield f"{one_line(mask)}: {share}; queries from top to bottom", picture
+
+
 def lossy(nodes: Sequence[NodeReport]) -> Iterator[tuple[str, str]]:
     """What changed weights on request and how many of them, and their names."""
     for what in dict.fromkeys(node.lossy for node in nodes if node.lossy):

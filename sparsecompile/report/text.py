@@ -15,6 +15,7 @@ from sparsecompile.report.rows import (
     fold,
     libraries,
     lossy,
+    masks,
     merged,
     one_line,
     outcome,
@@ -78,6 +79,9 @@ def render(
         _say(console, "\nmerged, one kernel call for")
     for linears in calls:
         _say(console, linears, indent=2)
+    for mask, picture in masks(nodes):
+        _say(console, f"\n{mask}")
+        _say(console, picture, indent=2)
     for title, lines in choices(report):
         _say(console, f"\n{title}")
         for line in lines:
