@@ -76,7 +76,9 @@ def check(mask: Tensor, ends: Ends[Tensor], fill: float | None) -> None:
         assert torch.equal(tensor, expected.tensors()[name]), name
 
 
-def recorded(function: Callable[..., Any], *args: Any, dynamic: bool = False, **kwargs: Any) -> list[str]:
+def recorded(
+    function: Callable[..., Any], *args: Any, dynamic: bool = False, **kwargs: Any
+) -> list[str]:
     """The texts of the masks of a model or function, which is called once."""
     recorder = Recorder()
     torch._dynamo.reset()

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from sparsecompile.errors import Reject
-from sparsecompile.operators.attention.recognise.compare import COMPARISONS, compared
+from sparsecompile.operators.attention.recognise.compare import compared
 from sparsecompile.operators.attention.recognise.conditions import ALWAYS, NEVER, Conditions
-from sparsecompile.operators.attention.recognise.integers import Integers, constant_of
+from sparsecompile.operators.attention.recognise.integers import TURNED, Integers, constant_of
 from sparsecompile.operators.attention.recognise.linear import Linear
 from sparsecompile.operators.attention.recognise.term import Term
 
@@ -66,7 +66,7 @@ class Booleans:
             return self._either(term)
         if term.op == "not":
             return self._negated(term, self.read(term.args[0]))
-        if term.op in COMPARISONS and _are_integers(term):
+        if term.op in TURNED and _are_integers(term):
             left, right = (self._integers.read(each) for each in term.args)
             return compared(term.op, left - right, term)
         if term.op in ("tril", "triu"):
@@ -160,7 +160,9 @@ def _keeps_last_axes(term: Term) -> bool:
     if not isinstance(source, Term) or not isinstance(source.value, Tensor):
         return False
     before, after = ([str(size) for size in each.value.shape] for each in (source, term))
-    if term.op == "getitem" and not all(each in (None, Ellipsis, slice(None)) for each in _index(term)):
+    if term.op == "getitem" and not all(
+        each in (None, Ellipsis, slice(None)) for each in _index(term)
+    ):
         return False
     return len(before) >= 2 and before[-2:] == after[-2:] and set(before[:-2]) <= {"1"}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from sparsecompile.operators.attention.recognise.term import Term, is_one
 _INTEGERS = (torch.int64, torch.int32)
 _SAME = {"to", "long", "int", "contiguous", "clone", "detach", "expand", "type"}
 """Operations that change no value: tensors broadcast from the right, as Linears do."""
+TURNED = {"le": "ge", "lt": "gt", "ge": "le", "gt": "lt", "eq": "eq", "ne": "ne"}
+"""Comparisons, and those of what is negated."""
 _FILLED = {"zeros": 0, "new_zeros": 0, "zeros_like": 0, "ones": 1, "new_ones": 1, "ones_like": 1}
 
 
@@ -92,8 +95,11 @@ class Integers:
         if not isinstance(term.args[0].value, Tensor) or _is_no_integer(term.args[0]):
             return None
         source = self.read(term.args[0])
-        has_axes = any(source_term.value.dim() for source_term in source.terms()
-                       if isinstance(source_term.value, Tensor))
+        has_axes = any(
+            source_term.value.dim()
+            for source_term in source.terms()
+            if isinstance(source_term.value, Tensor)
+        )
         return None if has_axes else source
 
     def _reshaped(self, term: Term) -> Linear | None:
@@ -153,21 +159,16 @@ class Integers:
 
 def decide(op: str, difference: Linear) -> bool | None:
     """Whether `difference op 0` for all indices, which are 0 or more; None where that is open."""
+    least, slopes = difference.constant, difference.slopes
     if difference.atoms:
         return None
-    least, slopes = difference.constant, difference.slopes
     if not any(slopes):
-        return {
-            "le": least <= 0,
-            "lt": least < 0,
-            "ge": least >= 0,
-            "gt": least > 0,
-            "eq": least == 0,
-            "ne": least != 0,
-        }[op]
-    if min(slopes) >= 0 and least + (op == "ge") > 0:
-        return op in ("ge", "gt", "ne")
-    return None
+        return bool(getattr(operator, op)(least, 0))
+    if max(slopes) <= 0:
+        return decide(TURNED[op], -difference)
+    if min(slopes) < 0 or least < (op in ("gt", "ne", "le", "eq")):
+        return None
+    return op in ("ge", "gt", "ne")
 
 
 def constant_of(term: Term) -> Linear | None:

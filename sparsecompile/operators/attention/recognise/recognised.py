@@ -19,6 +19,7 @@ from sparsecompile.operators.attention.recognise.term import Term, map_terms
 from sparsecompile.operators.attention.recognise.text import text_of
 from sparsecompile.operators.attention.recognise.vectors import Call, Vectors
 
+
 @dataclass(frozen=True)
 class Recognised:
     """A mask as conditions.

@@ -24,7 +24,7 @@ def text_of(conditions: Conditions, *, one_query: bool) -> str:
         chunk = None if low is None else _chunk(low, high)
         if chunk is not None:
             parts.append(f"chunked({chunk})")
-        elif high.slope(-2) == 1 or one_query:
+        elif high.slope(-2) == 1 or (one_query and not _differs(high)):
             text, offset = _around(low, high)
             parts = [text, *parts]
             offsets.append(offset)
@@ -68,6 +68,11 @@ def _chunk(low: Linear, high: Linear) -> int | None:
 
 def _is_constant(linear: Linear) -> bool:
     return linear == Linear(linear.constant)
+
+
+def _differs(linear: Linear) -> bool:
+    """Whether it does from entry to entry, or from head to head."""
+    return linear.depends_on(-3) or linear.depends_on(-4)
 
 
 def _linear(linear: Linear) -> str:

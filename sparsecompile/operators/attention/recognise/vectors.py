@@ -107,7 +107,9 @@ class Vectors:
 
     def _row(self, value: Any) -> Any:
         known = _known(value)
-        return self._call("squeeze", value, -1) if isinstance(known, Tensor) and known.dim() else value
+        return (
+            self._call("squeeze", value, -1) if isinstance(known, Tensor) and known.dim() else value
+        )
 
     def _flat(self, value: Any) -> Any:
         value = self._with_rank(value, 2)

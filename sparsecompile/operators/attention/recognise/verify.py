@@ -40,8 +40,9 @@ def verify(recognised: Recognised, terms: Terms) -> None:
 
 def _verify_once(recognised: Recognised, terms: Terms, draw: _Draw) -> None:
     mask = terms.term(recognised.mask)
-    q, kv = (draw.size(mask.value.shape[axis]) if mask.value.dim() >= -axis else 1
-             for axis in (-2, -1))
+    q, kv = (
+        draw.size(mask.value.shape[axis]) if mask.value.dim() >= -axis else 1 for axis in (-2, -1)
+    )
     rows = _some(q, draw.generator)
     name = recognised.mask.name
     try:
@@ -87,9 +88,7 @@ def _some(q: int, generator: torch.Generator) -> Tensor:
 class _Draw:
     """Values of nodes that nothing is computed of, and of symbols."""
 
-    def __init__(
-        self, number: int, values: tuple[int, int], generator: torch.Generator
-    ) -> None:
+    def __init__(self, number: int, values: tuple[int, int], generator: torch.Generator) -> None:
         self.generator = generator
         self._number = number
         self._range = values
@@ -111,7 +110,9 @@ class _Draw:
         """Drawn once."""
         if node not in self._values:
             value = node.meta["example_value"]
-            self._values[node] = self._tensor(value) if isinstance(value, Tensor) else self.size(value)
+            self._values[node] = (
+                self._tensor(value) if isinstance(value, Tensor) else self.size(value)
+            )
         return self._values[node]
 
     def _tensor(self, fake: Tensor) -> Tensor:
@@ -160,7 +161,9 @@ class _Computed:
     def _run(self, term: Term, compute: Callable[[Term], Any]) -> Any:
         args, kwargs = map_terms((term.args, term.kwargs), compute)
         kwargs = {key: value for key, value in kwargs.items() if key != "device"}
-        args = tuple(torch.device("cpu") if isinstance(each, torch.device) else each for each in args)
+        args = tuple(
+            torch.device("cpu") if isinstance(each, torch.device) else each for each in args
+        )
         return term.run(args, kwargs)
 
     def _narrow(self, value: Any) -> Any:
