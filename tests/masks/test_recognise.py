@@ -203,6 +203,18 @@ REFUSED: dict[str, tuple[str, Callable[..., Tensor]]] = {
             (rows(q) % 2 == torch.arange(kv) % 2) & (rows(q) % 3 == torch.arange(kv) % 3)
         ),
     ),
+    "boolean_positions": (
+        "gt is compared as torch.bool, not as integers",
+        lambda q, kv, t: torch.arange(kv) <= rows(q) + (rows(q) > 2),
+    ),
+    "axes": (
+        "getitem has 5 axes",
+        lambda q, kv, t: torch.arange(kv) <= torch.arange(q)[:, None, None, None, None],
+    ),
+    "switched": (
+        "gt is no mask",
+        lambda q, kv, t: (torch.arange(kv) <= rows(q)) & (q > 3),
+    ),
     "heads": (
         "an end of the mask rises from entry to entry, or from head to head",
         lambda q, kv, t: torch.arange(kv) <= torch.arange(q)[:, None, None],
@@ -219,11 +231,31 @@ def test_refusals(name: str) -> None:
     assert refusal.value.reason == reason
 
 
+def deep(x: Tensor, steps: int) -> Tensor:
+    for _ in range(steps):
+        x = x + 1
+    return torch.arange(x.shape[-1]) <= x[:, None]
+
+
+def test_refuses_what_is_made_of_a_model() -> None:
+    assert traced(lambda x: deep(x, 20), torch.arange(5)).recognise()
+    with pytest.raises(Reject, match="it is made of more than 128 nodes, among them add_"):
+        traced(lambda x: deep(x, 200), torch.arange(5)).recognise()
+
+
 def test_refuses_what_nothing_is_known_of() -> None:
     drawn = traced(lambda q: rows(q) >= torch.arange(q), 3)
     del drawn.mask.meta["example_value"]
     with pytest.raises(Reject, match="nothing is known of the shape and dtype of ge"):
         recognise(drawn.mask)
+
+
+def test_refuses_positions_that_nothing_is_known_of() -> None:
+    drawn = traced(lambda q: rows(q) >= torch.arange(q), 3)
+    left = drawn.mask.all_input_nodes[0]
+    left.meta["example_value"] = None
+    with pytest.raises(Reject, match=f"nothing is known of {left.name}"):
+        drawn.recognise()
 
 
 def attend(mask: Tensor, x: Tensor) -> Tensor:
@@ -274,16 +306,36 @@ def test_writes(function: Any, text: str) -> None:
     assert found == text
 
 
+def test_refuses_what_cannot_be_computed_for_other_sizes() -> None:
+    def function(x: Tensor) -> Tensor:
+        size = x.shape[-2]
+        paired = torch.arange(size).view(2, -1).reshape(-1)
+        return attend((torch.arange(size) <= rows(size)) & (paired > 0), x)
+
+    (found,) = recorded(function, torch.randn(1, 1, 6, 8), dynamic=True)
+    assert found.startswith("and_ cannot be computed on its own to hold it against: ")
+
+
 def mapped(function: Any, x: Tensor, *, out: int = 0) -> Tensor:
     index = torch.arange(x.shape[-2])
-    by_key = torch.vmap(function, in_dims=(None, 0), out_dims=out)
-    return torch.vmap(by_key, in_dims=(0, None))(index, index)
+    by_key = torch.vmap(function, in_dims=(None, 0))
+    return torch.vmap(by_key, in_dims=(0, None), out_dims=out)(index, index)
+
+
+def looked_up(x: Tensor) -> Tensor:
+    table = (x[0, 0, :, 0] > 0).long()
+    return mapped(lambda q, kv: (kv <= q) & table[kv].to(dtype=torch.bool), x)
 
 
 @pytest.mark.parametrize(
     ("function", "text"),
     [
         (lambda x: attend(mapped(operator.ge, x), x), "causal"),
+        (
+            lambda x: attend(mapped(operator.ge, x, out=1), x),
+            "puts what a vmap maps over not in front of all axes",
+        ),
+        (lambda x: attend(looked_up(x), x), "has keywords inside of a vmap"),
         (
             lambda x: attend(torch.vmap(lambda row: row > 0)(x[0, 0, :, :6]), x),
             "something else than a vector of indices",

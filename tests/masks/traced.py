@@ -1,4 +1,4 @@
-"""Graphs of masks without Dynamo, which takes a second a graph: of functions of sizes and tensors."""
+"""Graphs of masks, of functions of sizes and tensors, without Dynamo, which takes a second each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Interpreter, Node, symbolic_trace

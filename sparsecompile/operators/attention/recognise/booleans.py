@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from sparsecompile.operators.attention.recognise.compare import compared
 from sparsecompile.operators.attention.recognise.conditions import ALWAYS, NEVER, Conditions
 from sparsecompile.operators.attention.recognise.integers import TURNED, Integers, constant_of
 from sparsecompile.operators.attention.recognise.linear import Linear
+from sparsecompile.operators.attention.recognise.packed import Packed
 from sparsecompile.operators.attention.recognise.term import Term
 
 _SAME = {"to", "bool", "type", "contiguous", "clone", "detach", "expand"}
@@ -21,10 +23,16 @@ _FLOATS = {"float", "half", "bfloat16", "double"}
 
 
 class Booleans:
-    """Reads masks."""
+    """Reads masks.
 
-    def __init__(self) -> None:
+    Args:
+        terms: those of the mask.
+    """
+
+    def __init__(self, terms: Iterable[Term]) -> None:
         self._integers = Integers()
+        self._packed = Packed(terms, self._integers)
+        self._integers.positions = self._packed.positions
         self._read: dict[Term, Conditions] = {}
 
     def mask(self, term: Term) -> tuple[Conditions, float | None]:
@@ -36,10 +44,15 @@ class Booleans:
             Reject: it is not understood, or adds something else than 0 and a number that leaves
                 nothing of a score.
         """
-        if term.value.dtype == torch.bool:
-            return self.read(term), None
-        conditions, fill = self._added(term)
-        if fill not in (-math.inf, torch.finfo(term.value.dtype).min):
+        is_added = term.value.dtype != torch.bool
+        conditions, fill = self._added(term) if is_added else (self.read(term), None)
+        for positions in self._integers.compared_positions:
+            if not self._packed.are_told_apart(positions, conditions.same):
+                raise Reject(
+                    f"{term.node.name} compares positions {positions.node.name} of sequences that "
+                    "it does not tell apart"
+                )
+        if fill is not None and fill not in (-math.inf, torch.finfo(term.value.dtype).min):
             raise Reject(f"{term.node.name} adds {fill:g} to scores, which is a bias, not a mask")
         return conditions, fill
 

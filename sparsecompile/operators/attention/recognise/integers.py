@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsecompile.errors import Reject
-from sparsecompile.operators.attention.recognise.linear import AXES, Distance, Floor, Linear
+from sparsecompile.operators.attention.recognise.linear import AXES, Distance, Floor, Linear, Start
 from sparsecompile.operators.attention.recognise.term import Term, is_one
 
 _INTEGERS = (torch.int64, torch.int32)
@@ -25,6 +25,10 @@ class Integers:
 
     def __init__(self) -> None:
         self._read: dict[Term, Linear] = {}
+        self.positions: frozenset[Term] = frozenset()
+        """Tables that are positions in packed sequences."""
+        self.compared_positions: set[Term] = set()
+        """Those of which only what they are within a sequence was read."""
 
     def read(self, value: Any) -> Linear:
         """That of a term or a constant.
@@ -113,12 +117,32 @@ class Integers:
 
     def _indexed(self, term: Term) -> Linear | None:
         source, index = self._source(term), term.args[1]
+        table = term.args[0].unexpanded
+        if table in self.positions and source is None:
+            return self._position(table, index)
         if source is None:
             return None
         indices = list(index) if isinstance(index, (tuple, list)) else [index]
         if all(isinstance(each, Term) and isinstance(each.value, Tensor) for each in indices):
             return self._looked_up(source, term.args[0].value.dim(), indices)
         return _sliced(source, term, indices)
+
+    def _position(self, positions: Term, index: Any) -> Linear | None:
+        """`positions[b, place]`: the place, and where its sequence starts."""
+        for axis in (-2, -1):
+            if self.is_place(index, axis):
+                self.compared_positions.add(positions)
+                return Linear.along(axis) + Linear.of(Start(Linear.of(positions)))
+        return None
+
+    def is_place(self, index: Any, axis: int) -> bool:
+        """Whether `table[index]` has the entry of each place along an axis: `[b, place]`."""
+        places = [Linear.along(-4), Linear.along(axis)]
+        is_pair = isinstance(index, (tuple, list)) and len(index) == len(places)
+        return is_pair and all(
+            isinstance(each, Term) and self.read(each) in (place, Linear())
+            for each, place in zip(index, places, strict=True)
+        )
 
     def _looked_up(self, table: Linear, rank: int, indices: list[Term]) -> Linear | None:
         """`table[indices]`; an index below 0 would count from the end."""

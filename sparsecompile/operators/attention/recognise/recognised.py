@@ -58,7 +58,7 @@ class Recognised:
             else:
                 found[term.node] = None
 
-        for term in self.terms:
+        for term in self._terms:
             place(term)
         return tuple(found)
 
@@ -93,7 +93,7 @@ class Recognised:
         return shape[axis] if len(shape) >= -axis else 1
 
     @property
-    def terms(self) -> list[Term]:
+    def _terms(self) -> list[Term]:
         """Those in the conditions, which nothing is known of."""
         known = self.conditions
         linears = [*known.lows, *known.highs, *(side for pair in known.same for side in pair)]

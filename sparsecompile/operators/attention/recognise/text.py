@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsecompile.operators.attention.recognise.conditions import NEVER, Conditions
-from sparsecompile.operators.attention.recognise.linear import Atom, Distance, Floor, Linear
+from sparsecompile.operators.attention.recognise.linear import Atom, Floor, Linear
 from sparsecompile.operators.attention.recognise.term import Term
 
 
@@ -92,6 +92,6 @@ def _product(name: str, factor: int) -> str:
 def _atom(atom: Atom) -> str:
     if isinstance(atom, Term):
         return atom.node.name
-    if isinstance(atom, Distance):
-        return f"|{_linear(atom.inner)}|"
-    return f"({_linear(atom.inner)}) // {atom.step}"
+    if isinstance(atom, Floor):
+        return f"({_linear(atom.inner)}) // {atom.step}"
+    return f"|{_linear(atom.inner)}|"
