@@ -39,6 +39,7 @@ SPELLINGS: dict[str, tuple[str, Callable[[int, int], Tensor]]] = {
     "methods": ("causal", lambda q, kv: rows(q).ge(torch.arange(0, kv))),
     "opposite": ("causal", lambda q, kv: torch.logical_not(torch.arange(kv) > rows(q))),
     "differences": ("causal", lambda q, kv: (rows(q) - torch.arange(kv)) >= 0),
+    "factors": ("causal", lambda q, kv: 2 * torch.arange(kv) - torch.arange(kv) <= rows(q) * 1),
     "view": ("causal", lambda q, kv: torch.arange(kv).view(1, -1) <= torch.arange(q).view(-1, 1)),
     "unsqueezed": (
         "causal",
@@ -168,6 +169,10 @@ REFUSED: dict[str, tuple[str, Callable[..., Tensor]]] = {
     "hole_of_a_chunk": (
         "ne leaves one chunk out, which cuts an interval in two",
         lambda q, kv, t: torch.arange(kv) // 2 != rows(q) // 2,
+    ),
+    "keywords": (
+        "le depends on queries and on keys by le(...)",
+        lambda q, kv, t: torch.le(torch.arange(kv), other=rows(q)),
     ),
     "dilated": (
         "eq compares what depends on queries and on keys by 'eq', which gives no interval of keys",

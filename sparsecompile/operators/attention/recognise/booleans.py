@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -27,10 +27,11 @@ class Booleans:
 
     Args:
         terms: those of the mask.
+        shape: of the mask.
     """
 
-    def __init__(self, terms: Iterable[Term]) -> None:
-        self._integers = Integers()
+    def __init__(self, terms: Iterable[Term], shape: Sequence[Any]) -> None:
+        self._integers = Integers(shape)
         self._packed = Packed(terms, self._integers)
         self._integers.positions = self._packed.positions
         self._read: dict[Term, Conditions] = {}
@@ -164,7 +165,7 @@ def _are_integers(term: Term) -> bool:
 
 
 def _is_mask(value: Any) -> bool:
-    return isinstance(value, Term) and value.value.dtype == torch.bool
+    return getattr(getattr(value, "value", None), "dtype", None) == torch.bool
 
 
 def _keeps_last_axes(term: Term) -> bool:

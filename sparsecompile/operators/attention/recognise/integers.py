@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,9 +22,14 @@ _FILLED = {"zeros": 0, "new_zeros": 0, "zeros_like": 0, "ones": 1, "new_ones": 1
 
 
 class Integers:
-    """Reads integer terms; what it does not understand is an atom."""
+    """Reads integer terms; what it does not understand is an atom.
 
-    def __init__(self) -> None:
+    Args:
+        shape: of the mask, up to `[batch, heads, q, kv]`.
+    """
+
+    def __init__(self, shape: Sequence[Any]) -> None:
+        self._shape = shape
         self._read: dict[Term, Linear] = {}
         self.positions: frozenset[Term] = frozenset()
         """Tables that are positions in packed sequences."""
@@ -61,8 +67,7 @@ class Integers:
         if term.op == "diff":
             return self._differences(term)
         if term.op == "cumsum":
-            zero = term.args[0].op in ("ne", "eq", "lt", "gt") and self.decided(term.args[0])
-            return Linear(0) if zero is False else None
+            return Linear() if self._is_nowhere(term.args[0]) else None
         return constant_of(term)
 
     def _computed(self, term: Term) -> Linear | None:
@@ -82,6 +87,8 @@ class Integers:
             return -read[0]
         if term.op == "abs":
             return Linear.of(Distance(read[0]))
+        if term.op == "mul" and read[0] == Linear(read[0].constant):
+            read.reverse()
         is_floor = term.op == "floordiv" or term.kwargs.get("rounding_mode") == "floor"
         factor = read[1]
         if factor != Linear(factor.constant):
@@ -129,20 +136,23 @@ class Integers:
 
     def _position(self, positions: Term, index: Any) -> Linear | None:
         """`positions[b, place]`: the place, and where its sequence starts."""
-        for axis in (-2, -1):
-            if self.is_place(index, axis):
-                self.compared_positions.add(positions)
-                return Linear.along(axis) + Linear.of(Start(Linear.of(positions)))
-        return None
+        if not self.is_place(index, -2) and not self.is_place(index, -1):
+            return None
+        self.compared_positions.add(positions)
+        return self.read(index[1]) + Linear.of(Start(Linear.of(positions)))
 
     def is_place(self, index: Any, axis: int) -> bool:
         """Whether `table[index]` has the entry of each place along an axis: `[b, place]`."""
-        places = [Linear.along(-4), Linear.along(axis)]
-        is_pair = isinstance(index, (tuple, list)) and len(index) == len(places)
+        is_pair = isinstance(index, (tuple, list)) and len(index) == 2
         return is_pair and all(
-            isinstance(each, Term) and self.read(each) in (place, Linear())
-            for each, place in zip(index, places, strict=True)
+            isinstance(each, Term) and self.read(each) == self._place(place)
+            for each, place in zip(index, (-4, axis), strict=True)
         )
+
+    def _place(self, axis: int) -> Linear:
+        """The index along an axis of the mask."""
+        is_long = len(self._shape) >= -axis and not is_one(self._shape[axis])
+        return Linear.along(axis) if is_long else Linear()
 
     def _looked_up(self, table: Linear, rank: int, indices: list[Term]) -> Linear | None:
         """`table[indices]`; an index below 0 would count from the end."""
@@ -173,12 +183,11 @@ class Integers:
         )
         return step if is_even else None
 
-    def decided(self, term: Term) -> bool | None:
-        """Whether a comparison holds everywhere or nowhere, None where that is open."""
-        if not all(isinstance(each, (int, Term)) for each in term.args) or len(term.args) != 2:
-            return None
-        difference = self.read(term.args[0]) - self.read(term.args[1])
-        return decide(term.op, difference)
+    def _is_nowhere(self, term: Term) -> bool:
+        """Whether it is a comparison that holds nowhere."""
+        if term.op not in TURNED:
+            return False
+        return decide(term.op, self.read(term.args[0]) - self.read(term.args[1])) is False
 
 
 def decide(op: str, difference: Linear) -> bool | None:

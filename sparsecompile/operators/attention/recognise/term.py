@@ -34,7 +34,8 @@ _ALIASES = {
 }
 _SAME_WHEREVER = {"getitem", "index", "to", "unsqueeze", "squeeze", "view", "reshape", "expand"}
 """Operations that are the same term where their arguments are."""
-
+_BY_PLACE = {"input", "self", "other", "mask", "condition", "tensor"}
+"""What is read by its place; a call that names it is none that is known."""
 MOST = 128
 """Terms of a mask: those of models have up to 60, those that depend on activations have no end."""
 
@@ -45,7 +46,8 @@ class Term:
 
     Attributes:
         node: of the graph.
-        op: `le` for `operator.le`, `torch.less_equal`, `Tensor.__le__`, ...; `placeholder`, ...
+        op: `le` for `operator.le`, `torch.less_equal`, `Tensor.__le__`, ...; `placeholder`, ...; of
+            what writes in place, or names its tensors, none that is known.
         args: terms and constants.
         kwargs: likewise.
         value: the fake value; of a lifted term with the axes of `vmap` in front.
@@ -128,7 +130,7 @@ class Terms:
         if is_lifted:
             values = map_terms((args, kwargs), lambda each: each.value)
             term = Term(node, op, args, kwargs, term.run(*values), True)
-        key = (op, _key(args), _key(kwargs))
+        key = (node.target, _key(args), _key(kwargs))
         return self._alike.setdefault(key, term) if op in _SAME_WHEREVER else term
 
     def _added(self, node: Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -176,8 +178,8 @@ def _operation(node: Node) -> str:
     if node.op not in ("call_function", "call_method"):
         return node.op
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "?")
-    if writes_in_place(node):
-        return name
+    if writes_in_place(node) or not node.args or not _BY_PLACE.isdisjoint(node.kwargs):
+        return f"{name}(...)"
     name = name.partition(".")[0].strip("_")
     return _ALIASES.get(name, name)
 
