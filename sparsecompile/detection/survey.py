@@ -16,7 +16,7 @@ from sparsecompile.kernels.codegen import Device
 from sparsecompile.kernels.spec import KernelSpec, Spec, SpecOf
 from sparsecompile.structures.dense import Dense
 from sparsecompile.weights.cache import PACK_CACHE
-from sparsecompile.weights.expression import Binding, evaluate
+from sparsecompile.weights.expression import Binding, Leaf, evaluate
 from sparsecompile.weights.packed_tensor import PackedTensor
 from sparsecompile.weights.packing import stored_parts
 
@@ -55,6 +55,12 @@ class Survey:
     zeros: float
     findings: tuple[Finding, ...]
     best: Format | None
+
+    @property
+    def best_bytes(self) -> int:
+        """Bytes in the best format, or dense."""
+        found = (f.nbytes for f in self.findings if f.format == str(self.best))
+        return next(found, None) or self.dense_bytes
 
     def format(self) -> Format:
         """The chosen format.
@@ -124,6 +130,8 @@ def _survey_stored(
         Reject: it cannot be taken as it is.
     """
     parts = stored_parts(binding, tensors)
+    if len(parts) != 1 and isinstance(binding, Leaf):
+        raise Reject("the model holds the weight packed as an expression: only linears read those")
     if len(parts) != 1:
         raise Reject(f"the graph computes {binding} of a weight that is packed in the model")
     (stored,) = parts

@@ -33,6 +33,21 @@ class Rewrite:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class PartOf:
+    """Which part of a weight the weight of a node is.
+
+    Attributes:
+        expression: what the weight is, such as `outlier_columns: sum(n_m[2:4]/float, csr/float)`.
+        index: the part's place among the leaves.
+        dense_bytes: bytes of the whole weight, dense.
+    """
+
+    expression: str
+    index: int
+    dense_bytes: int
+
+
 @dataclass
 class Considered:
     """A node whose weight was looked at, such as a linear.
@@ -47,6 +62,8 @@ class Considered:
         lossy: what changes the weight on request, else empty.
         reason: why it could not be taken, else empty.
         reader: what it is, where it is no linear.
+        part: which part of the weight it reads, where not all of it.
+        is_split: whether there are nodes for the parts of its weight in its place.
     """
 
     linear: Node
@@ -58,6 +75,8 @@ class Considered:
     lossy: str = ""
     reason: str = ""
     reader: str = ""
+    part: PartOf | None = None
+    is_split: bool = False
 
 
 class Edit:

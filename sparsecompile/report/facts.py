@@ -67,6 +67,10 @@ class NodeReport:
         dropped: candidates that were not measured after all, such as those that spill registers,
             each with the reason.
         reader: what reads the weight, where that is no linear: `conv2d`, `nn.LSTM`; else empty.
+        expression: what the weight is where this is a linear of a part of it alone, such as
+            `outlier_columns: sum(n_m[2:4]/float, csr/float)`; else empty. All but `weight` and
+            `dense_bytes` is then of the part.
+        part: its place among the leaves of that, from 0; else None.
     """
 
     graph: int | None
@@ -89,6 +93,8 @@ class NodeReport:
     chosen_by: str = ""
     dropped: tuple[tuple[str, str], ...] = ()
     reader: str = ""
+    expression: str = ""
+    part: int | None = None
 
     @property
     def packed(self) -> bool:
@@ -120,7 +126,7 @@ def _outcome(node: NodeReport) -> NodeReport:
 def _layout(node: NodeReport) -> Hashable:
     """What is equal for nodes that read one layout of a weight."""
     layout = node.kernel.layout if node.kernel is not None else ""
-    return (node.weight, node.format, layout, frozenset(node.merged_with))
+    return (node.weight, node.part, node.format, layout, frozenset(node.merged_with))
 
 
 def _without_twins(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
@@ -216,7 +222,7 @@ class ReportFacts:
     @property
     def dense_bytes(self) -> int:
         """Bytes of the dense weights of all linears; a shared weight counts once."""
-        return sum(node.dense_bytes for node in self._weights())
+        return sum({node.weight: node.dense_bytes for node in self._weights()}.values())
 
     @property
     def packed_bytes(self) -> int:
@@ -224,12 +230,14 @@ class ReportFacts:
 
         Graphs that read a weight in several layouts keep all of them.
         """
-        dense = {n.weight: n.packed_bytes for n in self._weights() if not n.packed}
+        dense = sum(n.packed_bytes for n in self._weights() if not n.packed)
         layouts = {_layout(n): n.packed_bytes for n in self.nodes if n.packed}
-        return sum(dense.values()) + sum(layouts.values())
+        return dense + sum(layouts.values())
 
     def _weights(self) -> tuple[NodeReport, ...]:
-        return tuple({node.weight: node for node in sorted(self.nodes, key=_packed_last)}.values())
+        """A node for each weight, or part of one."""
+        nodes = sorted(self.nodes, key=_packed_last)
+        return tuple({(node.weight, node.part): node for node in nodes}.values())
 
     def to_json(self) -> str:
         """The report as JSON.
