@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import ClassVar
@@ -14,16 +13,14 @@ from torch.nn import functional as F
 from sparsecompile import (
     LINEAR,
     Call,
-    Decomposition,
     Edit,
     Format,
     Match,
+    Pass,
     Phase,
     Reject,
-    Rule,
     insert_packed_linear,
 )
-from sparsecompile.detection.survey import Survey, survey
 from sparsecompile.formats.expression import Compound, Expression, Leaf, Product, Shape
 from sparsecompile.formats.names import remember_decomposition
 from sparsecompile.graph.edit import PartOf
@@ -32,6 +29,8 @@ from sparsecompile.weights.expression import Apply, Binding
 from sparsecompile.weights.packed_tensor import PackedTensor
 from sparsecompile.weights.parts import has_parts, part
 from sparsecompile.weights.stored import StoredExpression
+
+_LINEAR = Call(LINEAR, ("x", "weight", "bias"))
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class SplitWeights(Rule[Split]):
+class SplitWeights(Pass):
     """`linear(x, a + b, bias) -> packed(x, a, bias) + packed(x, b)`.
 
     And `linear(x, u v, bias) -> packed(packed(x, v), u, bias)`: a call a leaf, each in the format
@@ -71,90 +70,93 @@ class SplitWeights(Rule[Split]):
     before: ClassVar[tuple[str, ...]] = ("pack_linear",)
     after: ClassVar[tuple[str, ...]] = ("fold_quantized",)
 
-    def patterns(self) -> Sequence[Call]:
-        """Any linear."""
-        return (Call(LINEAR, ("x", "weight", "bias")),)
+    def run(self, edit: Edit) -> None:
+        """Split weight by weight."""
+        for node in edit.nodes():
+            match = _LINEAR.match(node)
+            if match is None:
+                continue
+            try:
+                split = self._split(match, edit)
+            except Reject as reject:
+                edit.rejected(self.name, node, reject.reason)
+                continue
+            if split is not None:
+                edit.replaced(self.name, node)
+                _replace(match, split, edit)
 
-    def guard(self, match: Match, edit: Edit) -> Split:
-        """What the weight is."""
+    def _split(self, match: Match, edit: Edit) -> Split | None:
+        """What a weight is, if it is an expression.
+
+        Raises:
+            Reject: it cannot be taken, or as it is it is faster.
+        """
         weight = match["weight"]
         binding = edit.binding(weight)
-        if has_parts(binding):
-            raise Reject("the weight is a part of another")
-        is_stored = edit.weights.stored(weight) is not None
-        found = _stored(binding, edit) if is_stored else self._found(match, binding, edit)
-        edit.check_dtypes(weight, x=match["x"], bias=match["bias"])
+        if edit.weights.stored(weight) is not None:
+            found = _stored(binding, edit)
+        else:
+            found = self._worthwhile(match, binding, edit)
+        if found is not None:
+            edit.check_dtypes(weight, x=match["x"], bias=match["bias"])
         return found
 
-    def _found(self, match: Match, binding: Binding, edit: Edit) -> Split:
+    def _worthwhile(self, match: Match, binding: Binding, edit: Edit) -> Split | None:
         """By the first decomposition that is worth it."""
-        whole = edit.survey(match.node, match["weight"])
-        if not whole.zeros:
-            raise Reject("the weight holds no zeros")
-        reasons = []
-        for decomposition in edit.device.registry.all(Decomposition):
-            if decomposition.exact:
-                try:
-                    return self._split(match, binding, decomposition, whole, edit)
-                except Reject as reject:
-                    reasons.append(f"{decomposition}: {reject.reason}")
-        raise Reject("; ".join(reasons) or "there is no decomposition")
+        whole, refusals = edit.survey(match.node, match["weight"]), []
+        for decomposition, surveys in whole.splits if not has_parts(binding) else ():
+            of = remember_decomposition(decomposition)
+            runners = [
+                Runner(Apply(part, (binding, of, index)), found)
+                for index, found in enumerate(surveys.leaves())
+            ]
+            text = f"{decomposition}: {surveys.of(r.format for r in runners)}"
+            try:
+                self._check(runners, Runner(binding, whole), match, edit)
+            except Reject as reject:
+                refusals.append(f"{text} {reject.reason}")
+            else:
+                parts: Expression[tuple[Shape, Format]]
+                parts = surveys.of((r.survey.shape, r.format) for r in runners)
+                return Split(of, parts, text)
+        if refusals:
+            raise Reject("; ".join(refusals))
+        return None
 
-    def _split(
-        self,
-        match: Match,
-        binding: Binding,
-        decomposition: Decomposition,
-        whole: Survey,
-        edit: Edit,
-    ) -> Split:
-        of, form = remember_decomposition(decomposition), decomposition.form(whole.shape)
-        tensors = edit.weights.live(binding)
-        runners = []
-        for index in range(len(form.leaves())):
-            bound = Apply(part, (binding, of, index))
-            runners.append(Runner(bound, survey(bound, tensors, edit.formats, edit.device)))
-        formats = iter([runner.format for runner in runners])
-        parts = form.map(lambda shape: (shape, next(formats)))
-        text = str(parts.map(lambda leaf: leaf[1]))
-        nbytes, single = sum(r.survey.best_bytes for r in runners), Runner(binding, whole)
-        if nbytes >= whole.dense_bytes:
-            raise Reject(f"{text} takes {nbytes:,} bytes, dense {whole.dense_bytes:,}")
-        faster = is_faster(runners, single, edit.value(match["x"]), self.tune, edit)
-        if not faster and nbytes >= whole.best_bytes:
-            alone = f"{single.format} {whole.best_bytes:,}"
-            raise Reject(f"{text} takes {nbytes:,} bytes, {alone}; nothing was measured")
-        return Split(of, parts, f"{decomposition}: {text}")
+    def _check(self, parts: list[Runner], whole: Runner, match: Match, edit: Edit) -> None:
+        """Return if parts are better than a weight as it is.
 
-    def replace(self, match: Match, facts: Split, edit: Edit) -> None:
-        """Insert a packed linear for each leaf."""
-        node, weight = match.node, match["weight"]
-        value, leaves = edit.value(weight), []
-        for index, (shape, format) in enumerate(facts.parts.leaves()):
-            args = (weight, facts.of, index)
-            new = edit.call(part, args, before=node, like=weight, value=value.new_empty(shape))
-            dense_bytes = value.numel() * value.element_size()
-            leaves.append((new, format, PartOf(facts.text, index, dense_bytes)))
-        rest = iter(leaves)
-        parts = facts.parts.map(lambda leaf: next(rest))
-        new = _applied(parts, match["x"], match["bias"], node, edit)
-        if node.name in edit.considered:
-            edit.considered[node.name].is_split = True
-        edit.replace(node, new)
+        Raises:
+            Reject: they are not.
+        """
+        if is_faster(parts, whole, edit.value(match["x"]), self.tune, edit):
+            return
+        nbytes, alone = sum(each.survey.best_bytes for each in parts), whole.survey.best_bytes
+        if nbytes >= alone:
+            raise Reject(f"takes {nbytes:,} bytes, {whole.format} {alone:,}, neither measured")
 
 
-def _stored(binding: Binding, edit: Edit) -> Split:
-    """What the model holds packed as an expression.
+def _replace(match: Match, split: Split, edit: Edit) -> None:
+    """Insert a packed linear for each leaf."""
+    node, weight = match.node, match["weight"]
+    value, leaves = edit.value(weight), []
+    for index, (shape, format) in enumerate(split.parts.leaves()):
+        args = (weight, split.of, index)
+        new = edit.call(part, args, before=node, like=weight, value=value.new_empty(shape))
+        dense_bytes = value.numel() * value.element_size()
+        leaves.append((new, format, PartOf(split.text, index, dense_bytes)))
+    new = _applied(split.parts.of(leaves), match["x"], match["bias"], node, edit)
+    if node.name in edit.considered:
+        edit.considered[node.name].is_split = True
+    edit.replace(node, new)
 
-    Raises:
-        Reject: it is packed in one format, or something is computed of it.
-    """
-    weight, *_ = edit.weights.live(binding)
-    if isinstance(binding, Apply) or not isinstance(weight, PackedTensor):
-        raise Reject(f"the graph computes {binding} of a weight that is packed in the model")
-    stored = weight.stored
-    if not isinstance(stored, StoredExpression):
-        raise Reject(f"the model holds the weight packed as {stored.format}")
+
+def _stored(binding: Binding, edit: Edit) -> Split | None:
+    """What the model holds packed as an expression."""
+    weight, *others = edit.weights.live(binding)
+    stored = weight.stored if isinstance(weight, PackedTensor) else None
+    if others or isinstance(binding, Apply) or not isinstance(stored, StoredExpression):
+        return None
     text = str(stored.format)
     return Split(text, stored.expression.map(lambda leaf: (leaf.shape, leaf.format)), text)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from sparsecompile.errors import Reject
 from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.decomposition import Decomposition
+from sparsecompile.formats.expression import Expression
 from sparsecompile.formats.occupancy import Occupancy
 from sparsecompile.formats.packed import Format
 from sparsecompile.kernels.codegen import Device
@@ -23,10 +25,10 @@ from sparsecompile.weights.packing import stored_parts
 
 @dataclass(frozen=True)
 class Finding:
-    """What one format found in a weight.
+    """What one format, or decomposition, found in a weight.
 
     Attributes:
-        format: its name, such as `n_m[2:4]/float`.
+        format: its name, such as `n_m[2:4]/float` or `outlier_columns`.
         nbytes: bytes the weight takes in it, or None when it does not fit.
         reason: the refusal when it does not fit, else empty.
     """
@@ -45,8 +47,10 @@ class Survey:
         dtype: such as `bfloat16`.
         dense_bytes: bytes of the dense weight.
         zeros: share of zeros, 0 to 1.
-        findings: one a format.
+        findings: one a format, and one a decomposition where formats are lossless.
         best: the format that takes the fewest bytes, or None when none is smaller than dense.
+        splits: what was found in the parts of the weight, by the decompositions that are smaller
+            than dense.
     """
 
     shape: tuple[int, int]
@@ -55,6 +59,7 @@ class Survey:
     zeros: float
     findings: tuple[Finding, ...]
     best: Format | None
+    splits: tuple[tuple[Decomposition, Expression[Survey]], ...] = ()
 
     @property
     def best_bytes(self) -> int:
@@ -112,7 +117,9 @@ def survey(
     purpose = ("survey", asked, device, device.registry.revision)
 
     def look() -> Survey:
-        return _look(formats, device, spec, evaluate(binding, tensors))
+        dense = Occupancy(evaluate(binding, tensors))
+        found = _look(formats, device, spec, dense)
+        return _with_splits(found, formats, device, spec, dense)
 
     return PACK_CACHE.get(binding, tensors, purpose, look).value
 
@@ -150,8 +157,32 @@ def _survey_stored(
     )
 
 
-def _look(formats: tuple[Format, ...], device: Device, spec: SpecOf, dense: Tensor) -> Survey:
-    occupancy = Occupancy(dense)
+def _with_splits(
+    found: Survey, formats: tuple[Format, ...], device: Device, spec: SpecOf, dense: Occupancy
+) -> Survey:
+    """With what the decompositions find that lose nothing, where nothing is to be lost."""
+    findings, splits = list(found.findings), []
+    asked = device.registry.all(Decomposition) if all(f.codec.lossless for f in formats) else ()
+    for decomposition in (d for d in asked if d.exact):
+        try:
+            if not found.zeros:
+                raise Reject("the weight holds no zeros")
+            parts = decomposition.parts(dense.weight).map(Occupancy)
+            surveys = parts.map(lambda part: _look(formats, device, spec, part))
+            nbytes = sum(each.best_bytes for each in surveys.leaves())
+            if nbytes >= found.dense_bytes:
+                raise Reject(f"takes {nbytes:,} bytes, dense {found.dense_bytes:,}")
+        except Reject as reject:
+            findings.append(Finding(str(decomposition), None, reject.reason))
+        else:
+            findings.append(Finding(str(decomposition), nbytes))
+            splits.append((decomposition, surveys))
+    return replace(found, findings=tuple(findings), splits=tuple(splits))
+
+
+def _look(
+    formats: tuple[Format, ...], device: Device, spec: SpecOf, occupancy: Occupancy
+) -> Survey:
     weight = occupancy.weight
     dense_bytes = weight.numel() * weight.element_size()
     findings: list[Finding] = []

@@ -62,18 +62,17 @@ class Decomposition(Component):
     def approximate(self, weight: Tensor) -> Tensor:
         """A weight near this one, `[n, k]`, that `split` takes if it takes any of this shape."""
 
-    def part(self, weight: Tensor, index: int) -> Tensor:
-        """One of the parts, by its place among the leaves.
+    def parts(self, weight: Tensor) -> Expression[Tensor]:
+        """What `split` gives.
 
         Raises:
-            Reject: the weight has none, or other parts than `form` says.
+            Reject: nothing, or other parts than `form` says.
         """
-        split = self.split(weight)
-        form = self.form((weight.shape[0], weight.shape[1]))
+        split, form = self.split(weight), self.form((weight.shape[0], weight.shape[1]))
         found = split.map(lambda leaf: tuple(leaf.shape))
         if found != form:
             raise Reject(f"{self} split the weight into {found}, not into {form}")
-        return split.leaves()[index]
+        return split
 
     def __eq__(self, other: object) -> bool:
         """Same class and name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
@@ -33,6 +33,11 @@ class Expression(ABC, Generic[T]):
     @abstractmethod
     def map(self, change: Callable[[T], U]) -> Expression[U]:
         """The same expression of something else, leaf by leaf in order."""
+
+    def of(self, leaves: Iterable[U]) -> Expression[U]:
+        """The same expression of these, in the order of `leaves`."""
+        rest = iter(leaves)
+        return self.map(lambda leaf: next(rest))
 
     @property
     @abstractmethod

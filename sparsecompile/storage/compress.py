@@ -172,8 +172,7 @@ def _packed(edit: Edit, shape: tuple[int, int]) -> Packed | PackedExpr | None:
             return packed
         _, of, index = binding.args
         parts[index], form = packed, decomposition_of(of).form(shape)
-    places = iter(range(len(parts)))
-    return form.map(lambda shape: parts[next(places)]) if form is not None else None
+    return form.of(packed for _, packed in sorted(parts.items())) if form is not None else None
 
 
 def _edit(names: tuple[str, ...], weight: nn.Parameter, compiler: Compiler) -> Edit:

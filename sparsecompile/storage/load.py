@@ -173,9 +173,8 @@ def _expression(file: TensorFile, name: str, text: Any, packed: dict[str, Packed
             there = "not there" if leaf is None else f"packed as {leaf.format}"
             raise FileError(file.path, f"{name}::{index}", f"is {there}: {text} needs {format}")
         leaves.append(leaf)
-    rest = iter(leaves)
     try:
-        return PackedTensor(store(formats.map(lambda format: next(rest))))
+        return PackedTensor(store(formats.of(leaves)))
     except ValueError as error:
         raise FileError(file.path, name, str(error)) from None
 

@@ -50,9 +50,12 @@ class OutlierColumns(Decomposition):
     def approximate(self, weight: Tensor) -> Tensor:
         """The columns of the largest norm as they are, all others 2:4."""
         count = weight.shape[1] // _SHARE
-        mask = NM(2, 4).prune(weight)
-        mask[:, weight.float().norm(dim=0).topk(count).indices] = True
-        return torch.where(mask, weight, torch.zeros_like(weight))
+        columns = weight.float().norm(dim=0).topk(count).indices
+        rest = weight.clone()
+        rest[:, columns] = 0
+        rest *= NM(2, 4).prune(rest)
+        rest[:, columns] = weight[:, columns]
+        return rest
 
 
 COMPONENTS = (OutlierColumns(),)

@@ -25,7 +25,7 @@ def part(weight: Tensor, of: str, index: int) -> Tensor:
     """
     if isinstance(weight, PackedTensor):
         return stored_part(weight, of, index).unpack()
-    return decomposition_of(of).part(weight, index)
+    return decomposition_of(of).parts(weight).leaves()[index]
 
 
 def stored_part(weight: PackedTensor, of: str, index: int) -> Stored:

@@ -95,7 +95,7 @@ def is_faster(
         taken = sum(trial.seconds + trial.noise for trial in ours if trial is not None)
         if taken >= theirs.seconds:
             figures = f"{taken * 1e3:.3g} ms, {theirs.label} {theirs.seconds * 1e3:.3g} ms"
-            raise Reject(f"its {len(ours)} parts are not faster: m={m} {figures}")
+            raise Reject(f"is no faster: m={m} {figures}")
     return True
 
 
