@@ -21,9 +21,11 @@ from sparsecompile import (
     Reject,
     insert_packed_linear,
 )
+from sparsecompile.detection.survey import survey
 from sparsecompile.formats.expression import Compound, Expression, Leaf, Product, Shape
 from sparsecompile.formats.names import remember_decomposition
 from sparsecompile.graph.edit import PartOf
+from sparsecompile.graph.timed import timed
 from sparsecompile.operators.linear.race import Runner, is_faster
 from sparsecompile.weights.expression import Apply, Binding
 from sparsecompile.weights.packed_tensor import PackedTensor
@@ -103,7 +105,9 @@ class SplitWeights(Pass):
 
     def _worthwhile(self, match: Match, binding: Binding, edit: Edit) -> Split | None:
         """By the first decomposition that is worth it."""
-        whole, refusals = edit.survey(match.node, match["weight"]), []
+        with timed("detection"):
+            whole = survey(binding, edit.weights.live(binding), edit.formats, edit.device)
+        refusals = []
         for decomposition, surveys in whole.splits if not has_parts(binding) else ():
             of = remember_decomposition(decomposition)
             runners = [
@@ -146,7 +150,9 @@ def _replace(match: Match, split: Split, edit: Edit) -> None:
         dense_bytes = value.numel() * value.element_size()
         leaves.append((new, format, PartOf(split.text, index, dense_bytes)))
     new = _applied(split.parts.of(leaves), match["x"], match["bias"], node, edit)
-    if node.name in edit.considered:
+    if edit.weights.stored(weight) is None:
+        # For when its zeros change: it may then be better as it is.
+        edit.survey(node, weight)
         edit.considered[node.name].is_split = True
     edit.replace(node, new)
 
