@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import sparsecompile as sc
 
@@ -26,3 +27,16 @@ class Pair(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.b(torch.relu(self.a(x)))
+
+
+class Three(nn.Module):
+    """Linears of one input; one is not taken apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k = blocks_and_columns(64, 96), blocks_and_columns(48, 96)
+        self.v = nn.Linear(96, 32).requires_grad_(False)
+        self.v.weight.mul_(sc.Block(16, 16).prune(self.v.weight, 0.8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat((F.silu(self.q(x)), self.k(x) * 2, self.v(x)), -1)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import sparsecompile as sc
-from sparsecompile.formats.expression import Shape, parse
+from sparsecompile.formats.expression import Shape
+from sparsecompile.formats.expression_text import parse
 from sparsecompile.weights.stored import store
 
 FLOAT = sc.Format(sc.CSR(), sc.Float())

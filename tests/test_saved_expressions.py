@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from packing import Packing, close, sparse_
-from split import Pair, blocks_and_columns
+from split import Pair, Three, blocks_and_columns
 from torch import Tensor, nn
 
 import sparsecompile as sc
@@ -19,6 +19,7 @@ from sparsecompile.storage.save import KEY
 from sparsecompile.storage.tensor_file import TensorFile, write_tensors
 from sparsecompile.testing import assert_no_worse
 from sparsecompile.testing.storage_laws import same_bits
+from sparsecompile.weights.parts import part
 from sparsecompile.weights.stored import Stored, StoredExpression, store
 
 VERSION_1 = Path(__file__).parent / "files" / "version_1.safetensors"
@@ -76,6 +77,24 @@ def check_compiled(model: Pair, dense: nn.Module, x: Tensor) -> None:
     for layer in (model.a, model.b):
         assert all(leaf.is_adopted for leaf in layer.weight.stored.expression.leaves())
     assert torch.equal(model.a.weight.packed.unpack(), dense.float().a.weight)
+
+
+@torch.no_grad()
+def test_merged_parts_move_into_one_layout() -> None:
+    model, x, backend = Three(), torch.randn(3, 96), Packing()
+    dense = copy.deepcopy(model)
+    sc.compress(model)
+    close(torch.compile(model, backend=backend)(x), dense(x))
+    leaves = [layer.weight.stored.expression.leaves() for layer in (model.q, model.k)]
+    for first, second in zip(*leaves, strict=True):
+        assert first._home.layout is second._home.layout
+    assert torch.equal(model(x), dense(x))
+
+
+def test_parts_of_what_is_packed_otherwise() -> None:
+    weight = sc.compress(sparse_(nn.Linear(96, 64))).weight
+    with pytest.raises(sc.Reject, match=r"packed as n_m\[2:4\]/float, not as sum\(csr"):
+        part(weight, "sum(csr/float, csr/float)", 0)
 
 
 @torch.no_grad()

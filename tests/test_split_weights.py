@@ -7,15 +7,15 @@ import logging
 import re
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from factors import OuterProduct
 from packing import Packing, close, sparse_
-from split import Pair, blocks_and_columns
+from split import Pair, Three, blocks_and_columns
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tuned import Tuned
 
 import sparsecompile as sc
@@ -63,14 +63,17 @@ def test_a_sum(rows: tuple[int, ...], dtype: torch.dtype) -> None:
     assert " part(" not in after
 
 
-def test_the_report() -> None:
+def test_the_report(tmp_path: Path) -> None:
     report = sc.explain(Pair(), torch.randn(3, 96), tune="off")
     assert report.dense_bytes == 2 * 64 * 96 * 4
     assert report.packed_bytes == sum(n.packed_bytes for n in report.nodes) < report.dense_bytes
     text = str(report)
+    assert text.startswith("2 of 2 linears packed")
     assert f"{SUM}, a kernel call for each part of\n  a, b" in text
     finding = next(f for f in report.nodes[0].findings)
     assert finding.format == "bitmap/float"
+    report.to_html(tmp_path / "report.html")
+    assert f"<td>1 of {SUM}" in (tmp_path / "report.html").read_text()
     facts = report.to_json()
     assert '"part": 1' in facts
     assert f'"expression": "{SUM}"' in facts
@@ -138,19 +141,6 @@ def test_a_product(bias: bool) -> None:
         model.weight[1, 1] += 1
         close(fast(torch.ones(1, 3, 96)), model(torch.ones(1, 3, 96)))
     assert "it is no outer product" in str(backend.compiler.report.misfits)
-
-
-class Three(nn.Module):
-    """Linears of one input; one is not taken apart."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.q, self.k = blocks_and_columns(64, 96), blocks_and_columns(48, 96)
-        self.v = nn.Linear(96, 32).requires_grad_(False)
-        self.v.weight.mul_(sc.Block(16, 16).prune(self.v.weight, 0.8))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.cat((F.silu(self.q(x)), self.k(x) * 2, self.v(x)), -1)
 
 
 def test_parts_are_merged_with_parts() -> None:

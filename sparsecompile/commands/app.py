@@ -123,8 +123,9 @@ def explain(
 
 @app.command()
 def formats() -> None:
-    """List the structures and codecs that formats are made of."""
+    """List the structures and codecs that formats are made of, and what splits weights."""
     from sparsecompile.formats.codec import Codec
+    from sparsecompile.formats.decomposition import Decomposition
     from sparsecompile.formats.structure import Structure
     from sparsecompile.registry import default_registry
 
@@ -133,6 +134,8 @@ def formats() -> None:
     _list(registry.all(Structure))
     typer.echo("\ncodecs:")
     _list(registry.all(Codec))
+    typer.echo("\ndecompositions, into weights with a format each:")
+    _list(registry.all(Decomposition))
 
 
 @app.command()

@@ -69,7 +69,7 @@ class NodeReport:
         reader: what reads the weight, where that is no linear: `conv2d`, `nn.LSTM`; else empty.
         expression: what the weight is where this is a linear of a part of it alone, such as
             `outlier_columns: sum(n_m[2:4]/float, csr/float)`; else empty. All but `weight` and
-            `dense_bytes` is then of the part.
+            `dense_bytes` is then of the part; `node` was put in by a pass.
         part: its place among the leaves of that, from 0; else None.
     """
 

@@ -186,7 +186,8 @@ def summary(report: ReportFacts) -> str:
     """One line: how much was packed."""
     graphs = f"{report.graphs} graph{'s' * (report.graphs != 1)}"
     dense, packed = report.dense_bytes, report.packed_bytes
-    nodes = report.linears
+    # One that is split counts once.
+    nodes = [node for node in report.linears if not node.part]
     others = sum(bool(node.reader) and not node.packed for node in report.nodes)
     if not report.graphs:
         parts = ["no graph was compiled" + " yet" * (not others)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsecompile.errors import FileError, RegistrationError, Reject
-from sparsecompile.formats.expression import parse
+from sparsecompile.formats.expression_text import parse
 from sparsecompile.formats.occupancy import FLOAT_DTYPES
 from sparsecompile.formats.packed import Format, Packed
 from sparsecompile.registry import default_registry

@@ -14,7 +14,8 @@ from sparsecompile.codecs.float import Float
 from sparsecompile.compiler import Compiler
 from sparsecompile.errors import Reject
 from sparsecompile.formats.decomposition import Decomposition
-from sparsecompile.formats.expression import Expression, parse
+from sparsecompile.formats.expression import Expression
+from sparsecompile.formats.expression_text import parse
 from sparsecompile.formats.packed import Format, Packed
 from sparsecompile.registry import Registry
 from sparsecompile.storage.load import load
