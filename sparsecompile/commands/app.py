@@ -28,9 +28,7 @@ from sparsecompile.commands.tune import app as tune
 from sparsecompile.errors import BuildError, SparseCompileError
 
 if TYPE_CHECKING:
-    from sparsecompile.formats.codec import Codec
-    from sparsecompile.formats.structure import Structure
-    from sparsecompile.graph.rule import Pass
+    from sparsecompile.component import Component
     from sparsecompile.report.model import Report
 
 
@@ -228,7 +226,7 @@ def _sources(sources: Mapping[str, str], name: str) -> list[str]:
     return [sources[name]]
 
 
-def _list(components: Iterable[Structure | Codec | Pass]) -> None:
+def _list(components: Iterable[Component]) -> None:
     """Print the first line of each docstring; members of a family share one."""
     names: dict[str, list[str]] = {}
     docs: dict[str, str] = {}
