@@ -175,6 +175,19 @@ def test_expressions_of_a_user(tmp_path: Path) -> None:
     assert backend.compiler.report.dense_bytes == 64 * 96 * 4
 
 
+@torch.no_grad()
+def test_two_parts_in_one_format_are_two() -> None:
+    weight = sparse_(nn.Linear(96, 64)).weight
+    leaf = sc.Leaf(sc.Format(sc.NM(2, 4), sc.Float()).pack(weight))
+    model, backend, x = nn.Linear(96, 64), Packing(), torch.randn(3, 96)
+    model.weight = nn.Parameter(sc.PackedTensor(store(sc.Sum((leaf, leaf)))), False)
+    close(torch.compile(model, backend=backend)(x), nn.functional.linear(x, weight * 2, model.bias))
+    report = backend.compiler.report
+    first, second = report.nodes
+    assert report.packed_bytes == first.packed_bytes + second.packed_bytes
+    assert report.dense_bytes == first.dense_bytes
+
+
 def test_a_stack_in_a_file(tmp_path: Path) -> None:
     leaf = sc.Leaf(sc.Format(sc.CSR(), sc.Float()).pack(torch.eye(4, 6)))
     holder = nn.Module()

@@ -24,6 +24,7 @@ from sparsecompile.kernels.codegen import Device
 from sparsecompile.kernels.kernel import Lowering
 from sparsecompile.kernels.problem import Problem
 from sparsecompile.kernels.trial import Trial
+from sparsecompile.passes import split_weights
 from sparsecompile.passes.split_weights import SplitWeights
 from sparsecompile.testing import apply_passes, assert_no_worse, captured
 
@@ -331,6 +332,15 @@ def test_a_weight_that_is_too_small_is_not_split() -> None:
     check(model, torch.randn(1, 32), backend)
     (reason,) = split_reasons(backend)
     assert "128 values: nothing to gain" in reason
+
+
+def test_parts_never_run_dense(tuned: Tuned, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they compete with is the whole weight, which they have beaten by then."""
+    monkeypatch.setattr(split_weights, "is_faster", lambda *_: True)
+    tuned.dense_wins()
+    backend = Packing(tune="fast")
+    check(blocks_and_columns(256, 512), torch.randn(3, 512), backend)
+    assert [(n.part, n.packed) for n in backend.compiler.report.nodes] == [(0, True), (1, True)]
 
 
 def test_the_tuner_measures_parts(tuned: Tuned) -> None:
