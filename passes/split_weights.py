@@ -29,7 +29,7 @@ from sparsecompile.graph.timed import timed
 from sparsecompile.operators.linear.race import Runner, is_faster
 from sparsecompile.weights.expression import Apply, Binding
 from sparsecompile.weights.packed_tensor import PackedTensor
-from sparsecompile.weights.parts import has_parts, part
+from sparsecompile.weights.parts import part
 from sparsecompile.weights.stored import StoredExpression
 
 _LINEAR = Call(LINEAR, ("x", "weight", "bias"))
@@ -108,7 +108,7 @@ class SplitWeights(Pass):
         with timed("detection"):
             whole = survey(binding, edit.weights.live(binding), edit.formats, edit.device)
         refusals = []
-        for decomposition, surveys in whole.splits if not has_parts(binding) else ():
+        for decomposition, surveys in whole.splits:
             of = remember_decomposition(decomposition)
             runners = [
                 Runner(Apply(part, (binding, of, index)), found)

@@ -227,6 +227,13 @@ def test_parts_that_do_not_go_together_are_refused(
     assert caught.value.tensor == tensor
 
 
+def test_a_weight_that_is_called_as_a_part_of_another(tmp_path: Path) -> None:
+    model = sc.compress(blocks_and_columns(64, 96))
+    model.register_parameter("weight::0", sc.compress(sparse_(nn.Linear(96, 64))).weight)
+    with pytest.raises(sc.SparseCompileError, match="two tensors would be called weight::0::val"):
+        sc.save(model, tmp_path / "model.safetensors")
+
+
 def test_leaves_are_what_single_weights_are() -> None:
     model = sc.compress(blocks_and_columns(64, 96))
     stored = model.weight.stored

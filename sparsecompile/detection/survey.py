@@ -21,6 +21,7 @@ from sparsecompile.weights.cache import PACK_CACHE
 from sparsecompile.weights.expression import Binding, Leaf, evaluate
 from sparsecompile.weights.packed_tensor import PackedTensor
 from sparsecompile.weights.packing import stored_parts
+from sparsecompile.weights.parts import has_parts
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ class Survey:
         dtype: such as `bfloat16`.
         dense_bytes: bytes of the dense weight.
         zeros: share of zeros, 0 to 1.
-        findings: one a format, and one a decomposition where formats are lossless.
+        findings: one a format, and where formats are lossless one a decomposition, unless this is
+            a part of a weight.
         best: the format that takes the fewest bytes, or None when none is smaller than dense.
         splits: what was found in the parts of the weight, by the decompositions that are smaller
             than dense.
@@ -64,8 +66,8 @@ class Survey:
     @property
     def best_bytes(self) -> int:
         """Bytes in the best format, or dense."""
-        found = (f.nbytes for f in self.findings if f.format == str(self.best))
-        return next(found, None) or self.dense_bytes
+        found = {f.format: f.nbytes for f in self.findings if f.nbytes is not None}
+        return found.get(str(self.best), self.dense_bytes)
 
     def format(self) -> Format:
         """The chosen format.
@@ -119,6 +121,8 @@ def survey(
     def look() -> Survey:
         dense = Occupancy(evaluate(binding, tensors))
         found = _look(formats, device, spec, dense)
+        if has_parts(binding):
+            return found
         return _with_splits(found, formats, device, spec, dense)
 
     return PACK_CACHE.get(binding, tensors, purpose, look).value

@@ -230,9 +230,12 @@ class ReportFacts:
 
         Graphs that read a weight in several layouts keep all of them.
         """
-        dense = sum(n.packed_bytes for n in self._weights() if not n.packed)
-        layouts = {_layout(n): n.packed_bytes for n in self.nodes if n.packed}
-        return dense + sum(layouts.values())
+        packed = [node for node in self.nodes if node.packed]
+        split = {node.weight for node in packed if node.part is not None}
+        layouts = {_layout(node): node.packed_bytes for node in packed}
+        dense = [node for node in self._weights() if not node.packed]
+        left = (n.packed_bytes for n in dense if n.part is not None or n.weight not in split)
+        return sum(left) + sum(layouts.values())
 
     def _weights(self) -> tuple[NodeReport, ...]:
         """A node for each weight, or part of one."""

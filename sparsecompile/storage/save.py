@@ -61,7 +61,7 @@ def save(model: Module, path: str | Path) -> None:
     buffers = [name for name, _ in model.named_buffers() if name not in state]
     state |= {name: tensor for name, tensor in model.named_buffers() if name in buffers}
     tensors: dict[str, Tensor] = {}
-    packed: dict[str, Packed] = {}
+    packed: dict[str, dict[str, Any]] = {}
     expressions: dict[str, str] = {}
     tied: dict[str, str] = {}
     first: dict[Hashable, str] = {}
@@ -72,18 +72,19 @@ def save(model: Module, path: str | Path) -> None:
         elif isinstance(tensor, PackedTensor):
             weight = tensor.packed
             if isinstance(weight, Packed):
-                packed[name] = weight
-                continue
-            expressions[name] = str(weight.map(lambda leaf: leaf.format))
-            packed |= {f"{name}::{i}": leaf for i, leaf in enumerate(weight.leaves())}
+                leaves = {name: weight}
+            else:
+                expressions[name] = str(tensor.stored.format)
+                leaves = {f"{name}::{i}": leaf for i, leaf in enumerate(weight.leaves())}
+            for leaf, kept_as in leaves.items():
+                packed[leaf] = _facts(kept_as)
+                for part, values in kept_as.tensors.items():
+                    _add(tensors, f"{leaf}::{part}", values)
         else:
             _add(tensors, name, tensor.detach().cpu())
-    for name, weight in packed.items():
-        for part, values in weight.tensors.items():
-            _add(tensors, f"{name}::{part}", values)
     facts = {
         "version": VERSION,
-        "packed": {name: _facts(weight) for name, weight in packed.items()},
+        "packed": packed,
         "expressions": expressions,
         "tied": tied,
         "buffers": buffers,

@@ -54,9 +54,7 @@ class Runner:
         )
 
 
-def is_faster(
-    parts: Sequence[Runner], whole: Runner, x: Tensor, tune: str, edit: Edit
-) -> bool | None:
+def is_faster(parts: Sequence[Runner], whole: Runner, x: Tensor, tune: str, edit: Edit) -> bool:
     """Whether the linears of some weights, one after the other, take less time than that of one.
 
     Args:
@@ -67,14 +65,14 @@ def is_faster(
         edit: the graph.
 
     Returns:
-        True, or None where nothing is measured.
+        True; False where nothing is measured.
 
     Raises:
         Reject: they take as long at some m, or the weight is too small for any gain.
     """
     rows, _ = rows_of(x)
     if tune == "off":
-        return None
+        return False
     if reason := edit.device.codegen.nothing_to_gain(whole.survey.shape, rows, x.dtype):
         raise Reject(reason)
     problems = [part.problem(x, DenseUse.NEVER, tune) for part in parts]
@@ -87,11 +85,11 @@ def is_faster(
         found = edit.device.lower(samples)
     except (BuildError, CacheError):
         # Lowering meets the same, and says so.
-        return None
+        return False
     for m in rows:
         *ours, theirs = (_chosen(found[problem], m) for problem in problems)
         if theirs is None or None in ours:
-            return None
+            return False
         taken = sum(trial.seconds + trial.noise for trial in ours if trial is not None)
         if taken >= theirs.seconds:
             figures = f"{taken * 1e3:.3g} ms, {theirs.label} {theirs.seconds * 1e3:.3g} ms"
