@@ -74,9 +74,9 @@ def render(
     if packed:
         _say(console, "")
         layout.print(console, packed)
-    for text, weights in expressions(nodes):
+    for text, split in expressions(nodes):
         _say(console, f"\n{text}, a kernel call for each part of")
-        _say(console, weights, indent=2)
+        _say(console, split, indent=2)
     calls = merged(packed)
     if calls:
         _say(console, "\nmerged, one kernel call for")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,7 +10,7 @@ from torch import Tensor
 from sparsecompile.codecs.float import Float
 from sparsecompile.detection.survey import Survey
 from sparsecompile.errors import BuildError, CacheError, Reject
-from sparsecompile.formats.packed import Format
+from sparsecompile.formats.packed import Format, Packed
 from sparsecompile.graph.edit import Edit
 from sparsecompile.kernels.kernel import Lowering
 from sparsecompile.kernels.problem import LAYOUT_ROWS, DenseUse, Problem, rows_of
@@ -53,6 +53,10 @@ class Runner:
             layout_rows=LAYOUT_ROWS if is_dynamic else rows,
         )
 
+    def sample(self, edit: Edit) -> Callable[[], Packed]:
+        """What packs it, for measurements."""
+        return packer(self.binding, edit.weights.live(self.binding), self.format)
+
 
 def is_faster(parts: Sequence[Runner], whole: Runner, x: Tensor, tune: str, edit: Edit) -> bool:
     """Whether the linears of some weights, one after the other, take less time than that of one.
@@ -77,12 +81,9 @@ def is_faster(parts: Sequence[Runner], whole: Runner, x: Tensor, tune: str, edit
         raise Reject(reason)
     problems = [part.problem(x, DenseUse.NEVER, tune) for part in parts]
     problems.append(whole.problem(x, DenseUse.ANYWHERE, tune))
-    samples = {
-        problem: packer(runner.binding, edit.weights.live(runner.binding), runner.format)
-        for problem, runner in zip(problems, (*parts, whole), strict=True)
-    }
+    samples = [runner.sample(edit) for runner in (*parts, whole)]
     try:
-        found = edit.device.lower(samples)
+        found = edit.device.lower(dict(zip(problems, samples, strict=True)))
     except (BuildError, CacheError):
         # Lowering meets the same, and says so.
         return False
