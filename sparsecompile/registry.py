@@ -13,11 +13,12 @@ from typing import TypeVar
 from sparsecompile.component import Component, kind_of
 from sparsecompile.errors import RegistrationError
 from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.decomposition import Decomposition
 from sparsecompile.formats.packed import Format
 from sparsecompile.formats.structure import Structure
 
 ENTRY_POINT_GROUP = "sparsecompile.plugins"
-Part = TypeVar("Part", Structure, Codec)
+Part = TypeVar("Part", Structure, Codec, Decomposition)
 C = TypeVar("C", bound=Component)
 
 
@@ -89,6 +90,14 @@ class Registry:
             RegistrationError: no such family, or parameters it does not take.
         """
         return self._parsed(Codec, name)
+
+    def decomposition(self, name: str) -> Decomposition:
+        """The decomposition of that name, registered or made by its family.
+
+        Raises:
+            RegistrationError: there is none.
+        """
+        return self._parsed(Decomposition, name)
 
     def _parsed(self, kind: type[Part], name: str) -> Part:
         family, _, parameters = name.partition("[")

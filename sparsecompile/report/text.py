@@ -11,6 +11,7 @@ from sparsecompile.report.races import choices, races
 from sparsecompile.report.rows import (
     HEADS,
     Row,
+    expressions,
     findings_of,
     fold,
     libraries,
@@ -74,6 +75,9 @@ def render(
     if packed:
         _say(console, "")
         layout.print(console, packed)
+    for text, split in expressions(nodes):
+        _say(console, f"\n{text}, a kernel call for each part of")
+        _say(console, split, indent=2)
     calls = merged(packed)
     if calls:
         _say(console, "\nmerged, one kernel call for")
