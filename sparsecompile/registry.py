@@ -28,6 +28,7 @@ class Registry:
     def __init__(self, *components: Component) -> None:
         self._components: dict[tuple[type, str], Component] = {}
         self.revision = 0
+        self._identity = (-1, "")
         """Rises with every registration."""
         self.register(*components)
 
@@ -56,6 +57,17 @@ class Registry:
             new[key] = component
         self._components.update(new)
         self.revision += 1
+
+    @property
+    def identity(self) -> str:
+        """Stands for what is registered: equal in every process that has the same plug-ins."""
+        if self._identity[0] != self.revision:
+            names = (
+                f"{kind.__name__} {name} {type(c).__module__}.{type(c).__qualname__}"
+                for (kind, name), c in self._components.items()
+            )
+            self._identity = (self.revision, "\n".join(sorted(names)))
+        return self._identity[1]
 
     def all(self, kind: type[C]) -> tuple[C, ...]:
         """Every component of a kind, such as `registry.all(Structure)`."""
