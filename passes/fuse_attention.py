@@ -12,6 +12,7 @@ from torch.fx import Node
 from torch.nn import functional as F
 
 from sparsecompile import Call, Edit, Match, Phase, Reject, Rule
+from sparsecompile.graph.writes import writer_between
 from sparsecompile.operators.attention.node import attention
 from sparsecompile.operators.attention.operator import spec_of
 from sparsecompile.operators.attention.spellings import (
@@ -151,7 +152,7 @@ def _without_repeats(found: Facts, node: Node, edit: Edit) -> Facts:
     if k.groups != v.groups or k.groups == 1:
         return found
     for heads in (k, v):
-        writer = edit.writer_between(heads.base, heads.copied, node)
+        writer = writer_between(heads.base, heads.copied, node)
         if writer is not None:
             raise Reject(f"{writer.name} may write to {heads.base.name} before it is read")
     return replace(found, k=k.base, v=v.base)

@@ -51,13 +51,13 @@ class Kept(ABC):
         """A mask like those that come, `[1, 1, queries, keys]`; `[0]` where there is none."""
         return torch.empty(0)
 
-    def share(self, queries: int, keys: int) -> float:
-        """The share of places that count in an example."""
+    def places(self, queries: int, keys: int) -> Tensor:
+        """What counts in an example: `[1, 1, queries, keys]` bool."""
         mask = self.example(queries, keys, torch.float32)
-        if self.causal:
-            mask = torch.ones(queries, keys, dtype=torch.bool).tril()
-        kept = mask if mask.dtype == torch.bool else mask == 0
-        return float(kept.float().mean()) if mask.numel() else 1.0
+        if not mask.numel():
+            every = torch.ones(1, 1, queries, keys, dtype=torch.bool)
+            return every.tril() if self.causal else every
+        return mask if mask.dtype == torch.bool else mask == 0
 
     def made(self, q: Tensor, k: Tensor, mask: Tensor) -> Tiles:
         """What the op takes for an example, its q and k as the op has them."""

@@ -74,18 +74,18 @@ class Narrowed(Kept):
         """The own one's."""
         return self.own.example(queries, keys, dtype)
 
-    def share(self, queries: int, keys: int) -> float:
-        """Of both, with random queries and keys."""
+    def places(self, queries: int, keys: int) -> Tensor:
+        """What both keep, of random queries and keys; predicates may know no such lengths."""
         if isinstance(named(self.pattern), Predicate):
-            return self.own.share(queries, keys)
+            return self.own.places(queries, keys)
         example = self.own.example(queries, keys, torch.float32)
         mask = example if self.has_mask else None
         generator = torch.Generator().manual_seed(0)
         q, k = (torch.randn(1, 1, n, 16, generator=generator) for n in (queries, keys))
-        return float(kept_keys(q, k, mask, self.causal, self.pattern).float().mean())
+        return kept_keys(q, k, mask, self.causal, self.pattern)
 
     def made(self, q: Tensor, k: Tensor, mask: Tensor) -> Tiles:
-        """As in a graph of many queries; without a predicate, which may know no such lengths."""
+        """As in a graph of many queries; predicates are left out."""
         blocks, _ = self.own.made(q, k, mask)
         if isinstance(named(self.pattern), Predicate):
             return blocks, None

@@ -17,6 +17,7 @@ from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import DenseUse, Problem, rows_of
 from sparsecompile.operators.attention.asked import asked_for, remember
 from sparsecompile.operators.attention.cost import cost_of
+from sparsecompile.operators.attention.drawn import drawn
 from sparsecompile.operators.attention.kept import KINDS
 from sparsecompile.operators.attention.narrowed import Narrowed, kept_detailed, kept_of
 from sparsecompile.operators.attention.node import ATTENTION, attention
@@ -52,6 +53,7 @@ class Attention(Operator[AttentionSpec]):
         keys = k.shape[2] if isinstance(k.shape[2], int) else TYPICAL_KEYS
         batch = q.shape[0] if isinstance(q.shape[0], int) else 1
         kept = kept_of(match, edit)
+        places = kept.places(min(rows[-1], MOST_QUERIES), min(keys, MOST_KEYS))
         return Problem(
             spec=spec_of(q, k, v, softcap=match["softcap"] != 0),
             shape=(batch, q.shape[1], min(keys, MOST_KEYS)),
@@ -59,7 +61,7 @@ class Attention(Operator[AttentionSpec]):
             is_dynamic=is_dynamic,
             dense=DenseUse.NEVER if match["pattern"] else DenseUse.ALONE,
             tune=options.tune,
-            density=round(kept.share(min(rows[-1], MOST_QUERIES), min(keys, MOST_KEYS)), 2),
+            density=round(float(places.float().mean()), 2),
             layout_rows=tuple(dict.fromkeys(min(m, MOST_QUERIES) for m in rows)),
             axes=AXES,
             details=(("spelling", match["spelling"]), *kept.details),
@@ -162,8 +164,9 @@ class Attention(Operator[AttentionSpec]):
         return cost_of(problem.spec, dict(zip(problem.axes, problem.shape, strict=True)), 1.0)
 
     def facts(self, problem: Problem[AttentionSpec]) -> Mapping[str, Any]:
-        """Which keys count."""
-        return {"mask": kept_detailed(dict(problem.details)).kind}
+        """Which keys count, and their share."""
+        kept = kept_detailed(dict(problem.details))
+        return {"mask": kept.kind, "kept": problem.density, "picture": drawn(problem, kept)}
 
 
 def spec_of(q: Tensor, k: Tensor, v: Tensor, *, softcap: bool) -> AttentionSpec:

@@ -32,7 +32,7 @@ def recognise(mask: Node) -> Recognised:
         raise Reject(f"nothing is known of the shape and dtype of {mask.name}")
     terms = Terms()
     term = terms.term(mask)
-    conditions, fill = Booleans().mask(term)
+    conditions, fill = Booleans(terms.of.values(), term.value.shape).mask(term)
     q, kv = (term.value.shape[axis] if term.value.dim() >= -axis else 1 for axis in (-2, -1))
     if len(conditions.same) > 1:
         raise Reject(f"{mask.name} compares ids of {len(conditions.same)} kinds")
