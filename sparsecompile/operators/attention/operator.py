@@ -100,8 +100,8 @@ class Attention(Operator[AttentionSpec]):
         dtypes = itertools.cycle((torch.float32, torch.bfloat16, torch.float16))
         heads = itertools.cycle(((16, 16, 1), (64, 32, 3), (40, 40, 2)))
         kept = [kept_detailed({"mask": kind}) for kind in MASKS]
-        kept += [Narrowed(kept[0], remember(asked_for(text))) for text in ASKED]
-        kept += [Narrowed(kept[1], remember(asked_for(text))) for text in ASKED]
+        asked = [remember(asked_for(text)) for text in ASKED]
+        kept += [Narrowed(own, pattern) for own in kept[:2] for pattern in asked]
         for each, dtype, (width, values, groups) in zip(kept, dtypes, heads, strict=False):
             spec = AttentionSpec(dtype, width, values, groups)
             problem = Problem(
