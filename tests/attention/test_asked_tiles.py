@@ -156,6 +156,15 @@ def test_predicates_of_one_name_are_two() -> None:
     assert remember(named(names[0])) == names[0]
 
 
+def test_what_a_predicate_reads_may_change() -> None:
+    ids = torch.zeros(70, dtype=torch.int64)
+    name = remember(asked_for(lambda b, h, q, kv: ids[q] == ids[kv]))
+    q = torch.randn(1, 1, 70, 8)
+    assert dense(asked_tiles(q, q, None, name)).all()
+    ids[30:] = 1
+    assert torch.equal(dense(asked_tiles(q, q, None, name))[0, 0], ids[:, None] == ids)
+
+
 def test_a_predicate_that_tells_heads_apart() -> None:
     name = remember(asked_for(lambda b, h, q, kv: (q - kv).abs() <= 10 * h + b))
     q = torch.randn(2, 2, 70, 8)

@@ -103,6 +103,7 @@ def test_computes_the_model_with_that_mask(
 @pytest.mark.parametrize("text", ["window(9) + global(2)", "clusters(4)", "top_blocks(0.2)"])
 @pytest.mark.parametrize("spelling", ["plain", "repeated"])
 def test_one_query(spelling: str, text: str) -> None:
+    """For which nothing is chosen."""
     args = drawn(1, 150, 4 if spelling == "plain" else 2)
     mask = args[3] if spelling == "repeated" else torch.ones(1, 1, 1, 150, dtype=torch.bool)
     own = "padding & " if spelling == "repeated" else ""

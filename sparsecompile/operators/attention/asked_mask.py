@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from sparsecompile.kernels.ops import NAMESPACE, define
-from sparsecompile.masks.block_mask import HEADER_BYTES, BlockMask
+from sparsecompile.masks.block_mask import FEW_QUERIES, HEADER_BYTES, BlockMask
 from sparsecompile.masks.build import build
 from sparsecompile.masks.choice import Choice
 from sparsecompile.masks.full import Full
 from sparsecompile.masks.given import Given
 from sparsecompile.masks.grid import Grid
 from sparsecompile.masks.pattern import MaskPattern
+from sparsecompile.masks.predicate import Predicate
 from sparsecompile.operators.attention.asked import for_sizes, named
 from sparsecompile.operators.attention.keys import first_position
 
@@ -35,15 +36,16 @@ def _asked_mask(q: Tensor, k: Tensor, own: Tensor | None, pattern: int) -> Tenso
 def _asked_mask_cpu(q: Tensor, k: Tensor, own: Tensor | None, pattern: int) -> Tensor:
     asked = named(str(pattern))
     memory = None if own is None else own.new_empty(0).set_(own.untyped_storage())
-    if isinstance(asked, Choice):
+    if isinstance(asked, Choice | Predicate):
         given, grid = _given(memory, q.shape[2], k.shape[2])
-        layout = _built(given, asked.pattern(q, k, given, grid), grid)
-    else:
-        known = None if memory is None else memory.numpy().tobytes()
-        asked = for_sizes(asked, q.shape[0], q.shape[1])
-        # Graphs may use the memory of what an op has returned again.
-        layout = _shared(asked, q.shape[2], k.shape[2], known).clone()
-    return layout[:HEADER_BYTES]
+        if isinstance(asked, Predicate):
+            pattern_now = for_sizes(asked, q.shape[0], q.shape[1])
+        else:
+            pattern_now = asked.pattern(q, k, given, grid) if grid.q > FEW_QUERIES else Full()
+        return _built(given, pattern_now, grid)[:HEADER_BYTES]
+    known = None if memory is None else memory.numpy().tobytes()
+    # Graphs may use the memory of what an op has returned again.
+    return _shared(asked, q.shape[2], k.shape[2], known).clone()[:HEADER_BYTES]
 
 
 _library.impl("asked_mask", _asked_mask_cpu, "CPU")
@@ -51,7 +53,7 @@ _library.impl("asked_mask", _asked_mask_cpu, "CPU")
 
 @lru_cache(maxsize=8)
 def _shared(pattern: MaskPattern, queries: int, keys: int, own: bytes | None) -> Tensor:
-    """A pattern reads nothing: for the same own tiles its own are the same."""
+    """A pattern with a text reads nothing: for the same own tiles its own are the same."""
     memory = None if own is None else torch.frombuffer(bytearray(own), dtype=torch.uint8)
     given, grid = _given(memory, queries, keys)
     return _built(given, pattern, grid)

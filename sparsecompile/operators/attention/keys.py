@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sparsecompile.masks.block_mask import FEW_QUERIES
 from sparsecompile.masks.choice import Choice
 from sparsecompile.operators.attention.asked import named
 
@@ -14,6 +15,7 @@ def kept_keys(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool, pattern: 
 
     The last query is at the position of the last key that its own mask keeps for it in any entry
     of the batch, which with static caches is not the last key; the first is at 0 or behind it.
+    Nothing is chosen for up to `FEW_QUERIES` queries, for which that would cost more than it saves.
 
     Args:
         q: `[batch, heads, queries, d]`.
@@ -38,7 +40,7 @@ def kept_keys(q: Tensor, k: Tensor, mask: Tensor | None, causal: bool, pattern: 
     first = first_position(own[:, :, -1], queries)
     asked = named(pattern)
     if isinstance(asked, Choice):
-        return own & asked.choose(q, k, own, first)
+        return own & asked.choose(q, k, own, first) if queries > FEW_QUERIES else own
     b, h = (torch.arange(size) for size in q.shape[:2])
     position = first + torch.arange(queries)
     return own & asked.keeps(

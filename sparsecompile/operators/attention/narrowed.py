@@ -98,6 +98,8 @@ class Narrowed(Kept):
         queries = edit.value(q).shape[2]
         of = (mask, causal, self.pattern, match.node if isinstance(asked, Choice) else None)
         is_few = isinstance(queries, int) and queries <= FEW_QUERIES
+        if is_few and isinstance(asked, Choice):
+            return self.own.emit(match, edit)
         if is_few and not isinstance(asked, Predicate):
             args = (q, k, mask, causal, self.pattern)
             return tiles(row_tiles, args, of, match, edit), None
