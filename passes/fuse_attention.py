@@ -119,7 +119,7 @@ class FuseAttention(Rule[Facts]):
         for node in {weights, softmax}:
             if len(node.users) > 1:
                 raise Reject(f"its weights {node.name} are read by more than one node")
-        scores = scores_of(match["input"], edit)
+        scores = scores_of(match["input"], match.node, edit)
         if scores.mask is not None and not edit.value(scores.mask).is_floating_point():
             raise Reject(f"{edit.value(scores.mask).dtype} numbers are added to its scores")
         found = Facts(
