@@ -7,18 +7,20 @@ struct Block {
   int64_t count = 0;
   alignas(64) int64_t keys[block_keys];
 
-  // The first that are missing are as the last one that is there, up to a vector.
-  void fill() {
-    for (int64_t i = count; i % lanes; ++i) keys[i] = keys[count - 1];
+  // With those that are missing in the last vector, for which the last one stands.
+  int64_t fill() {
+    int64_t filled = count;
+    while (filled % lanes) keys[filled++] = keys[count - 1];
+    return filled;
   }
 };
 
-// Where rows of some keys are.
-SC_INLINE void find_rows(const Element* first, int64_t step, const Block& block,
+// Where rows of keys are, half a vector of them at a time.
+SC_INLINE void find_rows(const Element* first, int64_t step, const int64_t* keys, int64_t count,
                          const Element** rows) {
   using Places = Vector<int64_t, lanes / 2>;
-  for (int64_t i = 0; i < block.count; i += lanes / 2)
-    store(rows + i, load<Places>(block.keys + i) * step * static_cast<int64_t>(sizeof(Element)) +
+  for (int64_t i = 0; i < count; i += lanes / 2)
+    store(rows + i, load<Places>(keys + i) * step * static_cast<int64_t>(sizeof(Element)) +
                         reinterpret_cast<int64_t>(first));
 }
 
@@ -117,9 +119,9 @@ SC_INLINE void sum_block(const Few& few, const Element* const* values, int64_t c
 SC_SHARED void attend_to_block(const Few& few, const Group& group, Block& block, const State& state) {
   const SCAttentionArguments& a = few.a;
   alignas(64) const Element *keys[block_keys], *values[block_keys];
-  block.fill();
-  find_rows(row_of(a.k, group.batch, group.kv_head, 0), a.k.row, block, keys);
-  find_rows(row_of(a.v, group.batch, group.kv_head, 0), a.v.row, block, values);
+  const int64_t filled = block.fill();
+  find_rows(row_of(a.k, group.batch, group.kv_head, 0), a.k.row, block.keys, filled, keys);
+  find_rows(row_of(a.v, group.batch, group.kv_head, 0), a.v.row, block.keys, filled, values);
   for (int64_t i = 0; i < block.count; i += lanes) {
     for (int64_t row = 0; row < few.rows; row += rows_of_scores) {
       with_count<rows_of_scores>(few.rows - row, [&](auto rows) SC_INLINED {

@@ -130,9 +130,8 @@ Tensor scan(const Tensor& mask, const MaskShape& shape) {
 }
 
 Tensor scan_mask_cpu(const Tensor& given) {
-  TORCH_CHECK(given.dim() == 4 && given.device().is_cpu(),
-              "sparsecompile: a mask must have four dimensions on the CPU, [batch, heads, q, kv], not ",
-              given.sizes(), " on ", given.device());
+  TORCH_CHECK(given.dim() == 4, "sparsecompile: a mask must be [batch, heads, q, kv], not ",
+              given.sizes());
   Tensor mask = given;
   for (int64_t dim : {0, 1})
     if (mask.size(dim) > 1 && mask.stride(dim) == 0) mask = mask.narrow(dim, 0, 1);
