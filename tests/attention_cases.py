@@ -198,16 +198,21 @@ def check_law(case: AttentionCase, kernel: Kernel[AttentionSpec], call: CallCase
     assert ours.dtype == spec.dtype
     assert ours.transpose(1, 2).is_contiguous()
     wide = _Wide.of(given, spec.groups)
-    exact = wide.result(torch.float64, scale, cap)
+    known = wide.result(torch.float64, scale, cap)
     of_size = wide.result(torch.float64, scale, cap, of_sizes=True)
     terms = (wide.q.square() @ wide.k.square().transpose(2, 3)).sqrt() * scale
     eps = torch.finfo(torch.float32).eps * (1 + cap + float(terms.max())) * float(of_size.max())
-    rounding = torch.finfo(spec.dtype).eps / 2 * float(exact.abs().max())
+    rounding = torch.finfo(spec.dtype).eps / 2 * float(known.abs().max())
     torchs = max(
-        rounding, *(_error(each, exact) for each in wide.in_orders(spec.dtype, scale, cap))
+        rounding, *(_error(each, known) for each in wide.in_orders(spec.dtype, scale, cap))
     )
-    off = _error(ours, exact)
+    off = _error(ours, known)
     assert off <= 2 * torchs + eps, f"{call}: error {off:.3g}, allowed {2 * torchs + eps:.3g}"
+
+
+def exact(given: Inputs, groups: int, scale: float = 0.3) -> Tensor:
+    """The result in float64."""
+    return _Wide.of(given, groups).result(torch.float64, scale, 0.0)
 
 
 @dataclass(frozen=True)
@@ -256,5 +261,5 @@ class _Wide:
             yield _Wide(q, k, self.v[:, :, keys], allowed, bias).result(dtype, scale, cap)
 
 
-def _error(result: Tensor, exact: Tensor) -> float:
-    return float((result.double() - exact).abs().max())
+def _error(result: Tensor, known: Tensor) -> float:
+    return float((result.double() - known).abs().max())
