@@ -66,6 +66,8 @@ def masks(draw: st.DrawFn) -> Tensor:
     if draw(st.booleans()):
         place = torch.arange(shape[3]) - torch.arange(shape[2])[:, None]
         mask |= (place <= 0) & (place > -draw(st.integers(1, 100)))
+    if draw(st.booleans()):
+        mask[..., int(torch.randint(shape[2], ())), :] = False
     return mask
 
 
