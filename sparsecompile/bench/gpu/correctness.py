@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +13,8 @@ from torch.nn import functional as F
 
 from sparsecompile.bench.aot.cases import Case, registry_cases, weight_like
 from sparsecompile.bench.gpu.failures import failures
+from sparsecompile.codegen.triton.linear import TritonLinear
 from sparsecompile.codegen.triton.lower import TritonCodegen
-from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.ops import linear
 from sparsecompile.kernels.target import Target
@@ -55,7 +56,7 @@ class Wrong:
 def correctness_cases(
     registry: Registry, target: Target, dtypes: Iterable[torch.dtype]
 ) -> Iterator[Case]:
-    """Every template for every format and dtype that it supports, and every schedule of it.
+    """Every template of linears for every format and dtype, and every schedule of it.
 
     The default schedule with all of them; those of a full search take turns.
 
@@ -64,8 +65,10 @@ def correctness_cases(
         target: a GPU.
         dtypes: of the activations.
     """
-    turns: Counter[TritonTemplate] = Counter()
+    turns: Counter[TritonLinear] = Counter()
     for case in registry_cases(registry, target, dtypes):
+        if not isinstance(case.template, TritonLinear):
+            continue
         yield case
         others = [s for s in case.template.search(case.spec, target) if s != case.schedule]
         if others:
@@ -98,15 +101,16 @@ def check_correctness(
         Each case, and what is wrong with it.
     """
     for case in cases:
-        packed = case.spec.format.pack(weight_like(case.spec, SHAPE, case.zeros))
+        spec: Any = case.spec
+        packed = spec.format.pack(weight_like(spec, SHAPE, case.zeros))
         build = TritonCodegen().build
-        kernel = build(case.spec, case.template, case.schedule, case.target, registry)
+        kernel = build(spec, case.template, case.schedule, case.target, registry)
         layout, weight = kernel.prepack(packed).to(device), packed.unpack(torch.float32)
         wrong = []
         for count in rows:
             x = torch.randn(count, SHAPE[1], generator=torch.Generator().manual_seed(count))
-            x = x.to(case.spec.dtype)
-            what = f"{case.spec} {case.template.name} {case.schedule}"
+            x = x.to(spec.dtype)
+            what = f"{spec} {case.template.name} {case.schedule}"
             try:
                 got = call(kernel, x.to(device), layout, SHAPE[0]).cpu()
             except failures() as failure:

@@ -6,7 +6,32 @@ import torch
 from torch import Tensor
 
 from sparsecompile.kernels.ops import define
-from sparsecompile.masks.block_mask import HEADER_BYTES
+from sparsecompile.masks.block_mask import HEADER_BYTES, TILE
+
+
+def most_bytes(batch: int, heads: int, queries: int, keys: int) -> int:
+    """Bytes of a `BlockMask`'s layout where every tile is kept, and has bits.
+
+    GPUs give every layout as many: how many it takes nobody waits for.
+    """
+    rows, columns = batch * heads * -(-queries // TILE), -(-keys // TILE)
+    lists = [-(-4 * (length + 1) // 64) * 64 for length in (rows, rows * columns, rows * columns)]
+    return HEADER_BYTES + sum(lists) + 8 * TILE * rows * columns
+
+
+def shape_of_intervals(
+    low: Tensor, keep: Tensor | None, q_ids: Tensor | None, keys: int
+) -> tuple[int, int, int, int]:
+    """The shape of the mask that `interval_mask` is given."""
+    _, heads, queries = low.shape
+    widest = keep if keep is not None else q_ids if q_ids is not None else low
+    return widest.shape[0], heads, queries, keys
+
+
+def _fake_layout(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A view of the header on CPUs, whose ops read the memory behind it; all of it on GPUs."""
+    size = HEADER_BYTES if like.device.type == "cpu" else most_bytes(*shape)
+    return like.new_empty(size, dtype=torch.uint8)
 
 
 @define
@@ -26,7 +51,7 @@ def _attention(
 
 @define
 def _scan_mask(mask: Tensor) -> Tensor:
-    return mask.new_empty(HEADER_BYTES, dtype=torch.uint8)
+    return _fake_layout(mask, tuple(mask.shape))
 
 
 @define
@@ -38,4 +63,4 @@ def _interval_mask(
     kv_ids: Tensor | None,
     kv: int,
 ) -> Tensor:
-    return low.new_empty(HEADER_BYTES, dtype=torch.uint8)
+    return _fake_layout(low, shape_of_intervals(low, keep, q_ids, kv))
