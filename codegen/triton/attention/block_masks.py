@@ -92,10 +92,8 @@ def _layout(
     sizes = (*strides, heads, queries, keys)
     starts.zero_()
     if few:
-        module.scan_words[(max(1, batch * heads * queries),)](
-            *given, bits, *sizes, ADDS=adds, **options
-        )
         partial = batch * heads * queries
+        module.scan_words[(partial,)](*given, bits, *sizes, ADDS=adds, **options)
     else:
         found = torch.empty((rows, columns), dtype=torch.int32, device=device)
         lacking = torch.empty((rows, 1), dtype=torch.int32, device=device)
@@ -122,7 +120,7 @@ def _list(found: Tensor, starts: Tensor, tiles: Tensor, kinds: Tensor) -> None:
     rows, columns = found.shape
     kept = found != NONE
     ends = kept.flatten().cumsum(0, dtype=torch.int32).view(rows, columns)
-    starts[1:] = ends[:, -1]
+    starts[1:] = kept.sum(1).cumsum(0)
     places = torch.where(kept, ends - 1, rows * columns).flatten().long()
     column = torch.arange(columns, dtype=torch.int32, device=found.device)
     tiles.scatter_(0, places, column.expand(rows, columns).flatten())

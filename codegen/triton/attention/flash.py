@@ -54,9 +54,8 @@ template: {name}; target: {target}
 {schedule}
 out = softmax(softcap(q @ k.T * scale) + bias) @ v over the keys that the mask keeps; zeros where
 there are none. All sizes but the widths of heads are run-time values.
-{few}: at most {few_queries} queries, {few_rows} rows a program, {few_warps} warps, keys split up to
-{programs} programs; any number: {many_queries} queries, {many_keys} keys a pass, {many_warps} warps;
-{stages} stages.
+
+{launches}
 
 {arguments}
 """
@@ -75,6 +74,11 @@ BIASED = tl.constexpr({biased})  # kind of a tile in which the bias says which p
 LOG2_E = tl.constexpr(1.4426950408889634)
 '''
 
+LAUNCHES = (
+    "attend_words takes up to {few_queries} queries: {few_rows} rows a program, {few_warps} warps, "
+    "keys split up to {programs} programs. attend_tiles takes any number: {many_queries} queries a "
+    "program, {many_keys} keys a pass, {many_warps} warps. Both have {stages} stages."
+)
 ARGUMENTS = (
     "What is launched takes q `[batch, heads, queries, d]`, k `[batch, heads / groups, keys, d]`, "
     "v `[.., keys, dv]` and out `[batch, heads, queries, dv]`, whose rows are contiguous and begin "
@@ -105,9 +109,7 @@ class FlashAttention(TritonTemplate[AttentionSpec]):
         check_target(spec, target)
         widest, fit = _widest(spec), WIDEST[target.gpu.vendor] // spec.dtype.itemsize
         if widest > fit:
-            raise Reject(
-                f"{spec.dtype} heads of {widest} are too wide for {target.arch}: {fit} fit"
-            )
+            raise Reject(f"{spec.dtype} heads of {widest} do not fit {target.arch}, {fit} do")
 
     def examples(self, dtype: torch.dtype) -> Sequence[AttentionSpec]:
         """Heads as models have them: narrow, wide, of unequal widths, with a cap."""
@@ -165,13 +167,13 @@ class FlashAttention(TritonTemplate[AttentionSpec]):
         self, spec: AttentionSpec, schedule: Schedule, target: Target, registry: Registry
     ) -> Source:
         """Constants, and functions that are the same for all specs."""
+        choices = dict(schedule.choices)
         head = HEAD.format(
             spec=spec,
             name=self.name,
             target=target,
             schedule=fill(f"schedule: {schedule}", 100),
-            few=FEW,
-            few_queries=FEW_QUERIES,
+            launches=fill(LAUNCHES.format(few_queries=FEW_QUERIES, **choices), 100),
             arguments=fill(ARGUMENTS, 100),
             head_dim=spec.head_dim,
             head_padded=_padded(spec.head_dim),
@@ -181,7 +183,6 @@ class FlashAttention(TritonTemplate[AttentionSpec]):
             softcap=spec.softcap,
             tile=TILE,
             biased=BIASED,
-            **dict(schedule.choices),
         )
         text = "\n\n".join((head, softmax.TEXT, tiles.TEXT, words.TEXT))
         kernels = tuple((each.symbol, each.largest_m) for each in self.launches(spec, schedule))

@@ -1,4 +1,4 @@
-"""Triton that finds the kept tiles of a mask, or of the intervals of keys that queries attend to."""
+"""Triton that finds the kept tiles of a mask, or of intervals of keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONSTANTS = f'''\
 """What sparsecompile/masks/block_mask.py says of a mask that is in memory, or of intervals of keys.
 
 A mask is `[batch, heads, queries, keys]`: int8, not zero where a query attends to a key, or what is
-added to scores. Intervals are `low <= key < high`, int32 `[batch, heads, queries]`, of the keys that
+added to scores. Intervals are `low <= key < high`, int32 `[batch, heads, queries]`, of keys that
 `keep` `[batch, keys]` names and whose ids are those of the query.
 """
 

@@ -48,8 +48,6 @@ def start_attention(
     _check(kernel, q, k, v)
     (batch, heads, queries, _), keys = q.shape, k.shape[2]
     out = q.new_empty((batch, queries, heads, v.shape[3])).transpose(1, 2)
-    if out.numel() == 0:
-        return out
     q, k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (q, k, v))
     if bias is not None:
         bias = bias.expand(batch, heads, queries, keys)

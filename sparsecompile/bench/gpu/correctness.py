@@ -13,10 +13,11 @@ from torch.nn import functional as F
 
 from sparsecompile.bench.aot.cases import Case, registry_cases, weight_like
 from sparsecompile.bench.gpu.failures import failures
-from sparsecompile.codegen.triton.linear import TritonLinear
 from sparsecompile.codegen.triton.lower import TritonCodegen
+from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.ops import linear
+from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
@@ -65,9 +66,9 @@ def correctness_cases(
         target: a GPU.
         dtypes: of the activations.
     """
-    turns: Counter[TritonLinear] = Counter()
+    turns: Counter[TritonTemplate[Any]] = Counter()
     for case in registry_cases(registry, target, dtypes):
-        if not isinstance(case.template, TritonLinear):
+        if not isinstance(case.spec, KernelSpec):
             continue
         yield case
         others = [s for s in case.template.search(case.spec, target) if s != case.schedule]

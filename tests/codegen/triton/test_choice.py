@@ -103,6 +103,7 @@ def test_the_cheaper_candidate_is_chosen() -> None:
 
     worse = replace(variant, template=Worse(), source=replace(variant.source, name="worse"))
     problem = Problem(spec, packed.shape, (1,), False, DenseUse.ANYWHERE, "off", 0.5)
+    bench = TritonWorkbench(target, registry)
     (part,) = bench.guess(problem, [worse, variant], Contents(packed)).ranges
     assert (part.source, part.dense) == (variant.source_name, False)
     (part,) = bench.guess(problem, [worse], Contents(packed)).ranges
