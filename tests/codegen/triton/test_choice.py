@@ -11,6 +11,7 @@ from triton_cases import build, template_of
 
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.lower import TritonCodegen
+from sparsecompile.codegen.triton.workbench import TritonWorkbench
 from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.kernel import Range
 from sparsecompile.kernels.problem import ROWS, DenseUse, Problem
