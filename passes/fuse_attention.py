@@ -93,9 +93,8 @@ class FuseAttention(Rule[Facts]):
         args = tuple(vars(facts).values())
         node = match.node
         new = edit.call(attention, args, before=node, value=edit.value(node), origins=(node.name,))
-        sources = node.all_input_nodes
-        edit.replace(node, new)
-        edit.discard(sources)
+        node.replace_all_uses_with(new)
+        edit.discard((node,))
 
     def _of_sdpa(self, match: Match, edit: Edit) -> Facts:
         if match["dropout_p"] not in (None, 0, 0.0):

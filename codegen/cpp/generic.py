@@ -61,7 +61,7 @@ class GenericLinear(CppTemplate):
 
     def files(self, spec: KernelSpec, schedule: Schedule) -> Sequence[str]:
         """One file of loops for all of them."""
-        return ("finish.h", "transpose.h", "generic.h")
+        return ("finish.h", "turn.h", "transpose.h", "generic.h")
 
 
 COMPONENTS = (GenericLinear(),)

@@ -66,7 +66,7 @@ class ListsLinear(CppTemplate):
         """The layout, and loops over it."""
         layout = ("lists/layout.h", "lists/prepack.h")
         loops = ("lists/multiply.h", "lists/batch.h", "lists/decode.h")
-        return ("finish.h", "transpose.h", *layout, *loops)
+        return ("finish.h", "turn.h", "transpose.h", *layout, *loops)
 
 
 COMPONENTS = (ListsLinear(),)

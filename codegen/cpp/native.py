@@ -24,6 +24,8 @@ from sparsecompile.weights.snapshot import provide
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 MAX_RANGES = 16
+ENDLESS = 2**62
+"""The last m of a range that has none."""
 
 
 class NativeKernel(ctypes.Structure):
@@ -45,6 +47,23 @@ class NativeKernel(ctypes.Structure):
     )
 
 
+class NativeAttention(ctypes.Structure):
+    """`SCAttentionKernel` of `text/native/attention.cpp`, field by field."""
+
+    _fields_: ClassVar[Sequence[tuple[str, Any]]] = (
+        ("key", ctypes.c_int64),
+        ("dtype", ctypes.c_int64),
+        ("head_dim", ctypes.c_int64),
+        ("value_dim", ctypes.c_int64),
+        ("groups", ctypes.c_int64),
+        ("softcap", ctypes.c_int64),
+        ("ranges", ctypes.c_int64),
+        ("largest_q", ctypes.c_int64 * MAX_RANGES),
+        ("attention", ctypes.c_void_p * MAX_RANGES),
+        ("workspace", ctypes.c_void_p * MAX_RANGES),
+    )
+
+
 _loading = threading.Lock()
 
 
@@ -55,11 +74,14 @@ class Native:
     Attributes:
         register: makes a kernel known to the ops.
         serve: lets a call run a kernel, see `Codegen.serve`.
+        register_attention, serve_attention: the same for kernels of attention.
         evict: takes the memory of a contiguous tensor out of the caches.
     """
 
     register: Callable[[NativeKernel], None]
     serve: Callable[[int, int], None]
+    register_attention: Callable[[NativeAttention], None]
+    serve_attention: Callable[[int, int], None]
     evict: Callable[[Tensor], None]
 
 
@@ -101,18 +123,23 @@ def _library() -> ctypes.CDLL:
             "copy of the module sparsecompile.codegen.cpp.native: kernels of one copy are unknown "
             "to the other. Import sparsecompile once, by this name"
         )
-    text = "\n".join((read("arguments.h"), *room("native")))
+    text = "\n".join((read("arguments.h"), read("attention/arguments.h"), *room("native")))
     return load_built("native", text, _flags, _open, _places())
 
 
 @cache
 def _load() -> Native:
-    import sparsecompile.kernels.ops  # noqa: F401 - schemas come before implementations
+    # Schemas come before implementations.
+    import sparsecompile.kernels.ops
+    import sparsecompile.operators.attention.ops  # noqa: F401
 
     library = _library()
 
     def register(kernel: NativeKernel) -> None:
         library.sc_register_kernel(ctypes.byref(kernel))
+
+    def register_attention(kernel: NativeAttention) -> None:
+        library.sc_register_attention(ctypes.byref(kernel))
 
     def evict(tensor: Tensor) -> None:
         library.sc_evict(tensor.data_ptr(), tensor.numel() * tensor.element_size())
@@ -121,7 +148,7 @@ def _load() -> Native:
         freshness = NativeFreshness(library)
         if freshness.knows_tensors():
             provide(freshness)
-    return Native(register, library.sc_serve, evict)
+    return Native(register, library.sc_serve, register_attention, library.sc_serve_attention, evict)
 
 
 def _open(path: Path) -> ctypes.CDLL:
@@ -130,6 +157,10 @@ def _open(path: Path) -> ctypes.CDLL:
     library.sc_register_kernel.restype = None
     library.sc_serve.argtypes = (ctypes.c_int64, ctypes.c_int64)
     library.sc_serve.restype = None
+    library.sc_register_attention.argtypes = (ctypes.POINTER(NativeAttention),)
+    library.sc_register_attention.restype = None
+    library.sc_serve_attention.argtypes = (ctypes.c_int64, ctypes.c_int64)
+    library.sc_serve_attention.restype = None
     library.sc_evict.argtypes = (ctypes.c_void_p, ctypes.c_int64)
     library.sc_evict.restype = None
     return library

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -48,7 +48,7 @@ class Edit:
         self.formats = formats
         self.device = device
         self.rewrites: list[Rewrite] = []
-        self._shared: dict[Hashable, Node] = {}
+        self._remembered: dict[Hashable, Any] = {}
         self.considered: dict[str, Considered] = {}
         self.position: str | None = None
 
@@ -122,12 +122,21 @@ class Edit:
     def discard(self, nodes: Iterable[Node]) -> None:
         """Erase those calls that nobody uses and that write nothing, and what only they read."""
         for node in nodes:
-            if node.op.startswith("call") and not node.users and not writes_in_place(node):
+            unused = not node._erased and not node.users and node.op.startswith("call")
+            if unused and not writes_in_place(node):
                 sources = node.all_input_nodes
-                self.erase(node)
-                self.discard(source for source in sources if not source._erased)
+                self.module.graph.erase_node(node)
+                self.discard(sources)
 
-    def once(self, target: Target, args: tuple[Any, ...], key: Hashable, before: Node) -> Node:
+    def once(
+        self,
+        target: Target,
+        args: tuple[Any, ...],
+        *,
+        key: Hashable,
+        before: Node,
+        value: Any = None,
+    ) -> Node:
         """A call that the graph has once for all who ask with this key, before the first of them.
 
         Args:
@@ -135,10 +144,17 @@ class Edit:
             args: nodes and constants.
             key: what it depends on, besides the target.
             before: where.
+            value: as for `call`.
         """
-        if (target, key) not in self._shared:
-            self._shared[target, key] = self.call(target, args, before=before)
-        return self._shared[target, key]
+        make = partial(self.call, target, args, before=before, value=value)
+        found: Node = self.remembered((target, key), make)
+        return found
+
+    def remembered(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What was made of this graph under a key, or is made now."""
+        if key not in self._remembered:
+            self._remembered[key] = make()
+        return self._remembered[key]
 
     def binding(self, node: Any) -> Binding:
         """The live tensors behind a weight.

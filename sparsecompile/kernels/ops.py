@@ -43,19 +43,23 @@ Fake = TypeVar("Fake", bound=Callable[..., Tensor])
 _library = torch.library.Library(NAMESPACE, "DEF")
 
 
-def schema_of(function: Callable[..., Tensor]) -> str:
+def schema_of(function: Callable[..., Tensor], number: str = "int") -> str:
     """The schema of an op with a function's signature: `(Tensor x, int n) -> Tensor`."""
     # Implementations in C++ take numbers: sizes of weights are no symbols.
-    return torch.library.infer_schema(function, mutates_args=()).replace("SymInt", "int")
+    return torch.library.infer_schema(function, mutates_args=()).replace("SymInt", number)
 
 
-def define(fake: Fake) -> Fake:
+def define(fake: Fake, *, number: str = "int") -> Fake:
     """Define an op of this namespace by a function that says what it returns: its fake.
 
     The function's name is the op's, its signature the schema.
+
+    Args:
+        fake: the function.
+        number: what its integers are: `SymInt` where they vary from call to call.
     """
     name = fake.__name__.strip("_")
-    _library.define(name + schema_of(fake))
+    _library.define(name + schema_of(fake, number))
     torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_library)
     return fake
 

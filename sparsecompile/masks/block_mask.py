@@ -69,8 +69,8 @@ class BlockMask:
         batch, heads, q, kv = mask.shape
         none = torch.zeros(0, dtype=torch.int32)
         if q <= FEW_QUERIES:
-            words = _words(_padded(mask, 1, TILE).unflatten(3, (-1, TILE)))
-            return cls((batch, heads, q, kv), none, none, none, words)
+            bits = words(_padded(mask, 1, TILE).unflatten(3, (-1, TILE)))
+            return cls((batch, heads, q, kv), none, none, none, bits)
         there = _padded(torch.ones(1, 1, q, kv, dtype=torch.bool), TILE, TILE)
         places = _tiled(_padded(mask, TILE, TILE))
         kept = places.any(5).any(4)
@@ -80,7 +80,7 @@ class BlockMask:
         tiles = kept.nonzero()[:, 3].to(torch.int32)
         partial = ~full[kept]
         kinds = torch.where(partial, partial.cumsum(0) - 1, FULL).to(torch.int32)
-        bits = _words(places[kept][partial].transpose(1, 2))
+        bits = words(places[kept][partial].transpose(1, 2))
         return cls((batch, heads, q, kv), starts, tiles, kinds, bits)
 
     def dense(self) -> Tensor:
@@ -137,11 +137,12 @@ def _tiled(mask: Tensor) -> Tensor:
     return tiles
 
 
-def _words(bits: Tensor) -> Tensor:
-    """The last dimension as words: int64."""
+def words(bits: Tensor) -> Tensor:
+    """The last dimension, of `TILE` places, as words: int64, place 0 the lowest bit."""
     return (bits.long() << torch.arange(TILE)).sum(-1)
 
 
 def _bits(words: Tensor) -> Tensor:
-    """What `_words` took."""
-    return ((words[..., None] >> torch.arange(TILE)) % 2).bool()
+    """What `words` took."""
+    bits: Tensor = words[..., None] >> torch.arange(TILE) & 1
+    return bits.bool()

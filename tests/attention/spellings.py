@@ -54,12 +54,12 @@ def plain(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v)
 
 
-@spelling("causal")
+@spelling("is_causal")
 def causal(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=0.3)
 
 
-@spelling("causal", kv_heads=2)
+@spelling("is_causal", kv_heads=2)
 def grouped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
 

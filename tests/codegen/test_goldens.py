@@ -21,7 +21,7 @@ GOLDENS = Path(__file__).parent / "goldens"
 SHARED = {
     "generic": (
         *("arguments.h", "prelude.h", "numbers.h", "activations.h", "round.h", "finish.h"),
-        *("transpose.h", "generic.h"),
+        *("turn.h", "transpose.h", "generic.h"),
     ),
     "strips": (
         *("arguments.h", "prelude.h", "numbers.h", "activations.h", "round.h", "finish.h"),
@@ -29,7 +29,7 @@ SHARED = {
         *("strips/decode/float.h", "strips/decode/few.h", "strips/batch/share.h"),
     ),
 }
-PAIRS = ("transpose.h", "strips/x/tiles.h", "strips/batch/kept.h")
+PAIRS = ("turn.h", "transpose.h", "strips/x/tiles.h", "strips/batch/kept.h")
 STRIPS = (
     (
         "amx",

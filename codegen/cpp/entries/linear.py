@@ -9,13 +9,17 @@ from torch import Tensor
 from sparsecompile.codegen.cpp.built import Built
 from sparsecompile.codegen.cpp.entry import Entry
 from sparsecompile.codegen.cpp.layout import layout_id
-from sparsecompile.codegen.cpp.native import DTYPES, MAX_RANGES, NativeKernel, load_native
+from sparsecompile.codegen.cpp.native import (
+    DTYPES,
+    ENDLESS,
+    MAX_RANGES,
+    NativeKernel,
+    load_native,
+)
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.errors import SparseCompileError
 from sparsecompile.kernels.kernel import Range
 from sparsecompile.kernels.spec import KernelSpec
-
-ENDLESS = 2**62
 
 
 class LinearEntry(Entry[KernelSpec]):

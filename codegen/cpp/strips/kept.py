@@ -25,7 +25,7 @@ class KeptTiles(Tiles):
         """Blocks of x times what is kept."""
         by_floats = schedule["columns_of_word"] == 1
         loops = self.loops(by_floats, f"strips/x/{'floats' if by_floats else 'pairs'}.h")
-        return ("transpose.h", "strips/x/tiles.h", *loops, "strips/batch/kept.h")
+        return ("turn.h", "transpose.h", "strips/x/tiles.h", *loops, "strips/batch/kept.h")
 
     @abstractmethod
     def loops(self, by_floats: bool, x: str) -> tuple[str, ...]:

@@ -47,9 +47,9 @@ def interval_mask(
     Args:
         low: `[batch or 1, heads or 1, queries]` int32.
         high: the same.
-        keep: `[batch, kv]` bool, the keys that count; None for all.
-        q_ids: `[batch, queries]` int64: a query attends to keys of its id alone; None for all.
-        kv_ids: `[batch, kv]` int64.
+        keep: `[batch or 1, kv]` bool, the keys that count; None for all.
+        q_ids: `[batch or 1, queries]` int64: a query attends to keys of its id; None for all.
+        kv_ids: `[batch or 1, kv]` int64.
         kv: number of keys.
         options: for Triton's compiler.
 
@@ -58,10 +58,11 @@ def interval_mask(
     """
     shape = shape_of_intervals(low, keep, q_ids, kv)
     low, high = (t.contiguous().expand(shape[:3]) for t in (low, high))
-    keep = None if keep is None else keep.contiguous().view(torch.int8)
-    q_ids, kv_ids = (None if t is None else t.contiguous() for t in (q_ids, kv_ids))
+    keep = None if keep is None else keep.view(torch.int8)
+    of_batch = (keep, q_ids, kv_ids)
+    vectors = (None if t is None else t.expand(shape[0], -1).contiguous() for t in of_batch)
     strides = (*low.stride()[:2], 0, 0)
-    given = (None, low, high, keep, q_ids, kv_ids)
+    given = (None, low, high, *vectors)
     return _layout(shape, given, strides, adds=False, options=options)
 
 

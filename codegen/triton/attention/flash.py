@@ -21,7 +21,7 @@ from sparsecompile.kernels.spec import Schedule
 from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Source
 from sparsecompile.masks.block_mask import BIASED, FEW_QUERIES, TILE
-from sparsecompile.operators.attention.operator import cost_of
+from sparsecompile.operators.attention.cost import cost_of
 from sparsecompile.operators.attention.spec import AttentionSpec
 from sparsecompile.registry import Registry
 

@@ -1,1 +1,1 @@
-"""Attention: `softmax(q @ k.T * scale + mask) @ v` over the kept tiles of its mask."""
+"""Attention over the kept tiles of a mask."""

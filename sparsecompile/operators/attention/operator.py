@@ -15,7 +15,8 @@ from sparsecompile.graph.pattern import Match
 from sparsecompile.kernels.contents import NoWeight, Sample
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import DenseUse, Problem, rows_of
-from sparsecompile.operators.attention.kept import KINDS, Kept, kept_of
+from sparsecompile.operators.attention.cost import cost_of
+from sparsecompile.operators.attention.kept import KINDS, Kept, kept_named, kept_of
 from sparsecompile.operators.attention.node import ATTENTION, attention
 from sparsecompile.operators.attention.spec import AttentionSpec
 from sparsecompile.operators.operator import Calling, Emitted, Operator, Slots
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 MOST_QUERIES, MOST_KEYS = 1024, 2048
 """What is measured of longer ones: they cost more, but not otherwise."""
 AXES = ("batch", "heads", "keys")
+MASKS = (*KINDS, "causal & window(9)", "around(5), added")
+"""Kinds that laws try."""
 TYPICAL_KEYS = 512
 """Where the number of keys varies."""
 
@@ -52,7 +55,7 @@ class Attention(Operator[AttentionSpec]):
             is_dynamic=is_dynamic,
             dense=DenseUse.ALONE,
             tune=options.tune,
-            density=round(kept.share(rows[-1], keys), 2),
+            density=_share(kept, min(rows[-1], MOST_QUERIES), min(keys, MOST_KEYS)),
             layout_rows=tuple(dict.fromkeys(min(m, MOST_QUERIES) for m in rows)),
             axes=AXES,
             details=(("spelling", match["spelling"]), ("mask", kept.kind)),
@@ -90,7 +93,7 @@ class Attention(Operator[AttentionSpec]):
         found = []
         dtypes = itertools.cycle((torch.float32, torch.bfloat16, torch.float16))
         heads = itertools.cycle(((16, 16, 1), (64, 32, 3), (40, 40, 2)))
-        for kind, dtype, (width, values, groups) in zip(KINDS, dtypes, heads, strict=False):
+        for kind, dtype, (width, values, groups) in zip(MASKS, dtypes, heads, strict=False):
             spec = AttentionSpec(dtype, width, values, groups)
             problem = Problem(
                 spec=spec,
@@ -130,6 +133,7 @@ class Attention(Operator[AttentionSpec]):
         """The op, with the kept tiles at hand."""
         q, k, v, mask = inputs
         blocks, bias = _kept(problem).made(mask, q.shape[2], k.shape[2])
+        blocks = None if blocks is None else blocks.to(q.device)
         scale, softcap = _scales(problem.spec)
         op = torch.ops.sparsecompile.attention
         return partial(op, q, k, v, blocks, bias, scale, softcap, kernel.key)
@@ -159,27 +163,17 @@ def spec_of(q: Tensor, k: Tensor, v: Tensor, *, softcap: bool) -> AttentionSpec:
     return AttentionSpec(q.dtype, q.shape[3], v.shape[3], q.shape[1] // k.shape[1], softcap)
 
 
-def cost_of(spec: AttentionSpec, sizes: Mapping[str, int], share: float) -> Cost:
-    """What attention with `m` queries a batch entry has to move and compute.
-
-    Args:
-        spec: what it computes.
-        sizes: `batch`, `heads` and `keys`.
-        share: of the keys that are read.
-    """
-    # sympy takes a third of a second to import, and not everyone measures.
-    from sparsecompile.formats.symbols import m
-    from sparsecompile.kernels.cost import Cost
-
-    heads, width = sizes["batch"] * sizes["heads"], spec.head_dim + spec.value_dim
-    keys = sizes["keys"] * share
-    nbytes = heads * width * (m + keys / spec.groups) * spec.dtype.itemsize
-    kind = "bfloat16" if spec.dtype == torch.bfloat16 else "float32"
-    return Cost(nbytes, 2 * m * heads * keys * width, kind)
-
-
 def _sample(problem: Problem[AttentionSpec]) -> Sample:
     return NoWeight(dict(zip(problem.axes, problem.shape, strict=True)), problem.density)
+
+
+def _share(kept: Kept, queries: int, keys: int) -> float:
+    """The share of places that count, rounded."""
+    mask = kept.example(queries, keys, torch.float32)
+    if kept.causal:
+        mask = torch.ones(queries, keys, dtype=torch.bool).tril()
+    kept_places = mask if mask.dtype == torch.bool else mask == 0
+    return round(float(kept_places.float().mean()), 2) if mask.numel() else 1.0
 
 
 def _scales(spec: AttentionSpec) -> tuple[float, float]:
@@ -188,7 +182,7 @@ def _scales(spec: AttentionSpec) -> tuple[float, float]:
 
 
 def _kept(problem: Problem[AttentionSpec]) -> Kept:
-    return KINDS[dict(problem.details)["mask"]]
+    return kept_named(dict(problem.details)["mask"])
 
 
 COMPONENTS = (Attention(),)

@@ -12,17 +12,17 @@ from sparsecompile.kernels.spec import Spec
 
 @dataclass(frozen=True)
 class AttentionSpec(Spec):
-    """Everything an attention's kernel depends on: `softmax(softcap(q @ k.T * scale) + mask) @ v`.
+    """Everything a kernel of attention depends on: `softmax(softcap(q @ k.T * scale) + bias) @ v`.
 
-    `q` is `[batch, heads, queries, head_dim]`, `k` `[batch, heads / groups, keys, head_dim]`, `v`
-    `[batch, heads / groups, keys, value_dim]`; all else are run-time values.
+    `q` `[batch, heads, q, head_dim]`, `k` `[batch, heads / groups, kv, head_dim]`, `v` `[..., kv,
+    value_dim]`; which keys a query attends to is a `BlockMask`. Sums are accumulated in float32.
 
     Attributes:
-        dtype: of q, k, v and what is returned: float32, bfloat16 or float16.
-        head_dim: width of queries and keys.
-        value_dim: width of values.
-        groups: query heads that share a key head.
-        softcap: whether scores are `cap * tanh(score / cap)`.
+        dtype: of q, k, v and the result: float32, bfloat16 or float16.
+        head_dim: columns of q and k.
+        value_dim: columns of v.
+        groups: heads of q for each of k and v.
+        softcap: whether scores become `cap * tanh(score / cap)`; the cap is a run-time value.
     """
 
     operator: ClassVar[str] = "attention"
@@ -33,10 +33,12 @@ class AttentionSpec(Spec):
     softcap: bool = False
 
     def __str__(self) -> str:
-        """`attention bfloat16 d=64 groups=3`."""
-        parts = [self.operator, str(self.dtype).removeprefix("torch."), f"d={self.head_dim}"]
+        """`attention bfloat16 d=64 groups=3`, `attention float32 d=96 dv=64 softcap`."""
+        fields = [self.operator, str(self.dtype).removeprefix("torch."), f"d={self.head_dim}"]
         if self.value_dim != self.head_dim:
-            parts.append(f"dv={self.value_dim}")
+            fields.append(f"dv={self.value_dim}")
         if self.groups != 1:
-            parts.append(f"groups={self.groups}")
-        return " ".join((*parts, *["softcap"] * self.softcap))
+            fields.append(f"groups={self.groups}")
+        if self.softcap:
+            fields.append("softcap")
+        return " ".join(fields)

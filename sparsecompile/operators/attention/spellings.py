@@ -21,7 +21,9 @@ CONVERTED = Call(("to", "type_as", "type"), ("input", "dtype"))
 
 _PRODUCT = Call(MATMUL, ("left", "right"))
 _TRANSPOSED = Call((torch.transpose, "transpose"), ("input", "dim0", "dim1"))
-_SWAPPED = Call((getattr,), ("input", "name"))
+_SWAPPED = Call((torch.ops.aten.mT,), ("input",))
+# How Dynamo writes it before torch 2.13.
+_ATTRIBUTE = Call((getattr,), ("input", "name"))
 _ADDED = Call((operator.add, torch.add, operator.iadd, "add"), ("input", "other"))
 _SCALED = Call((operator.mul, torch.mul, operator.imul, "mul"), ("input", "other"))
 _DIVIDED = Call((operator.truediv, torch.div, "div"), ("input", "other"))
@@ -167,8 +169,9 @@ def _untransposed(node: Any, edit: Edit) -> Node:
     match = _TRANSPOSED.match(node)
     if match and {match["dim0"], match["dim1"]} in ({2, 3}, {-1, -2}):
         return match["input"]  # type: ignore[no-any-return]
-    match = _SWAPPED.match(node)
-    if match and match["name"] == "mT":
+    match = _ATTRIBUTE.match(node)
+    match = match if match and match["name"] == "mT" else _SWAPPED.match(node)
+    if match:
         return match["input"]  # type: ignore[no-any-return]
     if isinstance(node, Node) and edit.value(node).dim() == 4:
         return edit.call("transpose", (node, 2, 3), before=node.next)

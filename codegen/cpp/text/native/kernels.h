@@ -31,41 +31,62 @@ namespace {
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-// Kernels by key, one for each layout: they compute the same. A registration publishes a new table;
-// old ones are kept, since a call may still read them, and registrations are few.
-using Table = std::unordered_map<int64_t, std::vector<SCKernel>>;
-std::atomic<const Table*> table{new Table()};
-std::mutex registration;
+// A map from keys that is read while it changes. A change publishes a new map; old ones are kept, since
+// a call may still read them, and changes are few.
+template <class Value>
+class Published {
+  using Map = std::unordered_map<int64_t, Value>;
+  std::atomic<const Map*> map{new Map()};
+  std::mutex changing;
 
-const std::vector<SCKernel>& kernels_of(int64_t key) {
-  const Table& kernels = *table.load(std::memory_order_acquire);
-  const auto found = kernels.find(key);
-  TORCH_CHECK(found != kernels.end(), "sparsecompile has no kernel ", key,
-              " in this process: compile the model again with torch.compile(..., "
-              "backend=\"sparse\") before calling it");
-  return found->second;
-}
+ public:
+  const Value& at(int64_t key) const {
+    const Map& values = *map.load(std::memory_order_acquire);
+    const auto found = values.find(key);
+    TORCH_CHECK(found != values.end(), "sparsecompile has no kernel ", key,
+                " in this process: compile the model again with torch.compile(..., "
+                "backend=\"sparse\") before calling it");
+    return found->second;
+  }
+  template <class Change>
+  void change(int64_t key, Change&& to) {
+    const std::lock_guard<std::mutex> guard(changing);
+    auto* next = new Map(*map.load(std::memory_order_relaxed));
+    to((*next)[key]);
+    map.store(next, std::memory_order_release);
+  }
+};
+
+// One for each layout: they compute the same.
+Published<std::vector<SCKernel>> table;
+
+const std::vector<SCKernel>& kernels_of(int64_t key) { return table.at(key); }
 
 constexpr at::ScalarType dtypes[] = {at::kFloat, at::kBFloat16, at::kHalf};
 
 at::ScalarType dtype_of(const SCKernel& kernel) { return dtypes[kernel.dtype]; }
 
-// The layout behind `weight`, which may be a view of its header alone.
-const SCLayoutHeader* layout_of(const Tensor& weight) {
-  TORCH_CHECK(weight.scalar_type() == at::kByte && weight.device().is_cpu(),
-              "sparsecompile: the packed weight must be uint8 on the CPU, not ",
-              weight.scalar_type(), " on ", weight.device());
-  TORCH_CHECK(weight.dim() == 1 && weight.numel() >= (int64_t)sizeof(SCLayoutHeader) &&
-                  weight.stride(0) == 1,
-              "sparsecompile: the packed weight must be one-dimensional, contiguous and hold a "
-              "header of ", sizeof(SCLayoutHeader), " bytes; pass what the kernel's prepack made");
-  const auto* header = static_cast<const SCLayoutHeader*>(weight.const_data_ptr());
-  TORCH_CHECK(reinterpret_cast<uintptr_t>(header) % 64 == 0,
-              "sparsecompile: the packed weight must begin at a multiple of 64 bytes; clone() it");
-  const int64_t there = (int64_t)weight.storage().nbytes() - weight.storage_offset();
-  TORCH_CHECK(header->total_bytes <= there, "sparsecompile: the packed weight is cut off: ", there,
-              " of ", header->total_bytes, " bytes are there; prepack it again");
+// The header that a layout begins with, of which a tensor may be a view alone. What it is called, and who
+// made it, are for messages.
+template <class Header>
+const Header* header_of(const Tensor& layout, const char* what, const char* maker) {
+  TORCH_CHECK(layout.scalar_type() == at::kByte && layout.device().is_cpu(), "sparsecompile: the ",
+              what, " must be uint8 on the CPU, not ", layout.scalar_type(), " on ", layout.device());
+  TORCH_CHECK(layout.dim() == 1 && layout.numel() >= (int64_t)sizeof(Header) &&
+                  layout.stride(0) == 1,
+              "sparsecompile: the ", what, " must be one-dimensional, contiguous and hold a header of ",
+              sizeof(Header), " bytes; pass what ", maker, " made");
+  const auto* header = static_cast<const Header*>(layout.const_data_ptr());
+  TORCH_CHECK(reinterpret_cast<uintptr_t>(header) % 64 == 0, "sparsecompile: the ", what,
+              " must begin at a multiple of 64 bytes; clone() it");
+  const int64_t there = (int64_t)layout.storage().nbytes() - layout.storage_offset();
+  TORCH_CHECK(header->total_bytes <= there, "sparsecompile: the ", what, " is cut off: ", there,
+              " of ", header->total_bytes, " bytes are there; pass all that ", maker, " made");
   return header;
+}
+
+const SCLayoutHeader* layout_of(const Tensor& weight) {
+  return header_of<SCLayoutHeader>(weight, "packed weight", "the kernel's prepack");
 }
 
 // The kernel of this key that reads the layout.
@@ -98,12 +119,10 @@ bool given(const OptionalTensor& tensor) { return tensor.has_value() && tensor->
 
 // Call a kernel by its key from now on where a weight has its layout.
 SC_EXPORT void sc_register_kernel(const SCKernel* kernel) {
-  const std::lock_guard<std::mutex> guard(registration);
-  auto* next = new Table(*table.load(std::memory_order_relaxed));
-  std::vector<SCKernel>& kernels = (*next)[kernel->key];
-  std::erase_if(kernels, [&](const SCKernel& old) { return old.layout == kernel->layout; });
-  kernels.push_back(*kernel);
-  table.store(next, std::memory_order_release);
+  table.change(kernel->key, [&](std::vector<SCKernel>& kernels) {
+    std::erase_if(kernels, [&](const SCKernel& old) { return old.layout == kernel->layout; });
+    kernels.push_back(*kernel);
+  });
 }
 
 // Let what is called by `call` run a kernel, known by its key, where a weight has its layout.

@@ -1,0 +1,54 @@
+"""The entry of attention: a row of a table of its own, with functions by numbers of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from torch import Tensor
+
+from sparsecompile.codegen.cpp.built import Built
+from sparsecompile.codegen.cpp.entry import Entry
+from sparsecompile.codegen.cpp.native import DTYPES, ENDLESS, NativeAttention, load_native
+from sparsecompile.codegen.tuning.variant import Variant
+from sparsecompile.kernels.kernel import Range
+from sparsecompile.operators.attention.spec import AttentionSpec
+
+
+class AttentionEntry(Entry[AttentionSpec]):
+    """See `text/native/attention.cpp`."""
+
+    name = AttentionSpec.operator
+    symbols = ("sc_attention_workspace",)
+
+    def register(
+        self,
+        key: int,
+        spec: AttentionSpec,
+        first: Variant,
+        ranges: Sequence[Range],
+        built: Mapping[str, Built],
+    ) -> Callable[[Tensor], Tensor] | None:
+        """Functions by ranges; there is no layout."""
+        native = NativeAttention(
+            key=key,
+            dtype=DTYPES[spec.dtype],
+            head_dim=spec.head_dim,
+            value_dim=spec.value_dim,
+            groups=spec.groups,
+            softcap=spec.softcap,
+            ranges=len(ranges),
+        )
+        for i, part in enumerate(ranges):
+            functions = built[part.source].functions
+            native.attention[i] = functions[part.symbol]
+            native.workspace[i] = functions["sc_attention_workspace"]
+            native.largest_q[i] = ENDLESS if part.largest_m is None else part.largest_m
+        load_native().register_attention(native)
+        return None
+
+    def serve(self, call: int, key: int) -> None:
+        """One more row of the table."""
+        load_native().serve_attention(call, key)
+
+
+COMPONENTS = (AttentionEntry(),)

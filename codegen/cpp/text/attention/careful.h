@@ -1,0 +1,49 @@
+// One query, by the definition: where a result is NaN. Weights of zero times keys that a query does not
+// attend to are NaN if these hold NaN or infinities, and then leave no trace of what they are added to.
+
+namespace {
+
+struct Attended {
+  int64_t key;
+  float score;
+};
+
+// visit(key, score) for every key that a query attends to.
+template <class Visit>
+inline void visit_scores(const SCAttentionArguments& a, int64_t batch, int64_t head, int64_t query,
+                         Visit&& visit) {
+  const Element* q = row_of(a.q, batch, head, query);
+  visit_tiles(a, batch, head, query / SC_TILE, [&](const Tile& tile) {
+    const int64_t keys = a.kv_length - tile.first_key < SC_TILE ? a.kv_length - tile.first_key : SC_TILE;
+    for (int64_t n = 0; n < keys; ++n) {
+      if (tile.words && !(tile.words[n] >> query % SC_TILE & 1)) continue;
+      const int64_t key = tile.first_key + n;
+      const Element* k = row_of(a.k, batch, kv_head_of(head), key);
+      float dot = 0.0f;
+      for (int64_t d = 0; d < head_dim; ++d) dot += to_float(q[d]) * to_float(k[d]);
+      float score = cap_score(broadcast(dot), a.scale, a.softcap)[0];
+      if (tile.is_biased)
+        with_bias(a, batch, head, query, [&](const auto* bias) { score += to_float(bias[key]); });
+      visit(key, score);
+    }
+  });
+}
+
+SC_SHARED void attend_carefully(const SCAttentionArguments& a, int64_t batch, int64_t head,
+                                int64_t query) {
+  float largest = -infinity, total = 0.0f, sums[value_dim] = {};
+  visit_scores(a, batch, head, query,
+               [&](int64_t, float score) { largest = score > largest ? score : largest; });
+  const float base = largest == -infinity ? 0.0f : largest;
+  visit_scores(a, batch, head, query, [&](int64_t key, float score) {
+    const float weight = exponential(score - base);
+    const Element* v = row_of(a.v, batch, kv_head_of(head), key);
+    total += weight;
+    for (int64_t d = 0; d < value_dim; ++d) sums[d] += weight * to_float(v[d]);
+  });
+  Element* out = row_to_write(a.out, batch, head, query);
+  const float share = total == 0.0f ? 0.0f : 1.0f / total;
+  for (int64_t d = 0; d < value_dim; ++d) out[d] = from_float<Element>(sums[d] * share);
+}
+
+}  // namespace

@@ -1,0 +1,137 @@
+// Few queries: a block of kept keys meets all the queries of a group of heads, of which each is a row.
+
+namespace {
+
+constexpr int64_t block_keys = 32;
+// Of rows: how many share the loads of keys, and how many vectors of sums stay in registers.
+constexpr int rows_of_scores = lanes == 16 ? 4 : 2, sums_in_registers = lanes == 16 ? 16 : 8;
+
+// Elements that one instruction multiplies, and columns in such steps; the last two may overlap.
+constexpr int64_t few_step = lanes * step_depth;
+constexpr int64_t few_key_steps = ceil_div(head_dim, few_step);
+constexpr int64_t few_value_steps = ceil_div(value_dim, few_step);
+constexpr int64_t sum_columns = few_value_steps * few_step;
+SC_INLINE constexpr int64_t first_of_step(int64_t step, int64_t columns) {
+  const int64_t first = step * few_step, last = columns - few_step;
+  return first < last ? first : last;
+}
+
+// float32 is read as fast as memory gives it, if the second level of caches is asked early.
+constexpr bool fetches_ahead = std::is_same_v<Element, float>;
+SC_INLINE void fetch(const Element* const* four, int64_t columns, int64_t ahead) {
+  for (int i = 0; i < 4; ++i)
+    for (int64_t c = 0; c < columns; c += 64 / sizeof(Element))
+      __builtin_prefetch(four[i] + ahead + c, 0, 2);
+}
+
+// Rows of a group: query `row % q_length` of its head `row / q_length`.
+struct Group {
+  int64_t batch, kv_head;
+  SC_INLINE int64_t head_of(const SCAttentionArguments& a, int64_t row) const {
+    return kv_head * groups + row / a.q_length;
+  }
+};
+
+SC_INLINE Terms load_terms(const Element* from) {
+  if constexpr (in_pairs)
+    return load<Terms>(from);
+  else
+    return bit_cast<Terms>(load_floats<lanes>(from));
+}
+
+// Every fourth lane added up.
+template <int count>
+SC_INLINE Floats<4> fold(Floats<count> values) {
+  if constexpr (count == 4) {
+    return values;
+  } else {
+    const char* halves = reinterpret_cast<const char*>(&values);
+    using Half = Floats<count / 2>;
+    return fold<count / 2>(load<Half>(halves) + load<Half>(halves + sizeof(Half)));
+  }
+}
+
+// Sums over the lanes of four vectors.
+SC_INLINE Floats<4> sums_of_four(const Values (&of)[4]) {
+  constexpr auto all = std::make_integer_sequence<int, lanes>{};
+  const Values low = two_of_four<0, true>(of[0], of[1], all) + two_of_four<2, true>(of[0], of[1], all);
+  const Values high = two_of_four<0, true>(of[2], of[3], all) + two_of_four<2, true>(of[2], of[3], all);
+  const Values each = two_of_four<0, false>(low, high, all) + two_of_four<2, false>(low, high, all);
+  return fold<lanes>(each);
+}
+
+// Of each query its terms, those of the last step zero where they overlap with the one before.
+inline void stage_rows(const SCAttentionArguments& a, const Group& group, int64_t rows,
+                       Terms* queries) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const Element* q = row_of(a.q, group.batch, group.head_of(a, row), row % a.q_length);
+    Element whole[few_key_steps * few_step] = {};
+    constexpr int64_t last = few_key_steps - 1, behind = head_dim - last * few_step;
+    std::memcpy(whole, q, last * few_step * sizeof(Element));
+    std::memcpy(whole + few_key_steps * few_step - behind, q + last * few_step,
+                behind * sizeof(Element));
+    for (int64_t s = 0; s < few_key_steps; ++s)
+      queries[row * few_key_steps + s] = load_terms(whole + s * few_step);
+  }
+}
+
+// scores[row][i] = k[i] . q[row] for four keys and some rows.
+template <int rows>
+SC_INLINE void score_four(const Element* const* keys, const Terms* queries, float* scores) {
+  Values sums[rows][4] = {};
+#pragma GCC unroll 8
+  for (int64_t s = 0; s < few_key_steps; ++s) {
+    Terms terms[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) terms[i] = load_terms(keys[i] + first_of_step(s, head_dim));
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) {
+      const Terms query = queries[r * few_key_steps + s];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) sums[r][i] = multiply_add(query, terms[i], sums[r][i]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; ++r) store(scores + r * block_keys, sums_of_four(sums[r]));
+}
+
+// sums[row][column] += weights[row][i] * v[i][column] for some rows, and some steps of columns.
+template <int rows, int steps>
+SC_INLINE void sum_few(const Element* const* values, int64_t count, int64_t first_step,
+                       const float* weights, float* sums) {
+  constexpr int vectors = steps * step_depth;
+  Values total[rows][vectors];
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 16
+    for (int v = 0; v < vectors; ++v) total[r][v] = load<Values>(sums + r * sum_columns + v * lanes);
+  for (int64_t i = 0; i < count; i += step_depth) {
+    Terms terms[vectors];
+#pragma GCC unroll 16
+    for (int s = 0; s < steps; ++s) {
+      const int64_t column = first_of_step(first_step + s, value_dim);
+#if defined(__AVX512BF16__)
+      if constexpr (in_pairs) {
+        // Words of two rows in turns, 128 bits at a time: half of them, then the others.
+        const auto a = load<__m512i>(values[i] + column), b = load<__m512i>(values[i + 1] + column);
+        terms[2 * s] = (Terms)_mm512_unpacklo_epi16(a, b);
+        terms[2 * s + 1] = (Terms)_mm512_unpackhi_epi16(a, b);
+        continue;
+      }
+#endif
+      terms[s] = load_terms(values[i] + column);
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) {
+      const Terms weight = load<Term>(weights + r * block_keys + i / step_depth) - Terms{};
+#pragma GCC unroll 16
+      for (int v = 0; v < vectors; ++v) total[r][v] = multiply_add(weight, terms[v], total[r][v]);
+    }
+  }
+#pragma GCC unroll 4
+  for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 16
+    for (int v = 0; v < vectors; ++v) store(sums + r * sum_columns + v * lanes, total[r][v]);
+}
+
+}  // namespace

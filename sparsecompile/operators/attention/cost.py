@@ -1,0 +1,32 @@
+"""What attention has to move and compute."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from sparsecompile.operators.attention.spec import AttentionSpec
+
+if TYPE_CHECKING:
+    from sparsecompile.kernels.cost import Cost
+
+
+def cost_of(spec: AttentionSpec, sizes: Mapping[str, int], share: float) -> Cost:
+    """What attention with `m` queries a batch entry has to move and compute.
+
+    Args:
+        spec: what it computes.
+        sizes: `batch`, `heads` and `keys`.
+        share: of the keys that are read.
+    """
+    # sympy takes a third of a second to import, and not everyone measures.
+    from sparsecompile.formats.symbols import m
+    from sparsecompile.kernels.cost import Cost
+
+    heads, width = sizes["batch"] * sizes["heads"], spec.head_dim + spec.value_dim
+    keys = sizes["keys"] * share
+    nbytes = heads * width * (m + keys / spec.groups) * spec.dtype.itemsize
+    kind = "bfloat16" if spec.dtype == torch.bfloat16 else "float32"
+    return Cost(nbytes, 2 * m * heads * keys * width, kind)
