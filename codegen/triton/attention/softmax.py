@@ -32,6 +32,14 @@ def scores_of(queries, keys, scale, softcap):
 
 
 @triton.jit
+def bias_of(added):
+    """What is added to scores, in the same terms; what is finite stays so, however small it is."""
+    value = added.to(tl.float32)
+    is_least = (value < -2.3e38) & (value > float("-inf"))
+    return tl.where(is_least, -3.3e38, value * LOG2_E)
+
+
+@triton.jit
 def add_keys(scores, values, largest, total, sums):
     """One more pass of keys: the largest score of each query so far, and sums in its terms.
 

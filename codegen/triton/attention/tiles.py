@@ -76,7 +76,7 @@ def attend_tiles(
                 at += tl.arange(0, BLOCK_N)[None, :] * bias_key
                 inside = (rows < queries)[:, None] & there[None, :]
                 added = tl.load(bias_rows + begin * bias_key + at, mask=inside, other=0.0)
-                scores += added.to(tl.float32) * LOG2_E
+                scores += bias_of(added)
         v_tile = load_rows(v_head_rows + begin * v_row, v_row, there, VALUE_DIM, VALUE_PADDED)
         largest, total, sums = add_keys(scores, v_tile, largest, total, sums)
     # Zeros where a query has no key.

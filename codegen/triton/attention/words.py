@@ -65,7 +65,7 @@ def attend_words(
         scores = scores_of(q_tile, k_tile, scale, softcap)
         if bias is not None:
             added = bias_rows[:, None] + (begin + bit)[None, :] * bias_key
-            scores += tl.load(added, mask=counts, other=0.0).to(tl.float32) * LOG2_E
+            scores += bias_of(tl.load(added, mask=counts, other=0.0))
         scores = tl.where(counts, scores, float("-inf"))
         v_tile = load_rows(v_head_rows + begin * v_row, v_row, there, VALUE_DIM, VALUE_PADDED)
         largest, total, sums = add_keys(scores, v_tile, largest, total, sums)

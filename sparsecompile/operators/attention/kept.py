@@ -203,5 +203,5 @@ def _tiles(
     """A call that returns kept tiles, once for all attentions of these lengths."""
     q, k = edit.value(match["q"]), edit.value(match["k"])
     value = q.new_empty((HEADER_BYTES,), dtype=torch.uint8)
-    key = (of, q.shape[2], k.shape[2])
+    key = (of, str(q.shape[2]), str(k.shape[2]))
     return edit.once(function, args, key=key, before=match.node, value=value)
