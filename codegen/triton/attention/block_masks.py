@@ -13,6 +13,8 @@ from sparsecompile.masks.block_mask import BIASED, FEW_QUERIES, HEADER_BYTES, TI
 from sparsecompile.operators.attention.ops import most_bytes, shape_of_intervals
 
 Options = dict[str, Any]
+WARPS = 8
+"""Of functions that look at a tile, each of whose places has an address."""
 
 
 def scan_mask(mask: Tensor, options: Options) -> Tensor:
@@ -91,14 +93,15 @@ def _layout(
     starts, tiles, kinds = parts
     bits = layout[end:].view(torch.int64)
     sizes = (*strides, heads, queries, keys)
+    compiled = {"ADDS": adds, "num_warps": WARPS, **options}
     starts.zero_()
     if few:
         partial = batch * heads * queries
-        module.scan_words[(partial,)](*given, bits, *sizes, ADDS=adds, **options)
+        module.scan_words[(partial,)](*given, bits, *sizes, **compiled)
     else:
         found = torch.empty((rows, columns), dtype=torch.int32, device=device)
         lacking = torch.empty((rows, 1), dtype=torch.int32, device=device)
-        module.scan_tiles[(rows,)](*given, found, bits, lacking, *sizes, ADDS=adds, **options)
+        module.scan_tiles[(rows,)](*given, found, bits, lacking, *sizes, **compiled)
         if adds:
             found = torch.where(lacking != 0, BIASED, found)
         _list(found, starts, tiles, kinds)

@@ -65,7 +65,7 @@ def holds_anywhere(places):
     return tl.max(tl.max(places.to(tl.int32), 1), 0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["queries", "keys"])
 def scan_tiles(
     mask, low, high, keep, q_ids, kv_ids, kinds, bits, lacking,
     batch_stride, head_stride, row_stride, key_stride, heads, queries, keys, ADDS: tl.constexpr,
@@ -100,7 +100,7 @@ def scan_tiles(
     tl.store(lacking + index, tl.max(lacks, 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["queries", "keys"])
 def scan_words(
     mask, low, high, keep, q_ids, kv_ids, bits,
     batch_stride, head_stride, row_stride, key_stride, heads, queries, keys, ADDS: tl.constexpr,
@@ -135,7 +135,7 @@ def scan_words(
         tl.store(bits + index.to(tl.int64) * columns + at, words, mask=at < columns)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["queries", "keys", "total_bytes", "partial"])
 def write_header(
     header, form, batch, heads, queries, keys, total_bytes, kept, partial, starts, tiles, kinds,
     bits, is_biased,

@@ -23,7 +23,7 @@ def bits_of_tiles(mask):
     return (mask + tl.load(header + 11)).to(tl.pointer_type(tl.int64))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["queries", "keys", "parts"])
 def attend_tiles(
     q, k, v, mask, bias, out, scale, softcap, heads, queries, keys,
     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,

@@ -13,7 +13,7 @@ def words_of_mask(mask, batch, head, query):
     return bits + at * tl.cdiv(tl.load(header + 4), TILE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["queries", "keys", "parts"])
 def attend_words(
     q, k, v, mask, bias, out, sums_out, totals_out, scale, softcap, heads, queries, keys, parts,
     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
@@ -64,7 +64,7 @@ def attend_words(
         k_tile = load_rows(k_head_rows + begin * k_row, k_row, there, HEAD_DIM, HEAD_PADDED)
         scores = scores_of(q_tile, k_tile, scale, softcap)
         if bias is not None:
-            added = bias_rows[:, None] + (begin + bit)[None, :] * bias_key
+            added = (bias_rows + begin * bias_key)[:, None] + (bit * bias_key)[None, :]
             scores += bias_of(tl.load(added, mask=counts, other=0.0))
         scores = tl.where(counts, scores, float("-inf"))
         v_tile = load_rows(v_head_rows + begin * v_row, v_row, there, VALUE_DIM, VALUE_PADDED)
@@ -84,7 +84,7 @@ def attend_words(
         tl.store(totals_out + at * 2 + 1, total, mask=is_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["queries", "keys", "parts"])
 def merge_parts(
     parts_sums, parts_totals, out, heads, queries, parts, out_batch, out_head, out_row
 ):
