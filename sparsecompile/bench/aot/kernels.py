@@ -55,7 +55,7 @@ class KernelAnalysis:
             "schedule": str(case.schedule),
             "target": case.target.arch,
             "device": case.target.gpu.model,
-            "shape": list(case.shape),
+            "shape": list(case.sizes.values()),
             "symbol": self.launch.symbol,
             "largest_m": self.launch.largest_m,
             "faults": list(self.faults),

@@ -15,11 +15,15 @@ from sparsecompile.bench.aot.cases import Case, registry_cases, weight_like
 from sparsecompile.bench.gpu.failures import failures
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.template import TritonTemplate
+from sparsecompile.kernels.codegen import Codegen, Device
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.ops import linear
+from sparsecompile.kernels.problem import Problem
 from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.target import Target
+from sparsecompile.operators.operator import Operator
 from sparsecompile.registry import Registry
+from sparsecompile.testing.operator_laws import check_problem
 
 SHAPE = (144, 328)
 """Sides that no tile divides."""
@@ -123,6 +127,30 @@ def check_correctness(
             if not error <= allowed:
                 wrong.append(Wrong(what, count, error, allowed))
         yield case, wrong
+
+
+def check_operators(
+    registry: Registry, target: Target, device: torch.device
+) -> Iterator[tuple[Problem[Any], str]]:
+    """Hold kernels of nodes that read no weight against float64, by the laws of their operators.
+
+    Args:
+        registry: where operators and templates are.
+        target: a GPU.
+        device: where they run.
+
+    Yields:
+        Each example of an operator, and what is wrong with it; empty if nothing is.
+    """
+    where = Device(registry.get(Codegen, target.device), target, registry)
+    for operator in registry.all(Operator):
+        for problem, sample in operator.examples():
+            wrong = ""
+            try:
+                check_problem(operator, problem, sample, where, device)
+            except failures() as failure:
+                wrong = " ".join(str(failure).split())[:200] or repr(failure)
+            yield problem, wrong
 
 
 def _errors(x: Tensor, weight: Tensor, got: Tensor) -> tuple[float, float]:
