@@ -12,6 +12,7 @@ from torch.fx import Node
 from torch.nn import functional as F
 
 from sparsecompile import Call, Edit, Match, Phase, Reject, Rule
+from sparsecompile.graph.writes import writer_between
 from sparsecompile.operators.attention.node import attention
 from sparsecompile.operators.attention.operator import spec_of
 from sparsecompile.operators.attention.spellings import (
@@ -118,7 +119,7 @@ class FuseAttention(Rule[Facts]):
         for node in {weights, softmax}:
             if len(node.users) > 1:
                 raise Reject(f"its weights {node.name} are read by more than one node")
-        scores = scores_of(match["input"], edit)
+        scores = scores_of(match["input"], match.node, edit)
         if scores.mask is not None and not edit.value(scores.mask).is_floating_point():
             raise Reject(f"{edit.value(scores.mask).dtype} numbers are added to its scores")
         found = Facts(
@@ -147,14 +148,14 @@ class FuseAttention(Rule[Facts]):
 
 def _without_repeats(found: Facts, node: Node, edit: Edit) -> Facts:
     """With keys and values as they are before each is repeated for its group of queries."""
-    (k, groups), (v, others) = unrepeated(found.k, edit), unrepeated(found.v, edit)
-    if groups != others or groups == 1:
+    k, v = unrepeated(found.k, edit), unrepeated(found.v, edit)
+    if k.groups != v.groups or k.groups == 1:
         return found
     for heads in (k, v):
-        writer = edit.writer_between(heads, heads, node)
+        writer = writer_between(heads.base, heads.copied, node)
         if writer is not None:
-            raise Reject(f"{writer.name} may write to {heads.name} before it is read")
-    return replace(found, k=k, v=v)
+            raise Reject(f"{writer.name} may write to {heads.base.name} before it is read")
+    return replace(found, k=k.base, v=v.base)
 
 
 COMPONENTS = (FuseAttention(),)

@@ -23,6 +23,7 @@ from sparsecompile import (
     origins,
     packed_linears,
 )
+from sparsecompile.weights.parts import has_parts
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,10 @@ class MergeLinears(Pass):
             if not match["epilogue"]:
                 # What is packed in the model would be kept twice, merged with what is not.
                 is_stored = edit.weights.stored(match["weight"]) is not None
+                # Parts of weights, other than weights, never run dense.
+                is_part = has_parts(edit.binding(match["weight"]))
                 key = (match["x"], match["format"], match["activations"], match["bias"] is None)
-                groups[(*key, is_stored)].append(match)
+                groups[(*key, is_stored, is_part)].append(match)
         for group in groups.values():
             if len(group) < 2:
                 continue

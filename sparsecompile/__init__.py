@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     )
     from sparsecompile.formats.codec import Codec
     from sparsecompile.formats.coordinates import Places
+    from sparsecompile.formats.decomposition import Decomposition
+    from sparsecompile.formats.expression import Expression, Leaf, Product, Stack, Sum
     from sparsecompile.formats.names import format_of
     from sparsecompile.formats.occupancy import Occupancy
     from sparsecompile.formats.packed import Format, Packed
@@ -96,6 +98,8 @@ _MODULES = {
         ),
         "sparsecompile.formats.codec": "Codec",
         "sparsecompile.formats.coordinates": "Places",
+        "sparsecompile.formats.decomposition": "Decomposition",
+        "sparsecompile.formats.expression": "Expression Leaf Product Stack Sum",
         "sparsecompile.formats.names": "format_of",
         "sparsecompile.formats.occupancy": "Occupancy",
         "sparsecompile.formats.packed": "Format Packed",
@@ -233,8 +237,10 @@ __all__ = [
     "Codegen",
     "Compiler",
     "Component",
+    "Decomposition",
     "Dense",
     "Edit",
+    "Expression",
     "Extern",
     "FileError",
     "Float",
@@ -246,6 +252,7 @@ __all__ = [
     "Kernel",
     "KernelChoice",
     "KernelSpec",
+    "Leaf",
     "Match",
     "ModelError",
     "NodeReport",
@@ -262,6 +269,7 @@ __all__ = [
     "PassError",
     "Phase",
     "Places",
+    "Product",
     "RegistrationError",
     "Registry",
     "Reject",
@@ -271,7 +279,9 @@ __all__ = [
     "Schedule",
     "Source",
     "SparseCompileError",
+    "Stack",
     "Structure",
+    "Sum",
     "Target",
     "Template",
     "codec_of",

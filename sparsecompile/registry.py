@@ -13,11 +13,12 @@ from typing import TypeVar
 from sparsecompile.component import Component, kind_of
 from sparsecompile.errors import RegistrationError
 from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.decomposition import Decomposition
 from sparsecompile.formats.packed import Format
 from sparsecompile.formats.structure import Structure
 
 ENTRY_POINT_GROUP = "sparsecompile.plugins"
-Part = TypeVar("Part", Structure, Codec)
+Part = TypeVar("Part", Structure, Codec, Decomposition)
 C = TypeVar("C", bound=Component)
 
 
@@ -27,6 +28,7 @@ class Registry:
     def __init__(self, *components: Component) -> None:
         self._components: dict[tuple[type, str], Component] = {}
         self.revision = 0
+        self._identity = (-1, "")
         """Rises with every registration."""
         self.register(*components)
 
@@ -55,6 +57,17 @@ class Registry:
             new[key] = component
         self._components.update(new)
         self.revision += 1
+
+    @property
+    def identity(self) -> str:
+        """Stands for what is registered: equal in every process that has the same plug-ins."""
+        if self._identity[0] != self.revision:
+            names = (
+                f"{kind.__name__} {name} {type(c).__module__}.{type(c).__qualname__}"
+                for (kind, name), c in self._components.items()
+            )
+            self._identity = (self.revision, "\n".join(sorted(names)))
+        return self._identity[1]
 
     def all(self, kind: type[C]) -> tuple[C, ...]:
         """Every component of a kind, such as `registry.all(Structure)`."""
@@ -89,6 +102,14 @@ class Registry:
             RegistrationError: no such family, or parameters it does not take.
         """
         return self._parsed(Codec, name)
+
+    def decomposition(self, name: str) -> Decomposition:
+        """The decomposition of that name, registered or made by its family.
+
+        Raises:
+            RegistrationError: there is none.
+        """
+        return self._parsed(Decomposition, name)
 
     def _parsed(self, kind: type[Part], name: str) -> Part:
         family, _, parameters = name.partition("[")

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from torch._dynamo.callback import callback_handler
 from tuned import Tuned
 
 settings.register_profile(
@@ -52,6 +53,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.section("seconds by file")
     for file, each in (*shown, (f"{len(taken) - len(shown)} others", rest), ("all", whole)):
         terminalreporter.write_line(f"{each:8.1f} {file}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_begins_early() -> None:
+    """Tests that are collected import the backend: what it begins is no test's but its own."""
+    callback_handler.clear()
 
 
 @pytest.fixture(autouse=True)

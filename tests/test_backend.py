@@ -17,7 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sparsecompile as sc
+from sparsecompile import backend as front_door
 from sparsecompile import packed_linears
+from sparsecompile.backend import _start_beside_dynamo
+from sparsecompile.codegen.cpp import lower
 from sparsecompile.testing import assert_no_worse
 
 
@@ -51,6 +54,40 @@ from sparsecompile.weights.cache import PACK_CACHE
 assert PACK_CACHE._memory(model.weight).made
 """
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_what_takes_long_begins_while_dynamo_traces() -> None:
+    """Not when the backend is named; before it is called, whatever the graph holds."""
+    script = """
+import torch
+from sparsecompile.codegen.cpp import lower
+begun = []
+lower.start_loading = lambda: begun.append("native")
+fast = torch.compile(torch.nn.Linear(16, 16), backend="sparse")
+assert begun == []
+fast(torch.randn(2, 16))
+assert begun == ["native"]
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_nothing_begins_where_models_may_be_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(lower, "start_loading", lambda: begun.append("native"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    _start_beside_dynamo(None)
+    assert begun == []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    _start_beside_dynamo(None)
+    assert begun == ["native"]
+
+
+def test_dynamo_goes_on_where_plug_ins_cannot_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> sc.Registry:
+        raise sc.SparseCompileError("two plug-ins claim a name")
+
+    monkeypatch.setattr(front_door, "default_registry", refuse)
+    _start_beside_dynamo(None)
 
 
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])

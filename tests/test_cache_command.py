@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from sparsecompile.codegen import archive
 from sparsecompile.codegen.cache import Cache
-from sparsecompile.codegen.cpp import native
+from sparsecompile.codegen.cpp import with_torch
 from sparsecompile.codegen.cpp.build import load_built
 from sparsecompile.codegen.cpp.compiler import find_compiler
 from sparsecompile.codegen.tuning.measure import Timing
@@ -112,10 +112,10 @@ def test_what_one_machine_has_built_another_loads(
 def test_the_native_library_is_the_same_wherever_torch_is(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    before, where = native._flags(find_compiler()), native._places()
-    monkeypatch.setattr(native.torch, "__file__", "/somewhere/else/torch/__init__.py")
-    assert native._flags(find_compiler()) == before
-    assert native._places() != where
+    before, where = with_torch._flags(find_compiler()), with_torch._places()
+    monkeypatch.setattr(with_torch.torch, "__file__", "/somewhere/else/torch/__init__.py")
+    assert with_torch._flags(find_compiler()) == before
+    assert with_torch._places() != where
     assert not any("/" in word for word in before)
 
 

@@ -15,6 +15,7 @@ from sparsecompile.codegen.cpp.machine import Machine
 from sparsecompile.codegen.cpp.memory import huge_pages, memory_nodes
 from sparsecompile.commands.app import app
 from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.decomposition import Decomposition
 from sparsecompile.formats.structure import Structure
 from sparsecompile.graph.rule import Pass, order
 from sparsecompile.registry import default_registry
@@ -24,11 +25,12 @@ def run(*words: str) -> Result:
     return CliRunner().invoke(app, words)
 
 
-def test_formats_lists_every_structure_and_codec() -> None:
+def test_formats_lists_every_structure_codec_and_decomposition() -> None:
     result = run("formats")
     assert result.exit_code == 0
     registry = default_registry()
-    names = [s.name for s in registry.all(Structure)] + [c.name for c in registry.all(Codec)]
+    kinds = (Structure, Codec, Decomposition)
+    names = [each.name for kind in kinds for each in registry.all(kind)]
     assert all(name in result.stdout for name in names)
     assert "CSR of blocks of `height x width`" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 100

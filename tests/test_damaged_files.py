@@ -40,11 +40,32 @@ def change_weight(**facts: Any) -> Callable[[dict[str, Any]], object]:
     return lambda given: given["packed"]["weight"].update(facts)
 
 
+def sum_of(parts: str) -> Callable[[dict[str, Any]], object]:
+    return lambda given: given["expressions"].update(weight=f"sum({parts})")
+
+
+def nested(given: dict[str, Any]) -> None:
+    given["expressions"]["weight"] = "stack(" * 2000 + "csr" + ")" * 2000
+
+
 CODES = torch.zeros(16, 4, dtype=torch.uint8)
 TAMPERED: list[tuple[str, str, Callable[[Path], object]]] = [
     ("", "says nothing about packed weights", lambda p: rewritten(p, lambda f: "{")),
-    ("", "version is 2, known is 1: update", lambda p: rewritten(p, lambda f: f.update(version=2))),
-    ("", "version is None, known is 1", lambda p: rewritten(p, lambda f: "[]")),
+    ("", "version is 3, known are 1 to 2", lambda p: rewritten(p, lambda f: f.update(version=3))),
+    ("", "version is None, known are 1 to 2", lambda p: rewritten(p, lambda f: "[]")),
+    (
+        "",
+        "'expressions' in its metadata is None",
+        lambda p: rewritten(p, lambda f: f.update(expressions=None)),
+    ),
+    ("weight", "is no expression of formats: a sum of 1", lambda p: rewritten(p, sum_of("csr"))),
+    ("weight", "is no expression of formats: no structure", lambda p: rewritten(p, sum_of("x, y"))),
+    ("weight", "is no expression of formats", lambda p: rewritten(p, nested)),
+    (
+        "weight::0",
+        r"is not there: sum\(csr, csr\) needs csr/float",
+        lambda p: rewritten(p, sum_of("csr, csr")),
+    ),
     ("", "'tied' in its metadata is 3", lambda p: rewritten(p, lambda f: f.update(tied=3))),
     ("", "calls a tensor 3", lambda p: rewritten(p, lambda f: f.update(tied={"a": 3}))),
     ("a", "is tied to b, which", lambda p: rewritten(p, lambda f: f.update(tied={"a": "b"}))),

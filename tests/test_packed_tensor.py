@@ -140,7 +140,7 @@ def test_torch_finds_nothing_wrong_with_its_ops() -> None:
     weight = packed_weight()
     handle = torch.tensor([weight.stored.handle])
     for op, *args in (
-        (torch.ops.sparsecompile.stored_weight.default, 16, 32),
+        (torch.ops.sparsecompile.stored_weight.default, [16, 32]),
         (torch.ops.sparsecompile.stored_rows.default, torch.tensor([[3]]), 32),
     ):
         torch.library.opcheck(op, (handle, *args, torch.float32))

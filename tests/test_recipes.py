@@ -54,7 +54,7 @@ def test_formats_are_spelt_as_recipes_are(names: list[str], format: str) -> None
     model.weight.mul_(structure.prune(model.weight, 0.5 if "block" in names[0] else None))
     (node,) = sc.explain(model, torch.randn(2, 32), formats=names).nodes
     assert node.format == format
-    assert len(node.findings) == len(names)
+    assert len([f for f in node.findings if "/" in f.format]) == len(names)
 
 
 @pytest.mark.parametrize("name", ["unstructured(0.8)", "4:2", "block(16)"])

@@ -6,12 +6,14 @@ import gc
 import logging
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import torch
 from best_layouts import SECONDS, compiled, kernel, layouts_of, nodes, runs_dense, seconds
 from linears import MODELS, Gate, agree
-from packing import Packing, close
+from packing import Packing, close, sparse_
+from torch import nn
 from tuned import Tuned
 
 import sparsecompile as sc
@@ -86,6 +88,30 @@ def test_another_m_chooses_again_for_both(
     report = backend.compiler.report
     assert report.packed_bytes == layout.data.numel()
     assert {first.sources[0].name, second.sources[0].name} <= report.sources.keys()
+
+
+def test_layers_that_are_alike_are_decided_once(
+    measured: Tuned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decided: list[int] = []
+    lower = CppCodegen.lower
+
+    def watched(codegen: CppCodegen, problems: dict[Any, Any], *args: Any) -> Any:
+        decided.append(len(problems))
+        return lower(codegen, problems, *args)
+
+    monkeypatch.setattr(CppCodegen, "lower", watched)
+    model = nn.Sequential(*(sparse_(nn.Linear(64, 64)) for _ in range(3)))
+    fast, backend = compiled(model)
+    agree(fast, model, torch.randn(128, 64))
+    assert decided == [1]
+    agree(fast, model, torch.randn(1, 64))
+    assert decided == [1, 1, 1]
+    for graph in (0, 1):
+        found = [node.kernel for node in nodes(backend, graph)]
+        assert [k.layout.split()[0] for k in found if k is not None] == ["strips"] * 3
+        assert all("chosen again" in node.chosen_by for node in nodes(backend, graph))
+    agree(fast, model, torch.randn(128, 64))
 
 
 def test_the_old_layout_is_freed_at_once(measured: Tuned) -> None:

@@ -12,10 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from sparsecompile.codegen.cpp.freshness import NativeFreshness
-from sparsecompile.codegen.cpp.native import load_native
+from sparsecompile.codegen.cpp.freshness import NativeFreshness, load_freshness
+from sparsecompile.errors import BuildError
 from sparsecompile.weights import snapshot
-from sparsecompile.weights.snapshot import IsFresh, fingerprint, geometry, look_at, take_snapshot
+from sparsecompile.weights.snapshot import (
+    IsFresh,
+    could_be_better,
+    expect,
+    fingerprint,
+    geometry,
+    look_at,
+    take_snapshot,
+)
 
 Parameters = list[nn.Parameter]
 Change = Callable[[Parameters], Parameters]
@@ -24,7 +32,7 @@ PLACES = (1, 4, 3, 2)
 
 @pytest.fixture(params=["native", "python"])
 def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    load_native()
+    load_freshness()
     assert snapshot._provider is not None
     if request.param == "python":
         monkeypatch.setattr(snapshot, "_provider", None)
@@ -137,7 +145,7 @@ def test_subclasses_are_looked_at_by_python(monkeypatch: pytest.MonkeyPatch) -> 
     class Named(Tensor):
         pass
 
-    load_native()
+    load_freshness()
     assert snapshot._provider is not None
     monkeypatch.setattr(snapshot._provider, "take", lambda *_: pytest.fail("a subclass"))
     named = torch.randn(3).as_subclass(Named)
@@ -145,6 +153,46 @@ def test_subclasses_are_looked_at_by_python(monkeypatch: pytest.MonkeyPatch) -> 
     assert is_fresh((named,))
     named.add_(1)
     assert not is_fresh((named,))
+
+
+def test_the_next_snapshot_waits_for_a_library_that_is_coming(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load_freshness()
+    provider = snapshot._provider
+    assert provider is not None
+    monkeypatch.setattr(snapshot, "_provider", None)
+    monkeypatch.setattr(snapshot, "_coming", None)
+    tensor, calls = torch.randn(3), []
+    assert could_be_better(take_snapshot(tensor)) is False
+
+    def load() -> None:
+        calls.append("load")
+        snapshot.provide(provider)
+
+    expect(load)
+    take_snapshot(torch.empty(3, device="meta"))
+    assert calls == []
+    native = take_snapshot(tensor)
+    assert type(native).__module__ == NativeFreshness.__module__
+    expect(load)
+    assert type(take_snapshot(tensor)) is type(native)
+    assert calls == ["load"]
+
+
+def test_python_looks_where_the_library_cannot_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "_provider", None)
+    calls = []
+
+    def load() -> None:
+        calls.append("load")
+        raise BuildError("no compiler")
+
+    expect(load)
+    tensor = torch.randn(3)
+    for _ in range(2):
+        assert take_snapshot(tensor).fingerprint == (geometry(tensor), fingerprint(tensor))
+    assert calls == ["load"]
 
 
 def test_what_has_no_version_is_refused(kind: str) -> None:
@@ -155,7 +203,7 @@ def test_what_has_no_version_is_refused(kind: str) -> None:
 
 
 def test_another_layout_of_tensors_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    load_native()
+    load_freshness()
     assert isinstance(snapshot._provider, NativeFreshness)
     functions = snapshot._provider._functions
     assert snapshot._provider.knows_tensors()
@@ -178,13 +226,13 @@ def tensors_of_any_kind(draw: st.DrawFn) -> Tensor:
 
 @given(tensors_of_any_kind())
 def test_the_native_fingerprint_is_the_one_that_python_defines(tensor: Tensor) -> None:
-    load_native()
+    load_freshness()
     assert take_snapshot(tensor).fingerprint == (geometry(tensor), fingerprint(tensor))
 
 
 def test_large_tensors_have_that_fingerprint_too() -> None:
     """More than threads and chunks take at once."""
-    load_native()
+    load_freshness()
     tensor = torch.randn(701, 1009)
     assert take_snapshot(tensor).fingerprint == (geometry(tensor), fingerprint(tensor))
 
@@ -230,7 +278,7 @@ def test_a_quarter_that_changes_is_seen_at_the_next_call(
     shape: tuple[int, int], calls: int, data: st.DataObject
 ) -> None:
     """Whichever of the calls is the next one."""
-    load_native()
+    load_freshness()
     tensor = torch.zeros(shape)
     is_fresh = look_at((0,), [take_snapshot(tensor)])
     assert all(is_fresh((tensor,)) for _ in range(calls))
@@ -244,7 +292,7 @@ def test_a_hundredth_that_changes_is_seen_within_sixteen_calls(
     calls: int, first: int, scattered: bool
 ) -> None:
     """A run of rows, or values here and there."""
-    load_native()
+    load_freshness()
     tensor = torch.zeros(1200, 40)
     is_fresh = look_at((0,), [take_snapshot(tensor)])
     assert all(is_fresh((tensor,)) for _ in range(calls))
@@ -257,7 +305,7 @@ def test_a_hundredth_that_changes_is_seen_within_sixteen_calls(
 
 
 def test_many_weights_are_sampled_more_thinly() -> None:
-    load_native()
+    load_freshness()
     tensors = tuple(torch.zeros(64, 64) for _ in range(65))
     is_fresh = look_at(range(65), [take_snapshot(tensor) for tensor in tensors])
     for tensor in tensors:
@@ -269,7 +317,7 @@ def test_many_weights_are_sampled_more_thinly() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 15, 16, 17, 100])
 def test_small_tensors_are_seen_as_a_whole(size: int) -> None:
-    load_native()
+    load_freshness()
     tensor = torch.zeros(size)
     is_fresh = look_at((0,), [take_snapshot(tensor)])
     assert is_fresh((tensor,))

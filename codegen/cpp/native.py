@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import sysconfig
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,12 +14,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from sparsecompile.codegen.cpp.build import load_built, open_library
-from sparsecompile.codegen.cpp.compiler import Compiler
-from sparsecompile.codegen.cpp.freshness import NativeFreshness
+from sparsecompile.codegen.cpp.build import open_library
+from sparsecompile.codegen.cpp.freshness import load_freshness
 from sparsecompile.codegen.cpp.text import read, room
+from sparsecompile.codegen.cpp.with_torch import load_with_torch
 from sparsecompile.errors import SparseCompileError
-from sparsecompile.weights.snapshot import provide
+from sparsecompile.weights.snapshot import expect
 
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 MAX_RANGES = 16
@@ -86,7 +85,7 @@ class Native:
 
 
 def load_native() -> Native:
-    """Build and load the library once; afterwards the ops run on the CPU.
+    """Build and load the library once, and what looks at tensors before it; then the ops run.
 
     Raises:
         BuildError: no compiler, or it failed.
@@ -100,13 +99,14 @@ def load_native() -> Native:
 def start_loading() -> None:
     """Begin `load_native` beside the caller, once: torch's headers take a compiler ten seconds.
 
-    What fails is raised by `load_native` itself.
+    Snapshots wait for what takes them. What fails is raised by `load_native` itself.
     """
 
     def attempt() -> None:
         with suppress(SparseCompileError):
             load_native()
 
+    expect(load_freshness)
     threading.Thread(target=attempt, name="sparsecompile-native").start()
 
 
@@ -124,7 +124,7 @@ def _library() -> ctypes.CDLL:
             "to the other. Import sparsecompile once, by this name"
         )
     text = "\n".join((read("arguments.h"), read("attention/arguments.h"), *room("native")))
-    return load_built("native", text, _flags, _open, _places())
+    return load_with_torch("native", text, _open, f"SC_MAX_RANGES={MAX_RANGES}")
 
 
 @cache
@@ -133,6 +133,7 @@ def _load() -> Native:
     import sparsecompile.kernels.ops
     import sparsecompile.operators.attention.ops  # noqa: F401
 
+    load_freshness()
     library = _library()
 
     def register(kernel: NativeKernel) -> None:
@@ -144,10 +145,6 @@ def _load() -> Native:
     def evict(tensor: Tensor) -> None:
         library.sc_evict(tensor.data_ptr(), tensor.numel() * tensor.element_size())
 
-    if hasattr(library, "sc_take_snapshot"):
-        freshness = NativeFreshness(library)
-        if freshness.knows_tensors():
-            provide(freshness)
     return Native(register, library.sc_serve, register_attention, library.sc_serve_attention, evict)
 
 
@@ -164,29 +161,3 @@ def _open(path: Path) -> ctypes.CDLL:
     library.sc_evict.argtypes = (ctypes.c_void_p, ctypes.c_int64)
     library.sc_evict.restype = None
     return library
-
-
-def _flags(compiler: Compiler) -> tuple[str, ...]:
-    """Flags for a library against torch's headers; the versions are there for the cache's key."""
-    return (
-        "-std=c++20",
-        "-O2",
-        *("-shared", "-fPIC", "-fvisibility=hidden"),
-        f"-DSC_MAX_RANGES={MAX_RANGES}",
-        f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",
-        f'-DSC_TORCH_VERSION="{torch.__version__}"',
-        f'-DSC_PYTHON="{sysconfig.get_config_var("SOABI")}"',
-    )
-
-
-def _places() -> tuple[str, ...]:
-    """Where torch and Python are."""
-    root = Path(torch.__file__).parent
-    return (
-        f"-isystem{root / 'include'}",
-        f"-isystem{root / 'include/torch/csrc/api/include'}",
-        f"-isystem{sysconfig.get_path('include')}",
-        f"-L{root / 'lib'}",
-        "-ltorch_cpu",
-        "-lc10",
-    )

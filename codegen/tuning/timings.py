@@ -127,4 +127,4 @@ class Timings:
     @cached_property
     def _sources(self) -> str:
         """Stands for what is generated: that of plug-ins changes with none of our own files."""
-        return digest(*(repr((v.name, v.source)) for v in self._candidates.variants))
+        return digest(*(variant.digest for variant in self._candidates.variants))

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from sparsecompile.kernels.kernel import Range
 from sparsecompile.kernels.packer import Packer
-from sparsecompile.kernels.spec import Schedule
+from sparsecompile.kernels.spec import Schedule, digest
 from sparsecompile.kernels.template import Source
 
 
@@ -40,6 +40,11 @@ class Variant:
     def source_name(self) -> str:
         """Name of its source; empty of a library call."""
         return self.source.name if self.source is not None else ""
+
+    @cached_property
+    def digest(self) -> str:
+        """Stands for its name and source; made once of what may be tens of kilobytes."""
+        return digest(self.name, repr(self.source))
 
     @property
     def kernels(self) -> tuple[tuple[str, int | None], ...]:

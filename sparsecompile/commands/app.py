@@ -28,9 +28,7 @@ from sparsecompile.commands.tune import app as tune
 from sparsecompile.errors import BuildError, SparseCompileError
 
 if TYPE_CHECKING:
-    from sparsecompile.formats.codec import Codec
-    from sparsecompile.formats.structure import Structure
-    from sparsecompile.graph.rule import Pass
+    from sparsecompile.component import Component
     from sparsecompile.report.model import Report
 
 
@@ -123,8 +121,9 @@ def explain(
 
 @app.command()
 def formats() -> None:
-    """List the structures and codecs that formats are made of."""
+    """List the structures and codecs that formats are made of, and what splits weights."""
     from sparsecompile.formats.codec import Codec
+    from sparsecompile.formats.decomposition import Decomposition
     from sparsecompile.formats.structure import Structure
     from sparsecompile.registry import default_registry
 
@@ -133,6 +132,8 @@ def formats() -> None:
     _list(registry.all(Structure))
     typer.echo("\ncodecs:")
     _list(registry.all(Codec))
+    typer.echo("\ndecompositions, into weights with a format each:")
+    _list(registry.all(Decomposition))
 
 
 @app.command()
@@ -225,7 +226,7 @@ def _sources(sources: Mapping[str, str], name: str) -> list[str]:
     return [sources[name]]
 
 
-def _list(components: Iterable[Structure | Codec | Pass]) -> None:
+def _list(components: Iterable[Component]) -> None:
     """Print the first line of each docstring; members of a family share one."""
     names: dict[str, list[str]] = {}
     docs: dict[str, str] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -10,23 +10,26 @@ from torch import Tensor
 
 from sparsecompile.errors import Reject
 from sparsecompile.formats.codec import Codec
+from sparsecompile.formats.decomposition import Decomposition
+from sparsecompile.formats.expression import Expression
 from sparsecompile.formats.occupancy import Occupancy
 from sparsecompile.formats.packed import Format
 from sparsecompile.kernels.codegen import Device
 from sparsecompile.kernels.spec import KernelSpec, Spec, SpecOf
 from sparsecompile.structures.dense import Dense
 from sparsecompile.weights.cache import PACK_CACHE
-from sparsecompile.weights.expression import Binding, evaluate
+from sparsecompile.weights.expression import Binding, Leaf, evaluate
 from sparsecompile.weights.packed_tensor import PackedTensor
 from sparsecompile.weights.packing import stored_parts
+from sparsecompile.weights.parts import has_parts
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one format found in a weight.
+    """What one format, or decomposition, found in a weight.
 
     Attributes:
-        format: its name, such as `n_m[2:4]/float`.
+        format: its name, such as `n_m[2:4]/float` or `outlier_columns`.
         nbytes: bytes the weight takes in it, or None when it does not fit.
         reason: the refusal when it does not fit, else empty.
     """
@@ -45,8 +48,11 @@ class Survey:
         dtype: such as `bfloat16`.
         dense_bytes: bytes of the dense weight.
         zeros: share of zeros, 0 to 1.
-        findings: one a format.
+        findings: one a format, and where formats are lossless one a decomposition, unless this is
+            a part of a weight.
         best: the format that takes the fewest bytes, or None when none is smaller than dense.
+        splits: what was found in the parts of the weight, by the decompositions that are smaller
+            than dense.
     """
 
     shape: tuple[int, int]
@@ -55,6 +61,13 @@ class Survey:
     zeros: float
     findings: tuple[Finding, ...]
     best: Format | None
+    splits: tuple[tuple[Decomposition, Expression[Survey]], ...] = ()
+
+    @property
+    def best_bytes(self) -> int:
+        """Bytes in the best format, or dense."""
+        found = {f.format: f.nbytes for f in self.findings if f.nbytes is not None}
+        return found.get(str(self.best), self.dense_bytes)
 
     def format(self) -> Format:
         """The chosen format.
@@ -106,7 +119,11 @@ def survey(
     purpose = ("survey", asked, device, device.registry.revision)
 
     def look() -> Survey:
-        return _look(formats, device, spec, evaluate(binding, tensors))
+        dense = Occupancy(evaluate(binding, tensors))
+        found = _look(formats, device, spec, dense)
+        if has_parts(binding):
+            return found
+        return _with_splits(found, formats, device, spec, dense)
 
     return PACK_CACHE.get(binding, tensors, purpose, look).value
 
@@ -124,6 +141,8 @@ def _survey_stored(
         Reject: it cannot be taken as it is.
     """
     parts = stored_parts(binding, tensors)
+    if len(parts) != 1 and isinstance(binding, Leaf):
+        raise Reject("the model holds the weight packed as an expression: only linears read those")
     if len(parts) != 1:
         raise Reject(f"the graph computes {binding} of a weight that is packed in the model")
     (stored,) = parts
@@ -142,8 +161,32 @@ def _survey_stored(
     )
 
 
-def _look(formats: tuple[Format, ...], device: Device, spec: SpecOf, dense: Tensor) -> Survey:
-    occupancy = Occupancy(dense)
+def _with_splits(
+    found: Survey, formats: tuple[Format, ...], device: Device, spec: SpecOf, dense: Occupancy
+) -> Survey:
+    """With what the decompositions find that lose nothing, where nothing is to be lost."""
+    findings, splits = list(found.findings), []
+    asked = device.registry.all(Decomposition) if all(f.codec.lossless for f in formats) else ()
+    for decomposition in (d for d in asked if d.exact):
+        try:
+            if not found.zeros:
+                raise Reject("the weight holds no zeros")
+            parts = decomposition.parts(dense.weight).map(Occupancy)
+            surveys = parts.map(lambda part: _look(formats, device, spec, part))
+            nbytes = sum(each.best_bytes for each in surveys.leaves())
+            if nbytes >= found.dense_bytes:
+                raise Reject(f"takes {nbytes:,} bytes, dense {found.dense_bytes:,}")
+        except Reject as reject:
+            findings.append(Finding(str(decomposition), None, reject.reason))
+        else:
+            findings.append(Finding(str(decomposition), nbytes))
+            splits.append((decomposition, surveys))
+    return replace(found, findings=tuple(findings), splits=tuple(splits))
+
+
+def _look(
+    formats: tuple[Format, ...], device: Device, spec: SpecOf, occupancy: Occupancy
+) -> Survey:
     weight = occupancy.weight
     dense_bytes = weight.numel() * weight.element_size()
     findings: list[Finding] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +22,21 @@ class Rewrite:
     reason: str = ""
 
 
+@dataclass(frozen=True)
+class PartOf:
+    """Which part of a weight the weight of a node is.
+
+    Attributes:
+        expression: what the weight is, such as `outlier_columns: sum(n_m[2:4]/float, csr/float)`.
+        index: the part's place among the leaves.
+        dense_bytes: bytes of the whole weight, dense.
+    """
+
+    expression: str
+    index: int
+    dense_bytes: int
+
+
 @dataclass
 class Considered:
     """A node whose weight was looked at, such as a linear.
@@ -36,6 +52,8 @@ class Considered:
         reason: why it could not be taken, else empty.
         reader: what it is, where it is no linear.
         has_weight: whether it reads a weight.
+        part: which part of the weight it reads, where not all of it.
+        is_split: whether there are nodes for the parts of its weight in its place.
     """
 
     linear: Node
@@ -48,3 +66,12 @@ class Considered:
     reason: str = ""
     reader: str = ""
     has_weight: bool = True
+    part: PartOf | None = None
+    is_split: bool = False
+
+
+def module_name(node: Node) -> str:
+    """The module of the model that a node is in, such as `layers.0.self_attn`; else its name."""
+    stack = node.meta.get("nn_module_stack") or {"": (node.name, None)}
+    name, _ = list(stack.values())[-1]
+    return re.sub(r"^L\[[^]]*\](\[\d+\])?\.?", "", name) or node.name

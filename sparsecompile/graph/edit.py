@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -15,8 +14,8 @@ from sparsecompile.detection.survey import Survey, survey, with_codec
 from sparsecompile.errors import Reject
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.packed import Format
-from sparsecompile.graph.considered import Considered, Rewrite
-from sparsecompile.graph.fake_calls import Use, example, fake_call, use_of
+from sparsecompile.graph.considered import Considered, Rewrite, module_name
+from sparsecompile.graph.fake_calls import example, fake_call
 from sparsecompile.graph.mutation import writes_in_place
 from sparsecompile.graph.pattern import Target
 from sparsecompile.graph.timed import timed
@@ -276,18 +275,6 @@ class Edit:
             node = node.next
         return None
 
-    def writer_between(self, tensor: Node, first: Node, last: Node) -> Node | None:
-        """What may write to a tensor, or to what shares its memory, between two nodes; or None."""
-        aliases, node = {tensor}, first.next
-        while node is not last:
-            uses = [use_of(node, alias) for alias in aliases & set(node.all_input_nodes)]
-            if Use.MAY_WRITE in uses:
-                return node
-            if Use.ALIASES in uses:
-                aliases.add(node)
-            node = node.next
-        return None
-
     def replaced(self, pass_name: str, node: Node) -> None:
         """Record that a pass changes a node."""
         self.rewrites.append(Rewrite(pass_name, node.name))
@@ -305,13 +292,6 @@ class Edit:
 def origins(node: Node) -> tuple[str, ...]:
     """The nodes of the model's graph that a node does the work of, by their names."""
     return tuple(node.meta.get("sparsecompile_origins", ()))
-
-
-def module_name(node: Node) -> str:
-    """The module of the model that a node is in, such as `layers.0.self_attn`; else its name."""
-    stack = node.meta.get("nn_module_stack") or {"": (node.name, None)}
-    name, _ = list(stack.values())[-1]
-    return re.sub(r"^L\[[^]]*\](\[\d+\])?\.?", "", name) or node.name
 
 
 def _surely(condition: Any) -> bool:

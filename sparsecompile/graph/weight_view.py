@@ -12,12 +12,14 @@ from torch import Tensor
 from torch.fx import GraphModule, Node, map_arg
 
 from sparsecompile.errors import Reject
+from sparsecompile.formats.expression import Expression
 from sparsecompile.formats.packed import Format
 from sparsecompile.graph.compiled_model import Names
 from sparsecompile.graph.fake_calls import Use, use_of
 from sparsecompile.graph.transformed_regions import ambient_scope, scopes
 from sparsecompile.weights.expression import Apply, Binding, Leaf, is_fake, live
 from sparsecompile.weights.packed_tensor import PackedTensor
+from sparsecompile.weights.parts import part
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
@@ -49,6 +51,9 @@ def weight_function(*, lossy: str = "") -> Callable[[Function], Function]:
         return function
 
     return declare
+
+
+weight_function()(part)
 
 
 def weight_reader(function: Function) -> Function:
@@ -172,7 +177,7 @@ class WeightView:
         """Why a linear at this place would be something else (autocast, torch.func), or empty."""
         return next((s.reason for s in self._scopes if s.begin < node and not s.end < node), "")
 
-    def stored(self, weight: Any) -> Format | None:
+    def stored(self, weight: Any) -> Format | Expression[Format] | None:
         """How a weight, or what it is made of, is packed in the model; None where it is dense.
 
         Raises:

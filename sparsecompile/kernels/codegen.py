@@ -60,7 +60,8 @@ class Codegen(Component):
     def start(self) -> None:
         """Begin, beside the caller, what takes long and any kernel will need.
 
-        Called as soon as a weight can be packed, while other weights are looked at.
+        Called where it is likely, while Dynamo traces a model, and as soon as a weight can be
+        packed, while others are looked at.
         """
 
     def nothing_to_gain(

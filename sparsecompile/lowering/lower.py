@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 
 from sparsecompile.formats.packed import Format
 from sparsecompile.graph.edit import Edit, origins
+from sparsecompile.kernels.codegen import Device
 from sparsecompile.kernels.contents import Sample
 from sparsecompile.kernels.dense_copy import DenseCopy
 from sparsecompile.kernels.kernel import Kernel, Lowering
@@ -133,20 +134,24 @@ def _calling(
     """How a graph calls the kernel of a problem."""
     codegen, key = edit.device.codegen, kernel.key
     if codegen.switches:
-        key = _key(problem, kernel)
+        key = _key(problem, kernel, edit.device)
         codegen.serve(key, kernel)
     op = codegen.op(kernel, problem) or operator.overload()
     wants_dense = kernel.wants_dense or _may_want_dense(problem, lowering, edit)
     return Calling(kernel, op, key, wants_dense)
 
 
-def _key(problem: Problem[Any], kernel: Kernel[Any]) -> int:
+def _key(problem: Problem[Any], kernel: Kernel[Any], device: Device) -> int:
     """What a graph calls the kernel of a problem: 63 bits, positive, the same in every process.
 
-    What serves the call may change; so problems that may be decided otherwise have others.
+    What serves the call may change; so problems that may be decided otherwise have others. Which
+    kernel serves it now does not count: a process that decides otherwise, knowing more, still finds
+    the graph that Inductor compiled for the one before it.
     """
     facts = (problem.rows, problem.density, problem.dense, problem.tune, problem.dense_copy)
-    return (int(digest(str(kernel.key), str(problem), repr(facts))[:16], 16) >> 1) | 1
+    made_of = (str(device.target), device.registry.identity)
+    texts = (str(kernel.spec), str(problem), repr(facts), *made_of)
+    return (int(digest(*texts)[:16], 16) >> 1) | 1
 
 
 def _may_want_dense(problem: Problem[Any], lowering: Lowering, edit: Edit) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor
 from sparsecompile.errors import BuildError, CacheError
 from sparsecompile.kernels.codegen import Device
 from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.kernel import Lowering
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.lowering.compiled_graph import CompiledGraph
 from sparsecompile.lowering.lowered import Lowered
@@ -50,12 +51,18 @@ def share_layouts(
         return
     for slot, nodes in calls.items():
         READERS.set(slot, Reading(device, tuple(nodes), tell, weakref.WeakMethod(graph.forget)))
+    lowerings: dict[Problem, Lowering] = {}
     for slot in calls:
-        _share(slot, live(slot.binding), device)
+        _share(slot, live(slot.binding), device, lowerings)
 
 
-def _share(slot: PackedSlot, tensors: tuple[Tensor, ...], device: Device) -> None:
-    """Let all graphs that read the weight of a slot read its layout."""
+def _share(
+    slot: PackedSlot,
+    tensors: tuple[Tensor, ...],
+    device: Device,
+    lowerings: dict[Problem, Lowering],
+) -> None:
+    """Let all graphs that read the weight of a slot read its layout; `lowerings` grow."""
     layout = slot.kernel.layout
     same = READERS.of(slot.binding, tensors, slot.format, device)
     apart = [(other, reading) for other, reading in same if other.kernel.layout != layout]
@@ -69,7 +76,7 @@ def _share(slot: PackedSlot, tensors: tuple[Tensor, ...], device: Device) -> Non
             _tell(other, reading, reading.calls, why)
     for other, reading in apart:
         try:
-            calls = _lowered_anew(reading, slot, tensors)
+            calls = _lowered_anew(reading, slot, tensors, lowerings)
         except (BuildError, CacheError) as error:
             kept = f"a layout of its own is kept, since there is no kernel for {layout}: {error}"
             logger.warning("%s: %s", names, kept)
@@ -81,9 +88,14 @@ def _share(slot: PackedSlot, tensors: tuple[Tensor, ...], device: Device) -> Non
 
 
 def _lowered_anew(
-    reading: Reading, slot: PackedSlot, tensors: tuple[Tensor, ...]
+    reading: Reading,
+    slot: PackedSlot,
+    tensors: tuple[Tensor, ...],
+    lowerings: dict[Problem, Lowering],
 ) -> tuple[Lowered, ...]:
     """The calls of another graph with kernels for the layout of a slot.
+
+    Layers of a model have the same problems, which are decided once.
 
     Raises:
         BuildError: the compiler is missing or failed.
@@ -91,7 +103,8 @@ def _lowered_anew(
     """
     problems = [_with_layout(low, slot.kernel.layout) for low in reading.calls]
     pack = packer(slot.binding, tensors, slot.format)
-    lowerings = reading.device.lower(dict.fromkeys(problems, lambda: Contents(pack())))
+    if new := [problem for problem in problems if problem not in lowerings]:
+        lowerings |= reading.device.lower(dict.fromkeys(new, lambda: Contents(pack())))
     return tuple(
         replace(low, lowering=lowerings[problem], nbytes=slot.nbytes(tensors) + low.copy_bytes)
         for low, problem in zip(reading.calls, problems, strict=True)

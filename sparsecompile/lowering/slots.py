@@ -20,6 +20,7 @@ from sparsecompile.lowering.readers import Readers
 from sparsecompile.weights.cache import PACK_CACHE
 from sparsecompile.weights.expression import Binding, beside
 from sparsecompile.weights.packing import pack_binding, stored_parts, unpacked
+from sparsecompile.weights.parts import has_parts
 from sparsecompile.weights.stored import Part
 
 
@@ -91,8 +92,11 @@ class PackedSlot(Slot):
 
     @property
     def takes_dense(self) -> bool:
-        """On CPUs, where the op looks at what it gets; GPUs' graphs start kernels themselves."""
-        return self.kernel.device == "cpu"
+        """On CPUs, where the op looks at what it gets; GPUs' graphs start kernels themselves.
+
+        A weight that cannot be split any more has no part to take.
+        """
+        return self.kernel.device == "cpu" and not has_parts(self.binding)
 
     @property
     def purpose(self) -> Hashable:

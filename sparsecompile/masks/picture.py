@@ -15,14 +15,15 @@ _CELL = 8
 """Pixels."""
 
 
-def picture(mask: BlockMask, b: int = 0, h: int = 0) -> str:
-    """Queries from top to bottom, keys from left to right, at most `LARGEST` of each.
+def picture(mask: BlockMask, b: int = 0, h: int = 0, *, rows: int = LARGEST) -> str:
+    """Queries from top to bottom, keys from left to right, at most `LARGEST` keys.
 
     A character stands for some tiles, or for a query and `TILE` keys where queries are few: `█`
-    where all is kept, `·` where nothing is, and three shades between them.
+    where all is kept, `·` where nothing is, and three shades between them. There are at most so
+    many rows.
     """
     lines = []
-    for row in _shares(mask, b, h).tolist():
+    for row in _shares(mask, b, h, rows).tolist():
         shades = [_shade(share) for share in row]
         lines.append("".join(shades))
     return "\n".join(lines)
@@ -51,18 +52,18 @@ def _shade(share: float) -> str:
     return _SHADES[1 + min(int(share * 3), 2)]
 
 
-def _shares(mask: BlockMask, b: int, h: int) -> Tensor:
+def _shares(mask: BlockMask, b: int, h: int, rows: int = LARGEST) -> Tensor:
     """Kept share of every cell of the picture: `[rows, columns]` float64."""
     kept, areas = counts(mask)
-    cells = [_folded(each.double()) for each in (kept[b, h], areas)]
+    cells = [_folded(each.double(), rows) for each in (kept[b, h], areas)]
     return cells[0] / cells[1]
 
 
-def _folded(tiles: Tensor) -> Tensor:
-    """Sums of equally many rows and columns, so that at most `LARGEST` are left."""
-    for dim in (0, 1):
+def _folded(tiles: Tensor, rows: int) -> Tensor:
+    """Sums of equally many rows and columns: at most so many rows and `LARGEST` columns."""
+    for dim, largest in enumerate((rows, LARGEST)):
         size = tiles.shape[dim]
-        step = max(1, -(-size // LARGEST))
+        step = max(1, -(-size // largest))
         place = torch.arange(size) // step
         folded = torch.zeros_like(tiles.narrow(dim, 0, -(-size // step)))
         tiles = folded.index_add(dim, place, tiles)

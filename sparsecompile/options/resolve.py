@@ -60,6 +60,10 @@ def select_passes(registry: Registry, options: Options) -> tuple[Pass, ...]:
     if options.quantize is not None:
         chosen["quantize"] = {**chosen.get("quantize", {}), "recipe": options.quantize}
     passes = {p.name: p for p in registry.all(Pass)}
+    for name, p in passes.items():
+        # One that measures does it as lowering does.
+        if "tune" in _fields(p):
+            chosen[name] = {"tune": options.tune, **chosen.get(name, {})}
     for name in (*chosen, *without):
         if name not in passes:
             raise OptionError(
@@ -73,7 +77,7 @@ def select_passes(registry: Registry, options: Options) -> tuple[Pass, ...]:
 def _configured(current: Pass, given: Mapping[str, Any]) -> Pass:
     if not given:
         return current
-    known: list[str] = [f.name for f in fields(current)] if is_dataclass(current) else []
+    known = _fields(current)
     unknown = sorted(map(str, set(given) - set(known)))
     if unknown or not is_dataclass(current):
         raise OptionError(
@@ -82,6 +86,10 @@ def _configured(current: Pass, given: Mapping[str, Any]) -> Pass:
             f"known: {', '.join(known) or 'none'}",
         )
     return replace(current, **given)
+
+
+def _fields(current: Pass) -> list[str]:
+    return [f.name for f in fields(current)] if is_dataclass(current) else []
 
 
 def select_target(options: Options) -> Target | None:

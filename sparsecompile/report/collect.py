@@ -46,6 +46,7 @@ def graph_report(
     nodes = [
         _node_report(graph, name, considered, packed.get(name), edit)
         for name, considered in sorted(edit.considered.items(), key=lambda item: item[1].linear)
+        if not considered.is_split
     ]
     weights: set[Node] = set()
     for match in _spelled(edit):
@@ -141,6 +142,9 @@ def _node_report(
         problem=str(low.problem) if low is not None else "",
         reader=considered.reader,
     )
+    if (part := considered.part) is not None:
+        of, index = part.expression, part.index
+        node = replace(node, dense_bytes=part.dense_bytes, expression=of, part=index)
     return _with_outcome(node, low) if low is not None else node
 
 

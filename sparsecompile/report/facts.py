@@ -69,6 +69,13 @@ class NodeReport:
         reader: what reads the weight, where that is no linear: `conv2d`, `nn.LSTM`; else empty.
         has_weight: false of what reads none, such as attention; then `weight` names its module.
         mask: of attention: which keys its queries attend to, such as `causal`; else empty.
+        kept: of attention: the share of places of its matrix that count, rounded; else None.
+        picture: of attention: where these are, in lines of characters; empty where that is not
+            known, or all do.
+        expression: what the weight is where this is a linear of a part of it alone, such as
+            `outlier_columns: sum(n_m[2:4]/float, csr/float)`; else empty. All but `weight` and
+            `dense_bytes` is then of the part; `node` was put in by a pass.
+        part: its place among the leaves of that, from 0; else None.
     """
 
     graph: int | None
@@ -93,6 +100,10 @@ class NodeReport:
     reader: str = ""
     has_weight: bool = True
     mask: str = ""
+    kept: float | None = None
+    picture: str = ""
+    expression: str = ""
+    part: int | None = None
 
     @property
     def packed(self) -> bool:
@@ -118,13 +129,15 @@ def _outcome(node: NodeReport) -> NodeReport:
         problem="",
         chosen_by="",
         dropped=(),
+        kept=None,
+        picture="",
     )
 
 
 def _layout(node: NodeReport) -> Hashable:
     """What is equal for nodes that read one layout of a weight."""
     layout = node.kernel.layout if node.kernel is not None else ""
-    return (node.weight, node.format, layout, frozenset(node.merged_with))
+    return (node.weight, node.part, node.format, layout, frozenset(node.merged_with))
 
 
 def _without_twins(trials: tuple[Trial, ...]) -> tuple[Trial, ...]:
@@ -220,7 +233,7 @@ class ReportFacts:
     @property
     def dense_bytes(self) -> int:
         """Bytes of the dense weights of all linears; a shared weight counts once."""
-        return sum(node.dense_bytes for node in self._weights())
+        return sum({node.weight: node.dense_bytes for node in self._weights()}.values())
 
     @property
     def packed_bytes(self) -> int:
@@ -228,12 +241,17 @@ class ReportFacts:
 
         Graphs that read a weight in several layouts keep all of them.
         """
-        dense = {n.weight: n.packed_bytes for n in self._weights() if not n.packed}
-        layouts = {_layout(n): n.packed_bytes for n in self.nodes if n.packed}
-        return sum(dense.values()) + sum(layouts.values())
+        packed = [node for node in self.nodes if node.packed]
+        split = {node.weight for node in packed if node.part is not None}
+        layouts = {_layout(node): node.packed_bytes for node in packed}
+        dense = [node for node in self._weights() if not node.packed]
+        left = (n.packed_bytes for n in dense if n.part is not None or n.weight not in split)
+        return sum(left) + sum(layouts.values())
 
     def _weights(self) -> tuple[NodeReport, ...]:
-        return tuple({node.weight: node for node in sorted(self.nodes, key=_packed_last)}.values())
+        """A node for each weight, or part of one."""
+        nodes = sorted(self.nodes, key=_packed_last)
+        return tuple({(node.weight, node.part): node for node in nodes}.values())
 
     def to_json(self) -> str:
         """The report as JSON.

@@ -15,6 +15,7 @@ from sparsecompile.report.rows import (
     fold,
     libraries,
     lossy,
+    masks,
     merged,
     outcome,
     reason,
@@ -67,6 +68,8 @@ def write_html(report: ReportFacts, path: str | Path) -> None:
         largest = max(row.dense_bytes for row in rows)
         lines = [f"<tr>{heads}", *(_row(row, largest, report) for row in rows)]
         body.append("\n".join(("<table>", *lines, "</table>")))
+    for mask, picture in masks(nodes):
+        body.append(f"<p>{escape(mask)}<pre>{escape(picture)}</pre>")
     for i, graph in enumerate(report.graph_reports):
         for what, text in (("before", graph.before), ("after", graph.after), _passes(graph)):
             body.append(_code(f"graph {i}, {what}", text))
@@ -87,6 +90,7 @@ def _row(row: Row, largest: int, report: ReportFacts) -> str:
     facts = [("kernel", f"{kernel.spec}, {kernel.template} {kernel.schedule}")] if kernel else []
     facts += [("source", kernel.source)] if kernel and kernel.source else []
     facts += [("one kernel call for", linears) for linears in merged([row])]
+    facts += [("part", f"{node.part} of {node.expression}")] if node.expression else []
     facts += [("lossy", node.lossy)] if node.lossy else []
     facts += [("chosen", node.chosen_by)] if node.chosen_by else []
     facts += [("serves", "; ".join(kernel.ranges))] if kernel and kernel.ranges else []

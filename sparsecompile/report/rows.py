@@ -142,8 +142,15 @@ def outcome(node: NodeReport) -> Hashable:
     """What linears must have in common to share a row."""
     template = node.kernel.template if node.kernel else None
     merged = tuple(_cut(name)[0] for name in node.merged_with)
-    done = (node.format, node.mask, template, node.epilogue, merged, node.lossy)
+    done = (node.part, node.format, node.mask, template, node.epilogue, merged, node.lossy)
     return (node.shape, node.dtype, node.zeros is None, done, reason(node))
+
+
+def expressions(nodes: Sequence[NodeReport]) -> Iterator[tuple[str, str]]:
+    """What weights are made of that have more than one row, and their names."""
+    for text in dict.fromkeys(node.expression for node in nodes if node.expression):
+        split = [node for node in nodes if node.expression == text and node.part == 0]
+        yield one_line(text), names(fold(split, lambda node: None), ", ")
 
 
 def merged(rows: Iterable[Row]) -> list[str]:
@@ -163,6 +170,14 @@ def _rename(node: NodeReport, weight: str) -> NodeReport:
     return replace(node, weight=weight)
 
 
+def masks(nodes: Iterable[NodeReport]) -> Iterator[tuple[str, str]]:
+    """Masks of compiled attention, each with its share of kept places, and a picture."""
+    found = {(node.mask, node.kept): node.picture for node in nodes if node.packed and node.picture}
+    for (mask, kept), picture in found.items():
+        share = f"{kept or 0:.0%} of the keys count"
+        yield f"{one_line(mask)}: {share}; queries from top to bottom", picture
+
+
 def lossy(nodes: Sequence[NodeReport]) -> Iterator[tuple[str, str]]:
     """What changed weights on request and how many of them, and their names."""
     for what in dict.fromkeys(node.lossy for node in nodes if node.lossy):
@@ -179,7 +194,8 @@ def summary(report: ReportFacts) -> str:
     """One line: how much was packed."""
     graphs = f"{report.graphs} graph{'s' * (report.graphs != 1)}"
     dense, packed = report.dense_bytes, report.packed_bytes
-    nodes = report.linears
+    # One that is split counts once.
+    nodes = [node for node in report.linears if not node.part]
     others = sum(bool(n.reader) and n.has_weight and not n.packed for n in report.nodes)
     if not report.graphs:
         parts = ["no graph was compiled" + " yet" * (not others)]

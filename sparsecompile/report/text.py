@@ -11,10 +11,12 @@ from sparsecompile.report.races import choices, races
 from sparsecompile.report.rows import (
     HEADS,
     Row,
+    expressions,
     findings_of,
     fold,
     libraries,
     lossy,
+    masks,
     merged,
     one_line,
     outcome,
@@ -73,11 +75,17 @@ def render(
     if packed:
         _say(console, "")
         layout.print(console, packed)
+    for text, split in expressions(nodes):
+        _say(console, f"\n{text}, a kernel call for each part of")
+        _say(console, split, indent=2)
     calls = merged(packed)
     if calls:
         _say(console, "\nmerged, one kernel call for")
     for linears in calls:
         _say(console, linears, indent=2)
+    for mask, picture in masks(nodes):
+        _say(console, f"\n{mask}")
+        _say(console, picture, indent=2)
     for title, lines in choices(report):
         _say(console, f"\n{title}")
         for line in lines:

@@ -12,19 +12,22 @@ from torch.nn import functional as F
 
 from sparsecompile.compiler import Compiler
 from sparsecompile.errors import OptionError, RejectedError
-from sparsecompile.formats.names import format_of
+from sparsecompile.formats.expression import Expression, PackedExpr
+from sparsecompile.formats.names import decomposition_of, format_of
+from sparsecompile.formats.packed import Packed
 from sparsecompile.graph.compiled_model import names_of
 from sparsecompile.graph.edit import Edit
 from sparsecompile.graph.pattern import Call
 from sparsecompile.graph.rule import run_passes
 from sparsecompile.graph.weight_view import WeightView
-from sparsecompile.operators.linear.packed import PACKED
+from sparsecompile.operators.linear.packed import packed_linears
 from sparsecompile.operators.linear.spellings import LINEAR
 from sparsecompile.options.recipes import check_patterns
-from sparsecompile.weights.expression import evaluate, lossy
+from sparsecompile.weights.expression import Apply, evaluate, lossy
 from sparsecompile.weights.packed_tensor import PackedTensor
 from sparsecompile.weights.packing import pack_binding
-from sparsecompile.weights.stored import Stored
+from sparsecompile.weights.parts import part
+from sparsecompile.weights.stored import store
 
 logger = logging.getLogger("sparsecompile")
 
@@ -71,7 +74,7 @@ def compress(model: M, **options: Any) -> M:
             raise OptionError(
                 name, f"compress takes no option {name!r}; known: {', '.join(OPTIONS)}"
             )
-    compiler = Compiler(**options)
+    compiler = Compiler(**options, tune="off")
     linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
     weights = {id(m._parameters.get("weight")) for m in linears.values()}
     named = [(n, p) for n, p in model.named_parameters() if id(p) in weights]
@@ -127,18 +130,11 @@ def _compressed(
     run_passes(compiler.passes, edit)
     (output,) = (node for node in edit.nodes() if node.op == "output")
     result = output.args[0]
-    match = PACKED.match(result)
-    if match is not None and not match["epilogue"]:
-        if match["activations"] != "float":
-            raise OptionError(
-                "quantize",
-                f"{match['activations']} activations are no property of a weight: compress with "
-                "'int8-weight-only', and give 'int8' to torch.compile",
-            )
-        binding, format = edit.binding(match["weight"]), format_of(match["format"])
-        packed = pack_binding(binding, edit.weights.live(binding), format)
-        logger.info("%s: %s, %s", names[0], format, "exact" if packed.exact else "rounded")
-        return PackedTensor(Stored(packed)), ""
+    packed = _packed(edit, (weight.shape[0], weight.shape[1]))
+    if packed is not None:
+        stored = store(packed)
+        logger.info("%s: %s, %s", names[0], stored.format, "exact" if packed.exact else "rounded")
+        return PackedTensor(stored), ""
     considered = list(edit.considered.values())
     survey = considered[-1].survey if considered else None
     packing = ("prune", "quantize", "fold_quantized", "pack_linear")
@@ -153,6 +149,30 @@ def _compressed(
         if lossy(binding):
             return evaluate(binding, edit.weights.live(binding)), reason
     return weight, reason
+
+
+def _packed(edit: Edit, shape: tuple[int, int]) -> Packed | PackedExpr | None:
+    """What passes packed the one weight of a graph as, if they did.
+
+    Raises:
+        OptionError: they round activations.
+    """
+    parts: dict[int, Packed] = {}
+    form: Expression[Any] | None = None
+    for match in packed_linears(edit):
+        if match["activations"] != "float":
+            raise OptionError(
+                "quantize",
+                f"{match['activations']} activations are no property of a weight: compress with "
+                "'int8-weight-only', and give 'int8' to torch.compile",
+            )
+        binding = edit.binding(match["weight"])
+        packed = pack_binding(binding, edit.weights.live(binding), format_of(match["format"]))
+        if not isinstance(binding, Apply) or binding.function is not part:
+            return packed
+        _, of, index = binding.args
+        parts[index], form = packed, decomposition_of(of).form(shape)
+    return form.of(packed for _, packed in sorted(parts.items())) if form is not None else None
 
 
 def _edit(names: tuple[str, ...], weight: nn.Parameter, compiler: Compiler) -> Edit:

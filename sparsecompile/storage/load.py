@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from sparsecompile.errors import FileError, RegistrationError, Reject
+from sparsecompile.formats.expression_text import parse
 from sparsecompile.formats.occupancy import FLOAT_DTYPES
 from sparsecompile.formats.packed import Format, Packed
 from sparsecompile.registry import default_registry
 from sparsecompile.storage.save import KEY, VERSION
 from sparsecompile.storage.tensor_file import DTYPES, TensorFile, is_sizes
 from sparsecompile.weights.packed_tensor import PackedTensor
-from sparsecompile.weights.stored import Stored
+from sparsecompile.weights.stored import Stored, store
 
 M = TypeVar("M", bound=nn.Module)
 _LARGEST_SIDE = 2**31 - 1
@@ -58,9 +59,13 @@ def load(path: str | Path, model: nn.Module | None = None) -> Any:
             parts.setdefault(weight, []).append(name)
         else:
             state[name] = file.map(name)
-    for name, given in facts["packed"].items():
-        packed = _packed(file, name, given, parts.get(name, []))
-        state[name] = PackedTensor(Stored(packed))
+    packed = {
+        name: _packed(file, name, given, parts.get(name, []))
+        for name, given in facts["packed"].items()
+    }
+    for name, text in facts["expressions"].items():
+        state[name] = _expression(file, name, text, packed)
+    state |= {name: PackedTensor(Stored(weight)) for name, weight in packed.items()}
     for name, kept in facts["tied"].items():
         if name in state or kept not in state:
             raise FileError(file.path, name, f"is tied to {kept}, which is not there")
@@ -101,11 +106,16 @@ def _facts(file: TensorFile) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise FileError(file.path, "", "it says nothing about packed weights") from None
     version = facts.get("version") if isinstance(facts, dict) else None
-    if version != VERSION:
+    known = range(1, VERSION + 1)
+    if version not in known:
         raise FileError(
-            file.path, "", f"its version is {version!r}, known is {VERSION}: update sparsecompile"
+            file.path,
+            "",
+            f"its version is {version!r}, known are 1 to {VERSION}: update sparsecompile",
         )
-    kinds = {"packed": dict, "tied": dict, "buffers": list}
+    if version == 1:
+        facts["expressions"] = {}
+    kinds = {"packed": dict, "expressions": dict, "tied": dict, "buffers": list}
     for key, kind in kinds.items():
         if not isinstance(facts.get(key), kind):
             raise FileError(file.path, "", f"{key!r} in its metadata is {facts.get(key)!r}")
@@ -143,6 +153,30 @@ def _packed(file: TensorFile, name: str, facts: Any, parts: list[str]) -> Packed
         part, _, what = reject.reason.partition(" ")
         raise FileError(file.path, f"{name}::{part}", what) from None
     return Packed(format, shape, dtype, slots, index, values, exact)
+
+
+def _expression(file: TensorFile, name: str, text: Any, packed: dict[str, Packed]) -> Tensor:
+    """One weight that is an expression; its leaves are taken out of the packed ones.
+
+    Raises:
+        FileError: the expression cannot be read, its leaves are not there in the formats that it
+            names, or do not go together.
+    """
+    try:
+        formats = parse(str(text), default_registry().format)
+    except (ValueError, RecursionError) as error:
+        raise FileError(file.path, name, f"is no expression of formats: {error}") from None
+    leaves = []
+    for index, format in enumerate(formats.leaves()):
+        leaf = packed.pop(f"{name}::{index}", None)
+        if leaf is None or leaf.format != format:
+            there = "not there" if leaf is None else f"packed as {leaf.format}"
+            raise FileError(file.path, f"{name}::{index}", f"is {there}: {text} needs {format}")
+        leaves.append(leaf)
+    try:
+        return PackedTensor(store(formats.of(leaves)))
+    except ValueError as error:
+        raise FileError(file.path, name, str(error)) from None
 
 
 def _declared(

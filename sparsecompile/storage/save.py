@@ -6,14 +6,17 @@ Layout of the file, beside what safetensors itself says (`sparsecompile.storage.
 - a packed weight `name` is one tensor for each canonical tensor of its format, index first:
   `name::codes`, `name::values`, `name::scales`; docstrings of structures and codecs say what is in
   them;
+- one that is an expression of others is these others, called `name::0`, `name::1`, in order;
 - the metadata has one text, `sparsecompile`, JSON:
-  `{"version": 1,
+  `{"version": 2,
     "packed": {name: {"format": "n_m[2:4]/int4[group=128]", "shape": [n, k], "dtype": "BF16",
                       "slots": stored values, "exact": whether packing rounded nothing}},
+    "expressions": {name: "sum(n_m[2:4]/float, csr/float)"},
     "tied": {name: the name under which the same tensor is kept},
     "buffers": [buffers that are not in the state_dict, kept under their names too]}`.
 
-Nothing in it depends on a kernel or a machine. Tools that know safetensors read all of it.
+Version 1 has no `expressions`. Nothing depends on a kernel or a machine. Tools that know
+safetensors read all of it.
 """
 
 from __future__ import annotations
@@ -28,10 +31,11 @@ from torch import Tensor, nn
 from torch.nn import Module
 
 from sparsecompile.errors import SparseCompileError
+from sparsecompile.formats.packed import Packed
 from sparsecompile.storage.tensor_file import NAMES, write_tensors
 from sparsecompile.weights.packed_tensor import PackedTensor
 
-VERSION = 1
+VERSION = 2
 """Of the layout; rises when older readers would misread it."""
 KEY = "sparsecompile"
 """Name of the text in the file's metadata."""
@@ -58,6 +62,7 @@ def save(model: Module, path: str | Path) -> None:
     state |= {name: tensor for name, tensor in model.named_buffers() if name in buffers}
     tensors: dict[str, Tensor] = {}
     packed: dict[str, dict[str, Any]] = {}
+    expressions: dict[str, str] = {}
     tied: dict[str, str] = {}
     first: dict[Hashable, str] = {}
     for name, tensor in state.items():
@@ -66,19 +71,36 @@ def save(model: Module, path: str | Path) -> None:
             tied[name] = kept
         elif isinstance(tensor, PackedTensor):
             weight = tensor.packed
-            packed[name] = {
-                "format": str(weight.format),
-                "shape": list(weight.shape),
-                "dtype": NAMES[weight.dtype],
-                "slots": weight.slots,
-                "exact": weight.exact,
-            }
-            for part, values in weight.tensors.items():
-                _add(tensors, f"{name}::{part}", values)
+            if isinstance(weight, Packed):
+                leaves = {name: weight}
+            else:
+                expressions[name] = str(tensor.stored.format)
+                leaves = {f"{name}::{i}": leaf for i, leaf in enumerate(weight.leaves())}
+            for leaf, kept_as in leaves.items():
+                packed[leaf] = _facts(kept_as)
+                for part, values in kept_as.tensors.items():
+                    _add(tensors, f"{leaf}::{part}", values)
         else:
             _add(tensors, name, tensor.detach().cpu())
-    facts = {"version": VERSION, "packed": packed, "tied": tied, "buffers": buffers}
+    facts = {
+        "version": VERSION,
+        "packed": packed,
+        "expressions": expressions,
+        "tied": tied,
+        "buffers": buffers,
+    }
     write_tensors(path, tensors, {KEY: json.dumps(facts, separators=(",", ":"))})
+
+
+def _facts(weight: Packed) -> dict[str, Any]:
+    """What is said of a packed weight."""
+    return {
+        "format": str(weight.format),
+        "shape": list(weight.shape),
+        "dtype": NAMES[weight.dtype],
+        "slots": weight.slots,
+        "exact": weight.exact,
+    }
 
 
 def _add(tensors: dict[str, Tensor], name: str, tensor: Tensor) -> None:

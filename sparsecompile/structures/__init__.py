@@ -1,1 +1,1 @@
-"""Built-in structures, one file each, registered by the package's own plug-in."""
+"""Built-in structures and decompositions, a file each, registered by the package's own plug-in."""

@@ -45,11 +45,12 @@ def check_storage(format: Format, weight: Tensor, path: Path) -> None:
     loaded = load(path)["weight"]
     assert isinstance(loaded, PackedTensor)
     assert loaded.dtype == weight.dtype
-    assert loaded.packed.slots == packed.slots
-    assert loaded.packed.exact == packed.exact
+    found = loaded.packed
+    assert isinstance(found, Packed)
+    assert (found.slots, found.exact) == (packed.slots, packed.exact)
     for name, tensor in packed.tensors.items():
-        assert same_bits(loaded.packed.tensors[name], tensor), f"{name} came back different"
-    assert same_bits(loaded.packed.unpack(), dense)
+        assert same_bits(found.tensors[name], tensor), f"{name} came back different"
+    assert same_bits(found.unpack(), dense)
 
 
 def _check_rows(packed: Packed, dense: Tensor) -> None:

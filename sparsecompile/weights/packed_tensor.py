@@ -11,16 +11,19 @@ from torch.utils._pytree import tree_map_only
 
 import sparsecompile.weights.stored_ops  # noqa: F401 - the ops that `__torch_dispatch__` calls
 from sparsecompile.errors import PackedWeightError
+from sparsecompile.formats.expression import PackedExpr
 from sparsecompile.formats.occupancy import FLOAT_DTYPES
 from sparsecompile.formats.packed import Packed
-from sparsecompile.weights.stored import Stored, find_stored
+from sparsecompile.weights.stored import AnyStored, find_stored
 
 _aten = torch.ops.aten
 _SAME = (_aten.detach.default, _aten.alias.default, _aten.clone.default)
 
 
 class PackedTensor(Tensor):
-    """A weight `[n, k]` in float32, bfloat16 or float16 of which only the packed form is kept.
+    """A weight in float32, bfloat16 or float16 of which only the packed form is kept.
+
+    It is `[n, k]`, or what an expression of such weights is: a sum, a product, a stack `[e, n, k]`.
 
     - `detach`, `clone` and copies share the packed form, which never changes.
     - `F.embedding` unpacks the rows that it reads; everything else unpacks the whole weight for a
@@ -37,20 +40,20 @@ class PackedTensor(Tensor):
 
     _handle: Tensor
     _format: str
-    _stored: Stored | None
+    _stored: AnyStored | None
 
     # What functions do with it is decided below, in `__torch_dispatch__`.
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @staticmethod
-    def __new__(cls, stored: Stored) -> PackedTensor:
+    def __new__(cls, stored: AnyStored) -> PackedTensor:
         """Wrap a stored weight."""
         handle = torch.tensor([stored.handle])
         made = cls._make(handle, stored.shape, stored.dtype, str(stored.format))
         made._stored = stored
         return made
 
-    def __init__(self, stored: Stored) -> None:
+    def __init__(self, stored: AnyStored) -> None:
         """See the class."""
 
     @classmethod
@@ -64,15 +67,15 @@ class PackedTensor(Tensor):
         return made
 
     @property
-    def stored(self) -> Stored:
+    def stored(self) -> AnyStored:
         """The packed weight; only where the tensor is a real one, not one that stands for it."""
         if self._stored is None:
             self._stored = find_stored(int(self._handle))
         return self._stored
 
     @property
-    def packed(self) -> Packed:
-        """The canonical tensors."""
+    def packed(self) -> Packed | PackedExpr:
+        """The canonical tensors, or an expression of such."""
         return self.stored.packed()
 
     @property
@@ -92,12 +95,12 @@ class PackedTensor(Tensor):
         kwargs = kwargs or {}
         if func in _SAME:
             return _share(args[0])
-        if func is _aten.embedding.default and not isinstance(args[1], PackedTensor):
+        if func is _aten.embedding.default and _is_table(*args[:2]):
             weight, rows = args[0], args[1]
             op = torch.ops.sparsecompile.stored_rows
             return op(weight._handle, rows, weight.shape[1], weight.dtype)
         if func is _aten._to_copy.default and _changes_dtype_alone(args[0], kwargs):
-            return PackedTensor(Stored(args[0].packed.to(kwargs["dtype"])))
+            return PackedTensor(args[0].stored.to(kwargs["dtype"]))
         for argument, given in zip(func._schema.arguments, args, strict=False):
             _check_unwritten(argument, given, func)
         for argument in func._schema.arguments[len(args) :]:
@@ -142,7 +145,11 @@ def _share(weight: PackedTensor) -> PackedTensor:
 
 def _dense(weight: PackedTensor) -> Tensor:
     op = torch.ops.sparsecompile.stored_weight
-    return op(weight._handle, *weight.shape, weight.dtype)  # type: ignore[no-any-return]
+    return op(weight._handle, list(weight.shape), weight.dtype)  # type: ignore[no-any-return]
+
+
+def _is_table(weight: Tensor, rows: Tensor) -> bool:
+    return not isinstance(rows, PackedTensor) and weight.dim() == 2
 
 
 def _changes_dtype_alone(weight: PackedTensor, kwargs: Mapping[str, Any]) -> bool:

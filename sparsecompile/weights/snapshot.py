@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+
+from sparsecompile.errors import SparseCompileError
 
 _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _HALF = 0xFFFFFFFF
@@ -59,6 +62,7 @@ class Provider(ABC):
 
 
 _provider: Provider | None = None
+_coming: Callable[[], object] | None = None
 
 
 def provide(provider: Provider) -> None:
@@ -67,15 +71,34 @@ def provide(provider: Provider) -> None:
     _provider = provider
 
 
+def expect(load: Callable[[], object]) -> None:
+    """Let the next snapshot wait for a native library: it is built sooner than Python looks.
+
+    Args:
+        load: calls `provide`, or raises SparseCompileError; then Python takes the snapshots.
+    """
+    global _coming
+    _coming = load
+
+
+def _await_provider() -> None:
+    global _coming
+    coming, _coming = _coming, None
+    if coming is not None and _provider is None:
+        with suppress(SparseCompileError):
+            coming()
+
+
 def take_snapshot(tensor: Tensor) -> Snapshot:
     """What a tensor is now; of a packed one, what it stands for.
 
     Raises:
         RuntimeError: an inference tensor, which has no version.
     """
-    if _provider is not None and is_plain(tensor) and tensor.device.type == "cpu":
+    if is_plain(tensor) and tensor.device.type == "cpu":
+        _await_provider()
         by_rows = _by_rows(tensor)
-        if by_rows.is_contiguous():
+        if _provider is not None and by_rows.is_contiguous():
             taken = _provider.take(tensor, by_rows.shape[-1] if by_rows.dim() else 1)
             if taken is not None:
                 return taken

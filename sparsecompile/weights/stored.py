@@ -1,4 +1,4 @@
-"""Stored: a packed weight that replaces a dense one, with one copy of it in memory."""
+"""Stored: a packed weight that replaces a dense one in a model, with one copy of it in memory."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import itertools
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from sparsecompile.errors import SparseCompileError
+from sparsecompile.formats.expression import Expression, Leaf, PackedExpr
 from sparsecompile.formats.packed import Format, Packed
 
 _AT_ONCE = 1 << 20
@@ -84,6 +86,10 @@ class Stored:
         exact = self.dtype if self.format.codec.lossless else torch.float32
         return replace(self.format.pack(self.unpack(exact), self.exact), dtype=self.dtype)
 
+    def to(self, dtype: torch.dtype) -> Stored:
+        """For a weight of another dtype; see `Packed.to`."""
+        return Stored(self.packed().to(dtype))
+
     def unpack(self, dtype: torch.dtype | None = None) -> Tensor:
         """The dense weight `[n, k]`, values rounded to `dtype`, by default the weight's own."""
         dtype, home, (n, k) = dtype or self.dtype, self._home, self.shape
@@ -98,11 +104,12 @@ class Stored:
             dense[rows] = home.rows(rows, dtype)
         return dense
 
-    def rows(self, rows: Tensor) -> Tensor:
+    def rows(self, rows: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Rows of the dense weight, without unpacking the others.
 
         Args:
             rows: int32 or int64, any shape.
+            dtype: to which values are rounded, by default the weight's own.
 
         Returns:
             `[*rows.shape, k]`.
@@ -110,21 +117,79 @@ class Stored:
         Raises:
             IndexError: a row that does not exist.
         """
-        home, (n, k) = self._home, self.shape
+        dtype, home, (n, k) = dtype or self.dtype, self._home, self.shape
         if isinstance(home, Part):
-            like = torch.empty(0, dtype=self.dtype)
+            like = torch.empty(0, dtype=self._native(dtype))
             op = torch.ops.sparsecompile.unpack_rows
-            return op(home.layout, rows, like, n, k, home.kernel, home.first)  # type: ignore[no-any-return]
+            return op(home.layout, rows, like, n, k, home.kernel, home.first).to(dtype)  # type: ignore[no-any-return]
         if rows.numel() and not (0 <= int(rows.min()) <= int(rows.max()) < n):
             raise IndexError(f"rows {int(rows.min())} to {int(rows.max())} of {n}")
-        return home.rows(rows.reshape(-1).long()).view(*rows.shape, k)
+        return home.rows(rows.reshape(-1).long(), dtype).view(*rows.shape, k)
 
     def _native(self, dtype: torch.dtype) -> torch.dtype:
         """A dtype that a kernel of this weight unpacks to, from which `dtype` is one rounding."""
         return self.dtype if dtype == self.dtype else torch.float32
 
 
-def find_stored(handle: int) -> Stored:
+class StoredExpression:
+    """A packed weight of a model that is an expression of others.
+
+    Each of these goes its own way: graphs make layouts of them one by one.
+
+    Args:
+        expression: what it is.
+
+    Attributes:
+        handle: see `Stored`.
+
+    Raises:
+        ValueError: the shapes or dtypes of the parts do not go together.
+    """
+
+    def __init__(self, expression: Expression[Stored]) -> None:
+        self.expression = expression
+        self.shape, self.dtype = expression.shape, expression.dtype
+        self.format: Expression[Format] = expression.map(lambda stored: stored.format)
+        self.handle = next(_HANDLES)
+        _BY_HANDLE[self.handle] = self
+
+    def __deepcopy__(self, memo: object) -> StoredExpression:
+        """Itself, as of a `Stored`."""
+        return self
+
+    def packed(self) -> PackedExpr:
+        """The same expression of canonical tensors."""
+        return self.expression.map(Stored.packed)
+
+    def to(self, dtype: torch.dtype) -> StoredExpression:
+        """For a weight of another dtype, part by part."""
+        return StoredExpression(self.expression.map(lambda stored: stored.to(dtype)))
+
+    def unpack(self, dtype: torch.dtype | None = None) -> Tensor:
+        """The dense weight, values rounded to `dtype`, by default the weight's own."""
+        return self.expression.unpack(dtype)
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """Rows of the dense weight `[n, k]`: `[*rows.shape, k]`."""
+        found = self.expression.rows(rows.reshape(-1).long())
+        return found.to(self.dtype).view(*rows.shape, -1)
+
+
+AnyStored: TypeAlias = Stored | StoredExpression
+
+
+def store(packed: Packed | PackedExpr) -> AnyStored:
+    """A packed weight as models hold it.
+
+    Raises:
+        ValueError: the shapes or dtypes of an expression's parts do not go together.
+    """
+    if isinstance(packed, Leaf):
+        packed = packed.packed
+    return Stored(packed) if isinstance(packed, Packed) else StoredExpression(packed.map(Stored))
+
+
+def find_stored(handle: int) -> AnyStored:
     """The stored weight of a number.
 
     Raises:
@@ -139,4 +204,4 @@ def find_stored(handle: int) -> Stored:
 
 
 _HANDLES: Iterator[int] = itertools.count(1)
-_BY_HANDLE: weakref.WeakValueDictionary[int, Stored] = weakref.WeakValueDictionary()
+_BY_HANDLE: weakref.WeakValueDictionary[int, AnyStored] = weakref.WeakValueDictionary()

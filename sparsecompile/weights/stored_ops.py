@@ -1,10 +1,12 @@
 """The ops that read stored weights, opaque to tracing: graphs do not depend on how they are stored.
 
-`stored_weight(handle, n, k, dtype)`: the dense weight `[n, k]`; `stored_rows(handle, rows, k,
+`stored_weight(handle, shape, dtype)`: the dense weight; `stored_rows(handle, rows, k,
 dtype)`: its rows `[*rows.shape, k]`. `handle` `[1]` int64 is the number of a `Stored`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -13,16 +15,16 @@ from sparsecompile.kernels.ops import NAMESPACE
 from sparsecompile.weights.stored import find_stored
 
 _library = torch.library.Library(NAMESPACE, "FRAGMENT")
-_library.define("stored_weight(Tensor handle, int n, int k, ScalarType dtype) -> Tensor")
+_library.define("stored_weight(Tensor handle, int[] shape, ScalarType dtype) -> Tensor")
 _library.define("stored_rows(Tensor handle, Tensor rows, int k, ScalarType dtype) -> Tensor")
 
 
-def _stored_weight(handle: Tensor, n: int, k: int, dtype: torch.dtype) -> Tensor:
+def _stored_weight(handle: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return find_stored(int(handle)).unpack(dtype)
 
 
-def _stored_weight_fake(handle: Tensor, n: int, k: int, dtype: torch.dtype) -> Tensor:
-    return handle.new_empty((n, k), dtype=dtype)
+def _stored_weight_fake(handle: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    return handle.new_empty(shape, dtype=dtype)
 
 
 def _stored_rows(handle: Tensor, rows: Tensor, k: int, dtype: torch.dtype) -> Tensor:

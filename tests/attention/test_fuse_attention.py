@@ -145,6 +145,10 @@ def test_dropout_is_refused() -> None:
             "scores are divided by 5.0 and multiplied by 4.0: no cap",
         ),
         (
+            lambda q, k, v: F.softmax((q @ k.mT).masked_fill(q @ k.mT > 0, -1e4), -1) @ v,
+            "masked scores are -10000.0, which is not the least torch.float32",
+        ),
+        (
             lambda q, k, v: F.softmax(q @ k.mT + 1.0, -1) @ v,
             "what is added to its scores is 1.0, no tensor",
         ),

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import sparsecompile
 from sparsecompile.codegen.cpp import lower, native
+from sparsecompile.codegen.cpp.freshness import load_freshness
 from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.errors import BuildError, SparseCompileError
@@ -261,9 +262,21 @@ def test_loading_begins_in_a_thread_of_its_own(monkeypatch: pytest.MonkeyPatch) 
         assert threading.current_thread() is not threading.main_thread()
         raise BuildError("no compiler")
 
+    expected: list[object] = []
     monkeypatch.setattr(native, "load_native", load)
+    monkeypatch.setattr(native, "expect", expected.append)
     native.start_loading.__wrapped__()
     assert came.wait(10)
+    assert expected == [load_freshness]
+
+
+def test_what_looks_at_tensors_is_there_before_the_ops(monkeypatch: pytest.MonkeyPatch) -> None:
+    came: list[str] = []
+    load = native._library
+    monkeypatch.setattr(native, "load_freshness", lambda: came.append("freshness"))
+    monkeypatch.setattr(native, "_library", lambda: came.append("ops") or load())
+    native._load.__wrapped__()
+    assert came == ["freshness", "ops"]
 
 
 def test_loading_begins_with_the_first_packed_linear(monkeypatch: pytest.MonkeyPatch) -> None:

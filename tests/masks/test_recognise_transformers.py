@@ -52,11 +52,10 @@ class Attend(torch.nn.Module):
         self.make, self.config, self.more = make, config, more
 
     def forward(self, x: Tensor, padding: Tensor | None, cache: Cache | None) -> Tensor:
-        if self.make in CAUSAL:
-            positions = {"position_ids": torch.arange(x.shape[1])[None]}
-        else:
-            positions = {}
-        mask = self.make(self.config, x, padding, cache=cache, **positions, **self.more)
+        more = self.more
+        if self.make in CAUSAL and "position_ids" not in more:
+            more = {**more, "position_ids": torch.arange(x.shape[1])[None]}
+        mask = self.make(self.config, x, padding, cache=cache, **more)
         keys = x[:, None]
         if cache is not None:
             keys, _ = cache.update(keys, keys, 0)
@@ -161,3 +160,35 @@ def test_masks_of_four_axes_are_given_from_outside() -> None:
     row = torch.arange(32).expand(2, 1, 1, 32) < 13
     cache = filled(StaticCache(config=NO_WINDOW, max_cache_len=32))
     assert texts(create_causal_mask, 1, row, cache, config=NO_WINDOW) == ["padding"]
+
+
+@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (create_causal_mask, "causal & documents"),
+        (create_sliding_window_causal_mask, "causal & window(4) & documents"),
+    ],
+)
+def test_packed_sequences(make: Make, text: str, dynamic: bool) -> None:
+    """Comparisons of positions within sequences are comparisons of places."""
+    positions = torch.tensor([[*range(5), *range(7)], [*range(3, 12), *range(3)]])
+    assert texts(make, position_ids=positions[:1], dynamic=dynamic) == [text]
+    assert texts(make, position_ids=positions, dynamic=dynamic) == [text]
+
+
+def test_packed_sequences_that_are_not_told_apart() -> None:
+    def causal(config: Any, x: Tensor, padding: Tensor, cache: None) -> Tensor:
+        """As of packed sequences, but of the same id only every second place."""
+        batch = torch.arange(2)[:, None, None, None]
+        q = torch.arange(12)[None, None, :, None]
+        kv = torch.arange(12)[None, None, None, :]
+        positions = padding.to(torch.int64)
+        steps = torch.diff(positions, prepend=positions[:, :1] - 1, dim=-1)
+        ids = (steps != 1).cumsum(-1)
+        kept = positions[batch, kv] <= positions[batch, q]
+        return kept & (ids[batch, q // 2] == ids[batch, kv])
+
+    assert texts(causal, padding=padded(12)) == [
+        "mask compares positions positions of sequences that it does not tell apart"
+    ]

@@ -1,4 +1,4 @@
-"""Graphs of masks without Dynamo, which takes a second a graph: of functions of sizes and tensors."""
+"""Graphs of masks, of functions of sizes and tensors, without Dynamo, which takes a second each."""
 
 from __future__ import annotations
 

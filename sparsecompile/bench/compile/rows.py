@@ -28,7 +28,8 @@ class CompileRow(Environment):
 
     Attributes:
         model: its name.
-        caches: `cold`, with empty cache folders, or `warm`, with what the cold one left there.
+        caches: `cold`, with empty cache folders, or `warm`, with what the cold one left there. The
+            headers that torch precompiles are in neither: it keeps them in the temporary folder.
         candidate: `inductor`; `inductor-cpp`, with the options that the backend gives it for the
             rest of a graph; or `sparse`.
         seconds: of the first call: from Dynamo to the result. Imports come before, models too.

@@ -149,12 +149,13 @@ class Known(Kept):
         return BlockMask.of((mask == 0 if self.adds else mask).cpu()).layout(), None
 
     def emit(self, match: Match, edit: Edit) -> Nodes:
-        """`interval_tiles(low, high, keep, query_ids, key_ids, k)`, of vectors of the graph."""
+        """`interval_tiles(low, high, keep, query_ids, key_ids, q, k)`, of vectors of the graph."""
         mask, found = match["mask"], self.found
         if found is None:
             raise ValueError(f"{self.pattern} is of no graph")
         ends: Ends[Node] = edit.remembered(("ends", mask), lambda: found.emit(edit))
-        args = (ends.low, ends.high, ends.keep, ends.query_ids, ends.key_ids, match["k"])
+        sizes = (match["q"], match["k"])
+        args = (ends.low, ends.high, ends.keep, ends.query_ids, ends.key_ids, *sizes)
         return _tiles(interval_tiles, args, mask, match, edit), None
 
 

@@ -16,6 +16,7 @@ from sparsecompile.kernels.contents import NoWeight, Sample
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import DenseUse, Problem, rows_of
 from sparsecompile.operators.attention.cost import cost_of
+from sparsecompile.operators.attention.drawn import drawn
 from sparsecompile.operators.attention.kept import KINDS, Kept, kept_named, kept_of
 from sparsecompile.operators.attention.node import ATTENTION, attention
 from sparsecompile.operators.attention.spec import AttentionSpec
@@ -154,8 +155,9 @@ class Attention(Operator[AttentionSpec]):
         return cost_of(problem.spec, dict(zip(problem.axes, problem.shape, strict=True)), 1.0)
 
     def facts(self, problem: Problem[AttentionSpec]) -> Mapping[str, Any]:
-        """Which keys count."""
-        return {"mask": dict(problem.details)["mask"]}
+        """Which keys count, and their share."""
+        kept = _kept(problem)
+        return {"mask": kept.kind, "kept": problem.density, "picture": drawn(problem, kept)}
 
 
 def spec_of(q: Tensor, k: Tensor, v: Tensor, *, softcap: bool) -> AttentionSpec:

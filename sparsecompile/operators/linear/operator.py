@@ -25,6 +25,7 @@ from sparsecompile.operators.linear.restore import live_parts, restore
 from sparsecompile.operators.linear.spellings import LINEAR
 from sparsecompile.operators.operator import Calling, Emitted, Operator, Slots
 from sparsecompile.options.options import Options
+from sparsecompile.weights.parts import has_parts
 
 if TYPE_CHECKING:
     from sparsecompile.kernels.cost import Cost
@@ -49,8 +50,7 @@ class Linear(Operator[KernelSpec]):
         x, weight = edit.value(match["x"]), edit.value(match["weight"])
         rows, is_dynamic = rows_of(x)
         surveys = [edit.considered[name].survey for name in origins(match.node)]
-        kept = [1 - survey.zeros for survey in surveys if survey is not None]
-        density = sum(kept) / len(kept) if kept else 1.0
+        density = density_of([survey.zeros for survey in surveys if survey is not None])
         dense, copy = _dense_use(match, edit, options), None
         # Torch's own linear has gradients.
         if (
@@ -68,7 +68,7 @@ class Linear(Operator[KernelSpec]):
             is_dynamic=is_dynamic,
             dense=dense,
             tune=options.tune,
-            density=round(round(density / _DENSITY_STEP) * _DENSITY_STEP, 2),
+            density=density,
             dense_copy=copy,
         )
 
@@ -135,10 +135,20 @@ class Linear(Operator[KernelSpec]):
         return {"format": str(problem.spec.format), "epilogue": problem.spec.epilogue}
 
 
+def density_of(zeros: Sequence[float]) -> float:
+    """Share of kept values, rounded to what problems tell apart, of linears that become one."""
+    kept = 1 - sum(zeros) / len(zeros) if zeros else 1.0
+    return round(round(kept / _DENSITY_STEP) * _DENSITY_STEP, 2)
+
+
 def _dense_use(match: Match, edit: Edit, options: Options) -> DenseUse:
     """Where the dense linear can serve a node."""
-    lossless = format_of(match["format"]).codec.lossless and match["activations"] == "float"
+    format = format_of(match["format"])
+    lossless = format.codec.lossless and match["activations"] == "float"
     if not lossless or edit.weights.stored(match["weight"]) is not None:
+        return DenseUse.NEVER
+    # That all parts together beat the dense weight was found out when it was split.
+    if format.structure.family != "dense" and has_parts(edit.binding(match["weight"])):
         return DenseUse.NEVER
     is_kept = options.dense_copies or 0 < len(live_parts(match)) <= MAX_DENSE
     return DenseUse.ANYWHERE if is_kept else DenseUse.ALONE

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsecompile.errors import Reject
-from sparsecompile.operators.attention.recognise.compare import COMPARISONS, compared
+from sparsecompile.operators.attention.recognise.compare import compared
 from sparsecompile.operators.attention.recognise.conditions import ALWAYS, NEVER, Conditions
-from sparsecompile.operators.attention.recognise.integers import Integers, constant_of
+from sparsecompile.operators.attention.recognise.integers import TURNED, Integers, constant_of
 from sparsecompile.operators.attention.recognise.linear import Linear
+from sparsecompile.operators.attention.recognise.packed import Packed
 from sparsecompile.operators.attention.recognise.term import Term
 
 _SAME = {"to", "bool", "type", "contiguous", "clone", "detach", "expand"}
@@ -21,10 +23,17 @@ _FLOATS = {"float", "half", "bfloat16", "double"}
 
 
 class Booleans:
-    """Reads masks."""
+    """Reads masks.
 
-    def __init__(self) -> None:
-        self._integers = Integers()
+    Args:
+        terms: those of the mask.
+        shape: of the mask.
+    """
+
+    def __init__(self, terms: Iterable[Term], shape: Sequence[Any]) -> None:
+        self._integers = Integers(shape)
+        self._packed = Packed(terms, self._integers)
+        self._integers.positions = self._packed.positions
         self._read: dict[Term, Conditions] = {}
 
     def mask(self, term: Term) -> tuple[Conditions, float | None]:
@@ -36,10 +45,15 @@ class Booleans:
             Reject: it is not understood, or adds something else than 0 and a number that leaves
                 nothing of a score.
         """
-        if term.value.dtype == torch.bool:
-            return self.read(term), None
-        conditions, fill = self._added(term)
-        if fill not in (-math.inf, torch.finfo(term.value.dtype).min):
+        is_added = term.value.dtype != torch.bool
+        conditions, fill = self._added(term) if is_added else (self.read(term), None)
+        for positions in self._integers.compared_positions:
+            if not self._packed.are_told_apart(positions, conditions.same):
+                raise Reject(
+                    f"{term.node.name} compares positions {positions.node.name} of sequences that "
+                    "it does not tell apart"
+                )
+        if fill is not None and fill not in (-math.inf, torch.finfo(term.value.dtype).min):
             raise Reject(f"{term.node.name} adds {fill:g} to scores, which is a bias, not a mask")
         return conditions, fill
 
@@ -66,7 +80,7 @@ class Booleans:
             return self._either(term)
         if term.op == "not":
             return self._negated(term, self.read(term.args[0]))
-        if term.op in COMPARISONS and _are_integers(term):
+        if term.op in TURNED and _are_integers(term):
             left, right = (self._integers.read(each) for each in term.args)
             return compared(term.op, left - right, term)
         if term.op in ("tril", "triu"):
@@ -151,7 +165,7 @@ def _are_integers(term: Term) -> bool:
 
 
 def _is_mask(value: Any) -> bool:
-    return isinstance(value, Term) and value.value.dtype == torch.bool
+    return getattr(getattr(value, "value", None), "dtype", None) == torch.bool
 
 
 def _keeps_last_axes(term: Term) -> bool:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from sparsecompile.errors import Reject
 from sparsecompile.operators.attention.recognise.conditions import ALWAYS, NEVER, Conditions
-from sparsecompile.operators.attention.recognise.integers import decide
+from sparsecompile.operators.attention.recognise.integers import TURNED, decide
 from sparsecompile.operators.attention.recognise.linear import Distance, Floor, Linear
 from sparsecompile.operators.attention.recognise.term import Term
-
-_TURNED = {"le": "ge", "lt": "gt", "ge": "le", "gt": "lt", "eq": "eq", "ne": "ne"}
-COMPARISONS = frozenset(_TURNED)
 
 
 def compared(op: str, difference: Linear, term: Term) -> Conditions:
     """`difference op 0`.
 
     Args:
-        op: one of `COMPARISONS`.
+        op: one of `TURNED`.
         difference: of what is compared.
         term: the comparison.
 
@@ -26,8 +23,10 @@ def compared(op: str, difference: Linear, term: Term) -> Conditions:
     decided = decide(op, difference)
     if decided is not None:
         return ALWAYS if decided else NEVER
-    if not difference.depends_on(-1) and not term.depends_on(-1):
+    if not term.depends_on(-1):
         return Conditions(rows=frozenset({(term, True)}))
+    if not difference.depends_on(-1):
+        raise Reject(f"{term.node.name} compares keys with themselves")
     if not term.depends_on(-2) and any(each.depends_on(-1) for each in difference.terms()):
         return Conditions(keys=frozenset({(term, True)}))
     return _solved(op, difference, term)
@@ -41,7 +40,7 @@ def _solved(op: str, difference: Linear, term: Term) -> Conditions:
     if factors not in ([1], [-1]):
         return _same(op, difference, term)
     if factors == [-1]:
-        op, difference = _TURNED[op], -difference
+        op, difference = TURNED[op], -difference
     if slope:
         return _ends(op, -difference.without(-1), term)
     atom = atoms[0][0]

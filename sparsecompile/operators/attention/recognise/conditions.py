@@ -42,18 +42,18 @@ class Conditions:
 
     def implies(self, other: Conditions) -> bool:
         """Whether the places are surely among the other's."""
-        if any(
-            high.slopes == (0, 0, 0, 0) and not high.atoms and high.constant <= 0
-            for high in self.highs
-        ):
-            return True
-        return (
+        return self.is_never or (
             all(any(_is_least(mine - low) for mine in self.lows) for low in other.lows)
             and all(any(_is_least(high - mine) for mine in self.highs) for high in other.highs)
             and other.keys <= self.keys
             and other.rows <= self.rows
             and other.same <= self.same
         )
+
+    @property
+    def is_never(self) -> bool:
+        """Whether surely no place fulfils them."""
+        return any(_is_least(low - high) for low in {*self.lows, Linear(0)} for high in self.highs)
 
     def negated(self) -> Conditions | None:
         """What is left, None where that is no conjunction."""
@@ -70,6 +70,8 @@ class Conditions:
 
     def within(self, q: object, kv: object) -> Conditions:
         """Without ends that no key of the matrix lies beyond; sizes may be symbols."""
+        if self.is_never:
+            return NEVER
         return Conditions(
             frozenset(low for low in self.lows if not _at_most(low, q, 0)),
             frozenset(high for high in self.highs if not _at_most(-high, q, _negative(kv))),

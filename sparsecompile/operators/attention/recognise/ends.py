@@ -20,7 +20,8 @@ T = TypeVar("T")
 class Ends(Generic[T]):
     """`low <= kv < high`, and `keep[b, kv]`, and `query_ids[b, q] == key_ids[b, kv]`.
 
-    Axes that nothing depends on have size 1, but for that of the queries.
+    Axes that nothing depends on have size 1, but for that of the queries, which has the mask's:
+    1 where it has one row for all.
 
     Attributes:
         low: `[batch or 1, heads or 1, q]` int32; may be below 0.

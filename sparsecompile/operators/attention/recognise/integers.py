@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sparsecompile.errors import Reject
-from sparsecompile.operators.attention.recognise.linear import AXES, Distance, Floor, Linear
+from sparsecompile.operators.attention.recognise.linear import AXES, Distance, Floor, Linear, Start
 from sparsecompile.operators.attention.recognise.term import Term, is_one
 
 _INTEGERS = (torch.int64, torch.int32)
 _SAME = {"to", "long", "int", "contiguous", "clone", "detach", "expand", "type"}
 """Operations that change no value: tensors broadcast from the right, as Linears do."""
+TURNED = {"le": "ge", "lt": "gt", "ge": "le", "gt": "lt", "eq": "eq", "ne": "ne"}
+"""Comparisons, and those of what is negated."""
 _FILLED = {"zeros": 0, "new_zeros": 0, "zeros_like": 0, "ones": 1, "new_ones": 1, "ones_like": 1}
 
 
 class Integers:
-    """Reads integer terms; what it does not understand is an atom."""
+    """Reads integer terms; what it does not understand is an atom.
 
-    def __init__(self) -> None:
+    Args:
+        shape: of the mask, up to `[batch, heads, q, kv]`.
+    """
+
+    def __init__(self, shape: Sequence[Any]) -> None:
+        self._shape = shape
         self._read: dict[Term, Linear] = {}
+        self.positions: frozenset[Term] = frozenset()
+        """Tables that are positions in packed sequences."""
+        self.compared_positions: set[Term] = set()
+        """Those of which only what they are within a sequence was read."""
 
     def read(self, value: Any) -> Linear:
         """That of a term or a constant.
@@ -54,8 +67,7 @@ class Integers:
         if term.op == "diff":
             return self._differences(term)
         if term.op == "cumsum":
-            zero = term.args[0].op in ("ne", "eq", "lt", "gt") and self.decided(term.args[0])
-            return Linear(0) if zero is False else None
+            return Linear() if self._is_nowhere(term.args[0]) else None
         return constant_of(term)
 
     def _computed(self, term: Term) -> Linear | None:
@@ -75,6 +87,8 @@ class Integers:
             return -read[0]
         if term.op == "abs":
             return Linear.of(Distance(read[0]))
+        if term.op == "mul" and read[0] == Linear(read[0].constant):
+            read.reverse()
         is_floor = term.op == "floordiv" or term.kwargs.get("rounding_mode") == "floor"
         factor = read[1]
         if factor != Linear(factor.constant):
@@ -110,12 +124,35 @@ class Integers:
 
     def _indexed(self, term: Term) -> Linear | None:
         source, index = self._source(term), term.args[1]
+        table = term.args[0].unexpanded
+        if table in self.positions and source is None:
+            return self._position(table, index)
         if source is None:
             return None
         indices = list(index) if isinstance(index, (tuple, list)) else [index]
         if all(isinstance(each, Term) and isinstance(each.value, Tensor) for each in indices):
             return self._looked_up(source, term.args[0].value.dim(), indices)
         return _sliced(source, term, indices)
+
+    def _position(self, positions: Term, index: Any) -> Linear | None:
+        """`positions[b, place]`: the place, and where its sequence starts."""
+        if not self.is_place(index, -2) and not self.is_place(index, -1):
+            return None
+        self.compared_positions.add(positions)
+        return self.read(index[1]) + Linear.of(Start(Linear.of(positions)))
+
+    def is_place(self, index: Any, axis: int) -> bool:
+        """Whether `table[index]` has the entry of each place along an axis: `[b, place]`."""
+        is_pair = isinstance(index, (tuple, list)) and len(index) == 2
+        return is_pair and all(
+            isinstance(each, Term) and self.read(each) == self._place(place)
+            for each, place in zip(index, (-4, axis), strict=True)
+        )
+
+    def _place(self, axis: int) -> Linear:
+        """The index along an axis of the mask."""
+        is_long = len(self._shape) >= -axis and not is_one(self._shape[axis])
+        return Linear.along(axis) if is_long else Linear()
 
     def _looked_up(self, table: Linear, rank: int, indices: list[Term]) -> Linear | None:
         """`table[indices]`; an index below 0 would count from the end."""
@@ -146,31 +183,25 @@ class Integers:
         )
         return step if is_even else None
 
-    def decided(self, term: Term) -> bool | None:
-        """Whether a comparison holds everywhere or nowhere, None where that is open."""
-        if not all(isinstance(each, (int, Term)) for each in term.args) or len(term.args) != 2:
-            return None
-        difference = self.read(term.args[0]) - self.read(term.args[1])
-        return decide(term.op, difference)
+    def _is_nowhere(self, term: Term) -> bool:
+        """Whether it is a comparison that holds nowhere."""
+        if term.op not in TURNED:
+            return False
+        return decide(term.op, self.read(term.args[0]) - self.read(term.args[1])) is False
 
 
 def decide(op: str, difference: Linear) -> bool | None:
     """Whether `difference op 0` for all indices, which are 0 or more; None where that is open."""
+    least, slopes = difference.constant, difference.slopes
     if difference.atoms:
         return None
-    least, slopes = difference.constant, difference.slopes
     if not any(slopes):
-        return {
-            "le": least <= 0,
-            "lt": least < 0,
-            "ge": least >= 0,
-            "gt": least > 0,
-            "eq": least == 0,
-            "ne": least != 0,
-        }[op]
-    if min(slopes) >= 0 and least + (op == "ge") > 0:
-        return op in ("ge", "gt", "ne")
-    return None
+        return bool(getattr(operator, op)(least, 0))
+    if max(slopes) <= 0:
+        return decide(TURNED[op], -difference)
+    if min(slopes) < 0 or least < (op in ("gt", "ne", "le", "eq")):
+        return None
+    return op in ("ge", "gt", "ne")
 
 
 def constant_of(term: Term) -> Linear | None:

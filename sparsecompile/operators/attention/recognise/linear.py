@@ -110,4 +110,19 @@ class Distance:
         return self.inner.depends_on(axis)
 
 
-Atom: TypeAlias = Term | Floor | Distance
+@dataclass(frozen=True)
+class Start:
+    """Of a place in packed sequences, its position less its place: that of its sequence.
+
+    It is the same for a query and a key of one sequence, and nothing else is known of it. `inner`
+    is the table of positions.
+    """
+
+    inner: Linear
+
+    def depends_on(self, axis: int) -> bool:
+        """On all: no end is made of it, since what is compared within a sequence cancels it."""
+        return True
+
+
+Atom: TypeAlias = Term | Floor | Distance | Start

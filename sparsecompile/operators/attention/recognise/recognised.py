@@ -15,7 +15,7 @@ from sparsecompile.graph.edit import Edit
 from sparsecompile.operators.attention.recognise.conditions import ALWAYS, Conditions
 from sparsecompile.operators.attention.recognise.ends import Ends
 from sparsecompile.operators.attention.recognise.linear import Linear
-from sparsecompile.operators.attention.recognise.term import Term, map_terms
+from sparsecompile.operators.attention.recognise.term import Term, is_one, map_terms
 from sparsecompile.operators.attention.recognise.text import text_of
 from sparsecompile.operators.attention.recognise.vectors import Call, Vectors
 
@@ -40,7 +40,7 @@ class Recognised:
     @property
     def text(self) -> str:
         """Such as `causal & window(256) & padding`."""
-        return text_of(self.conditions, one_query=self._size(-2) == 1)
+        return text_of(self.conditions, one_query=is_one(self._size(-2)))
 
     @property
     def is_full(self) -> bool:
@@ -63,7 +63,7 @@ class Recognised:
             else:
                 found[term.node] = None
 
-        for term in self.terms:
+        for term in self._terms:
             place(term)
         return tuple(found)
 
@@ -98,7 +98,7 @@ class Recognised:
         return shape[axis] if len(shape) >= -axis else 1
 
     @property
-    def terms(self) -> list[Term]:
+    def _terms(self) -> list[Term]:
         """Those in the conditions, which nothing is known of."""
         known = self.conditions
         linears = [*known.lows, *known.highs, *(side for pair in known.same for side in pair)]

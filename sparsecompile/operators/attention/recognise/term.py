@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 from torch.fx import Node
@@ -34,6 +34,10 @@ _ALIASES = {
 }
 _SAME_WHEREVER = {"getitem", "index", "to", "unsqueeze", "squeeze", "view", "reshape", "expand"}
 """Operations that are the same term where their arguments are."""
+_BY_PLACE = {"input", "self", "other", "mask", "condition", "tensor"}
+"""What is read by its place; a call that names it is none that is known."""
+MOST = 128
+"""Terms of a mask: those of models have up to 60, those that depend on activations have no end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +46,8 @@ class Term:
 
     Attributes:
         node: of the graph.
-        op: `le` for `operator.le`, `torch.less_equal`, `Tensor.__le__`, ...; `placeholder`, ...
+        op: `le` for `operator.le`, `torch.less_equal`, `Tensor.__le__`, ...; `placeholder`, ...; of
+            what writes in place, or names its tensors, none that is known.
         args: terms and constants.
         kwargs: likewise.
         value: the fake value; of a lifted term with the axes of `vmap` in front.
@@ -55,6 +60,10 @@ class Term:
     kwargs: Mapping[str, Any]
     value: Any
     is_lifted: bool
+
+    def __str__(self) -> str:
+        """The node's name."""
+        return self.node.name
 
     def argument(self, place: int, name: str, default: Any = None) -> Any:
         """However it is passed."""
@@ -75,6 +84,12 @@ class Term:
         return not is_one(self.value.shape[axis])
 
     @property
+    def unexpanded(self) -> Term:
+        """What it is, with axes of size 1 where they were expanded."""
+        source = self.args[0] if self.op == "expand" else self
+        return self if source is self else source.unexpanded
+
+    @property
     def is_mixed(self) -> bool:
         """Whether it may differ from query to query, and from key to key."""
         return self.depends_on(-1) and self.depends_on(-2)
@@ -87,14 +102,18 @@ class Terms:
         self.of: dict[Node, Term] = {}
         self._alike: dict[Any, Term] = {}
         self._depth = 0
+        self._count = 0
 
     def term(self, node: Node) -> Term:
         """That of a node.
 
         Raises:
-            Reject: a `vmap` in it is no grid of indices.
+            Reject: a `vmap` in it is no grid of indices, or there are more than `MOST`.
         """
         if node not in self.of:
+            self._count += 1
+            if self._count > MOST:
+                raise Reject(f"it is made of more than {MOST} nodes, among them {node.name}")
             self.of[node] = self._make(node)
         return self.of[node]
 
@@ -102,7 +121,7 @@ class Terms:
         op = _operation(node)
         if op == "remove_batch_dim":
             return self._removed(node)
-        args, kwargs = map_arg((node.args, node.kwargs), self.term)
+        args, kwargs = map_arg((node.args, node.kwargs), cast(Any, self.term))
         inputs = [self.term(source) for source in node.all_input_nodes]
         value, is_lifted = example(node), any(term.is_lifted for term in inputs)
         if op == "add_batch_dim":
@@ -111,7 +130,7 @@ class Terms:
         if is_lifted:
             values = map_terms((args, kwargs), lambda each: each.value)
             term = Term(node, op, args, kwargs, term.run(*values), True)
-        key = (op, _key(args), _key(kwargs))
+        key = (node.target, _key(args), _key(kwargs))
         return self._alike.setdefault(key, term) if op in _SAME_WHEREVER else term
 
     def _added(self, node: Node, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -126,15 +145,13 @@ class Terms:
     def _removed(self, node: Node) -> Term:
         """The levels are the axes, the innermost last: nothing is left to do but to broadcast."""
         source, level, _, axis = node.args
-        if not isinstance(source, Node) or not isinstance(level, int) or axis != 0:
-            raise Reject(f"{node.name} puts what is mapped on axis {axis}, not on the first")
-        if _operation(source) == "remove_batch_dim":
-            if source.args[1] != level + 1:
-                raise Reject(f"{node.name} is not made by a vmap in each other")
-        elif self._depth not in (0, level):
-            raise Reject(f"{node.name} is made by vmaps of {self._depth} and of {level} axes")
-        else:
+        assert isinstance(source, Node)
+        assert isinstance(level, int)
+        is_inner = _operation(source) == "remove_batch_dim"
+        if not is_inner and not self._depth:
             self._depth = level
+        if axis != 0 or level != (cast(int, source.args[1]) - 1 if is_inner else self._depth):
+            raise Reject(f"{node.name} puts what a vmap maps over not in front of all axes")
         return self.term(source)
 
 
@@ -161,8 +178,8 @@ def _operation(node: Node) -> str:
     if node.op not in ("call_function", "call_method"):
         return node.op
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "?")
-    if writes_in_place(node):
-        return name
+    if writes_in_place(node) or not node.args or not _BY_PLACE.isdisjoint(node.kwargs):
+        return f"{name}(...)"
     name = name.partition(".")[0].strip("_")
     return _ALIASES.get(name, name)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sparsecompile.operators.attention.recognise.conditions import NEVER, Conditions
-from sparsecompile.operators.attention.recognise.linear import Atom, Distance, Floor, Linear
+from sparsecompile.operators.attention.recognise.linear import Atom, Floor, Linear
 from sparsecompile.operators.attention.recognise.term import Term
 
 
@@ -24,7 +24,7 @@ def text_of(conditions: Conditions, *, one_query: bool) -> str:
         chunk = None if low is None else _chunk(low, high)
         if chunk is not None:
             parts.append(f"chunked({chunk})")
-        elif high.slope(-2) == 1 or one_query:
+        elif high.slope(-2) == 1 or (one_query and not _differs(high)):
             text, offset = _around(low, high)
             parts = [text, *parts]
             offsets.append(offset)
@@ -70,6 +70,11 @@ def _is_constant(linear: Linear) -> bool:
     return linear == Linear(linear.constant)
 
 
+def _differs(linear: Linear) -> bool:
+    """Whether it does from entry to entry, or from head to head."""
+    return linear.depends_on(-3) or linear.depends_on(-4)
+
+
 def _linear(linear: Linear) -> str:
     """`3 + query - l_lengths_`."""
     slopes = zip(("entry", "head", "query", "key"), linear.slopes, strict=True)
@@ -87,6 +92,6 @@ def _product(name: str, factor: int) -> str:
 def _atom(atom: Atom) -> str:
     if isinstance(atom, Term):
         return atom.node.name
-    if isinstance(atom, Distance):
-        return f"|{_linear(atom.inner)}|"
-    return f"({_linear(atom.inner)}) // {atom.step}"
+    if isinstance(atom, Floor):
+        return f"({_linear(atom.inner)}) // {atom.step}"
+    return f"|{_linear(atom.inner)}|"

@@ -18,6 +18,11 @@ _POINTWISE = {
     *("le", "lt", "ge", "gt", "eq", "ne", "add", "sub", "mul", "abs", "neg", "floordiv", "div"),
     *("and", "or", "not", "to", "bool", "where", "contiguous", "clone", "detach"),
 }
+_COMPUTED = _POINTWISE | {
+    *("arange", "zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "zeros_like"),
+    *("ones_like", "tensor", "getitem", "index", "expand", "unsqueeze", "squeeze", "view"),
+    *("reshape", "diff", "cumsum", "tril", "triu", "masked_fill", "long", "int", "float", "type"),
+}
 _ROWS = 64
 """Rows of a mask that are computed: more take as long as the mask itself does."""
 _DRAWS = ((0, 2), (-3, 9), (0, 40))
@@ -34,19 +39,19 @@ def verify(recognised: Recognised, terms: Terms) -> None:
         Reject: a place differs, or it cannot be computed.
     """
     generator = torch.Generator().manual_seed(0)
-    for number, values in enumerate(_DRAWS):
-        _verify_once(recognised, terms, _Draw(number, values, generator))
+    with torch.device("cpu"):
+        for number, values in enumerate(_DRAWS):
+            _verify_once(recognised, terms, _Draw(number, values, generator))
 
 
 def _verify_once(recognised: Recognised, terms: Terms, draw: _Draw) -> None:
     mask = terms.term(recognised.mask)
-    q, kv = (
-        draw.size(mask.value.shape[axis]) if mask.value.dim() >= -axis else 1 for axis in (-2, -1)
-    )
-    rows = _some(q, draw.generator)
     name = recognised.mask.name
+    shape = (1, 1, *mask.value.shape)[-2:]
     try:
-        computed = _Computed(draw, rows, set(recognised.terms))
+        q, kv = map(draw.size, shape)
+        rows = _some(q, draw.generator)
+        computed = _Computed(draw, rows)
         found = computed.rows_of(mask)
         values = {leaf: computed.whole(terms.term(leaf)) for leaf in recognised.leaves}
         ends = recognised.evaluate(values, q, kv)
@@ -82,7 +87,8 @@ def _some(q: int, generator: torch.Generator) -> Tensor:
         return torch.arange(q)
     drawn = torch.randperm(q, generator=generator)[: _ROWS // 2]
     ends = torch.arange(_ROWS // 4)
-    return torch.cat((ends, drawn, q - 1 - ends)).unique()
+    chosen: Tensor = torch.cat((ends, drawn, q - 1 - ends)).unique()
+    return chosen
 
 
 class _Draw:
@@ -124,12 +130,11 @@ class _Draw:
 class _Computed:
     """Computes terms: vectors as they are, what is mixed for some rows alone.
 
-    What nothing is known of is drawn, and is not computed of what it comes from.
+    What masks are not made of is drawn, and not computed of what it comes from.
     """
 
-    def __init__(self, draw: _Draw, rows: Tensor, drawn: set[Term]) -> None:
+    def __init__(self, draw: _Draw, rows: Tensor) -> None:
         self._draw = draw
-        self._drawn = drawn
         self._rows = rows
         self._values: dict[Term, Any] = {}
 
@@ -152,11 +157,14 @@ class _Computed:
         return self._values[term]
 
     def _new(self, term: Term) -> Any:
-        if term in self._drawn and not term.is_lifted:
+        is_tensor = isinstance(term.value, Tensor)
+        if not is_tensor or (term.op not in _COMPUTED and not term.is_lifted):
             return self._draw.value(term.node)
-        if term.op in ("placeholder", "get_attr") or not isinstance(term.value, Tensor):
+        try:
+            return self._run(term, self.whole)
+        except IndexError:
+            # A place that was drawn may lie outside of a table; what is there may be anything.
             return self._draw.value(term.node)
-        return self._run(term, self.whole)
 
     def _run(self, term: Term, compute: Callable[[Term], Any]) -> Any:
         args, kwargs = map_terms((term.args, term.kwargs), compute)

@@ -1,12 +1,15 @@
-// Whether live tensors are still what was packed. Every call of a graph asks for all its weights, so
-// they are looked at where they are, among the call's Python arguments. Without Python's headers
-// there is none of this, and Python looks itself.
+// The library of sparsecompile that says whether live tensors are still what was packed. Every call
+// of a graph asks for all its weights, so they are looked at where they are, among the call's Python
+// arguments. Without Python's headers there is none of this, and Python looks itself. What declares
+// at::Tensor takes as long to compile as all of this.
 #if __has_include(<Python.h>)
 #include <ATen/Parallel.h>
 #include <Python.h>
+#include <c10/core/TensorImpl.h>
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <vector>
@@ -15,9 +18,12 @@
 #include <emmintrin.h>
 #endif
 
+#define SC_EXPORT extern "C" __attribute__((visibility("default")))
+
 namespace {
 
-// Of words of 64 bits, each with its place: `fingerprint` in sparsecompile/snapshot.py defines it.
+// Of words of 64 bits, each with its place: `fingerprint` in sparsecompile/weights/snapshot.py
+// defines it.
 // A product of halves, as in NH (Black et al., UMAC, 1999), and the word itself.
 constexpr uint64_t golden = 0x9e3779b97f4a7c15;
 
@@ -95,10 +101,13 @@ struct Lines {
 // whether this is still so is asked of a tensor before any snapshot is taken.
 struct PythonTensor {
   PyObject_HEAD
-  Tensor tensor;
+  const c10::TensorImpl* tensor;
 };
-const Tensor& tensor_in(PyObject* object) {
-  return reinterpret_cast<const PythonTensor*>(object)->tensor;
+const c10::TensorImpl& tensor_in(PyObject* object) {
+  return *reinterpret_cast<const PythonTensor*>(object)->tensor;
+}
+int64_t version_of(const c10::TensorImpl& tensor) {
+  return tensor.version_counter().current_version();
 }
 
 // What torch knows of a tensor. Torch swaps tensors only while nobody refers to them, so this refers
@@ -115,14 +124,14 @@ struct Stamp {
   const PyObject* object;
   const c10::TensorImpl* tensor;
 
-  static const void* counter_of(const Tensor& tensor) {
-    const c10::VariableVersion& version = tensor.unsafeGetTensorImpl()->version_counter();
+  static const void* counter_of(const c10::TensorImpl& tensor) {
+    const c10::VariableVersion& version = tensor.version_counter();
     static_assert(sizeof version == sizeof(void*), "a pointer to what is counted");
     const void* counter;
     std::memcpy(&counter, &version, sizeof counter);
     return counter;
   }
-  static uint64_t geometry_of(const Tensor& tensor) {
+  static uint64_t geometry_of(const c10::TensorImpl& tensor) {
     uint64_t sum = 0;
     int64_t place = 0;
     for (const int64_t size : tensor.sizes()) sum += mixed(size, place++);
@@ -133,19 +142,18 @@ struct Stamp {
       : type(Py_TYPE(live)),
         storage(tensor_in(live).storage().unsafeGetStorageImpl()),
         counter(counter_of(tensor_in(live))),
-        data(tensor_in(live).const_data_ptr()),
-        version(tensor_in(live)._version()),
+        data(tensor_in(live).data()),
+        version(version_of(tensor_in(live))),
         geometry(geometry_of(tensor_in(live))),
         object(live),
-        tensor(tensor_in(live).unsafeGetTensorImpl()) {}
+        tensor(&tensor_in(live)) {}
 
   // The same memory, written to by nobody that torch knows of.
   bool matches(PyObject* live) const {
     if (Py_TYPE(live) != type) return false;
-    const Tensor& found = tensor_in(live);
+    const c10::TensorImpl& found = tensor_in(live);
     return storage == found.storage().unsafeGetStorageImpl() && counter == counter_of(found) &&
-           version == found._version() && data == found.const_data_ptr() &&
-           geometry == geometry_of(found);
+           version == version_of(found) && data == found.data() && geometry == geometry_of(found);
   }
   // Inlined: GCC takes a function that does nothing else for one that does nothing.
   __attribute__((always_inline)) void fetch() const {
@@ -169,8 +177,8 @@ struct Snapshot {
   Snapshot(PyObject* live, int64_t row)
       : stamp(live),
         storage(tensor_in(live).storage().getWeakStorageImpl()),
-        counter(tensor_in(live).unsafeGetTensorImpl()->version_counter()) {
-    const int64_t size = tensor_in(live).element_size();
+        counter(tensor_in(live).version_counter()) {
+    const int64_t size = tensor_in(live).itemsize();
     lines.data = static_cast<const char*>(stamp.data);
     lines.bytes = tensor_in(live).numel() * size;
     lines.row_bytes = row * size;
@@ -255,7 +263,7 @@ class Look {
 }  // namespace
 
 // Where the tensor behind a Python tensor is: the same as its `_cdata`.
-SC_EXPORT const void* sc_tensor_in(PyObject* object) { return tensor_in(object).unsafeGetTensorImpl(); }
+SC_EXPORT const void* sc_tensor_in(PyObject* object) { return &tensor_in(object); }
 
 // A snapshot of a tensor on the CPU whose memory is its own values and nothing else, in rows of so
 // many; null for one that has no version or address.

@@ -1,0 +1,87 @@
+"""Decomposition: how a dense weight becomes an expression of others."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from torch import Tensor
+
+from sparsecompile.component import Component
+from sparsecompile.errors import Reject
+from sparsecompile.formats.expression import Expression, Shape
+
+
+class Decomposition(Component):
+    """How a dense weight becomes an expression of parts, each of which finds its own format.
+
+    An instance is one with its parameters; register as many as should be looked for. The contract,
+    held by `sparsecompile.testing.decomposition_laws`:
+
+    - the expression of a weight and the shapes of its parts follow from the weight's shape alone:
+      `form`. What depends on values, such as how many columns there are, is a bound in `split`.
+    - `split` gives an expression of that form or raises `Reject`, and takes what `approximate`
+      gives;
+    - where it is `exact` the parts, in float32, make every value of the weight again.
+    """
+
+    family: ClassVar[str]
+    """Name without parameters, such as `outlier_columns`."""
+    exact: ClassVar[bool]
+    """Whether the parts make the weight bit for bit. Only those are looked for unasked."""
+
+    @property
+    def name(self) -> str:
+        """Name with parameters; unique in a registry."""
+        return self.family
+
+    @classmethod
+    def parse(cls, parameters: str) -> Decomposition:
+        """Make an instance from the text between the brackets of a name.
+
+        Raises:
+            ValueError: the text does not fit this family.
+        """
+        if parameters:
+            raise ValueError(f"{cls.family} takes no parameters")
+        return cls()
+
+    @abstractmethod
+    def form(self, shape: tuple[int, int]) -> Expression[Shape]:
+        """The expression of every weight `[n, k]` of a shape, with the shapes of its parts."""
+
+    @abstractmethod
+    def split(self, weight: Tensor) -> Expression[Tensor]:
+        """The parts of a weight `[n, k]`, of its dtype.
+
+        Raises:
+            Reject: it has none; the reason says what was found and what was needed.
+        """
+
+    @abstractmethod
+    def approximate(self, weight: Tensor) -> Tensor:
+        """A weight near this one, `[n, k]`, that `split` takes if it takes any of this shape."""
+
+    def parts(self, weight: Tensor) -> Expression[Tensor]:
+        """What `split` gives.
+
+        Raises:
+            Reject: nothing, or other parts than `form` says.
+        """
+        split, form = self.split(weight), self.form((weight.shape[0], weight.shape[1]))
+        found = split.map(lambda leaf: tuple(leaf.shape))
+        if found != form:
+            raise Reject(f"{self} split the weight into {found}, not into {form}")
+        return split
+
+    def __eq__(self, other: object) -> bool:
+        """Same class and name."""
+        return type(self) is type(other) and self.name == str(other)
+
+    def __hash__(self) -> int:
+        """By name."""
+        return hash(self.name)
+
+    def __str__(self) -> str:
+        """The name."""
+        return self.name
