@@ -146,7 +146,7 @@ class Known(Kept):
 
     def made(self, mask: Tensor, queries: int, keys: int) -> Tiles:
         """The pattern's tiles."""
-        return BlockMask.of(mask == 0 if self.adds else mask).layout(), None
+        return BlockMask.of((mask == 0 if self.adds else mask).cpu()).layout(), None
 
     def emit(self, match: Match, edit: Edit) -> Nodes:
         """`interval_tiles(low, high, keep, query_ids, key_ids, q, k)`, of vectors of the graph."""

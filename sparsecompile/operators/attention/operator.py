@@ -134,6 +134,7 @@ class Attention(Operator[AttentionSpec]):
         """The op, with the kept tiles at hand."""
         q, k, v, mask = inputs
         blocks, bias = _kept(problem).made(mask, q.shape[2], k.shape[2])
+        blocks = None if blocks is None else blocks.to(q.device)
         scale, softcap = _scales(problem.spec)
         op = torch.ops.sparsecompile.attention
         return partial(op, q, k, v, blocks, bias, scale, softcap, kernel.key)
