@@ -93,7 +93,7 @@ def test_specs_that_are_not_served(spec: AttentionSpec, target: Target, reason: 
 
 def test_there_is_nothing_to_pack() -> None:
     template: Any = FlashAttention()
-    with pytest.raises(Reject, match="attention has no weight to prepack"):
+    with pytest.raises(NotImplementedError, match="flash has no layout: there is no weight"):
         template.prepack(None, None, None)
 
 
