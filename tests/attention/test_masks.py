@@ -32,7 +32,9 @@ def scanned(mask: Tensor) -> BlockMask:
     """The definition of `scan_mask`."""
     if mask.dtype == torch.bool:
         return BlockMask.of(mask)
-    kept, other = mask == 0, ~((mask == 0) | (mask <= -60000))
+    # In float32: a number that a tensor is compared with is rounded to the tensor's dtype.
+    kept = mask == 0
+    other = ~(kept | (mask.float() <= -60000))
     rows_without = ~kept.any(3, keepdim=True)
     if mask.shape[2] <= FEW_QUERIES:
         is_biased = bool(other.any() or rows_without.any())
