@@ -84,6 +84,8 @@ class FuseAttention(Rule[Facts]):
         sizes = (*q.shape[1::2], *k.shape[1::2], *v.shape[1::2])
         if not all(isinstance(size, int) for size in sizes):
             raise Reject("the number or the width of its heads varies from call to call")
+        if found.scale <= 0:
+            raise Reject(f"its scores are scaled by {found.scale:g}; kernels need more than 0")
         if found.mask is not None:
             self._check_mask(found, q, k, edit)
         edit.device.check(spec_of(q, k, v, softcap=found.softcap != 0))

@@ -149,6 +149,10 @@ def test_dropout_is_refused() -> None:
             "masked scores are -10000.0, which is not the least torch.float32",
         ),
         (
+            lambda q, k, v: F.scaled_dot_product_attention(q, k, v, scale=-0.5),
+            "its scores are scaled by -0.5; kernels need more than 0",
+        ),
+        (
             lambda q, k, v: F.softmax(q @ k.mT + 1.0, -1) @ v,
             "what is added to its scores is 1.0, no tensor",
         ),
