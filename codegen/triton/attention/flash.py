@@ -155,7 +155,7 @@ class FlashAttention(TritonTemplate[AttentionSpec]):
         )
 
     def signature(self, spec: AttentionSpec, launch: Launch, shape: tuple[int, ...]) -> Signature:
-        """With a mask and, where scores have no cap, a bias."""
+        """With a mask and a bias, and the keys in several parts: what takes most registers."""
         return attention_signature(spec, launch)
 
     def cost(self, spec: AttentionSpec, schedule: Schedule, weight: NoWeight) -> Cost:
