@@ -77,6 +77,9 @@ class FuseAttention(Rule[Facts]):
                 "torch.no_grad()"
             )
         values = q, k, v = edit.value(found.q), edit.value(found.k), edit.value(found.v)
+        where = edit.weights.device
+        if where is not None and q.device.type != where:
+            raise Reject(f"it is on {q.device}; there are kernels for {where}")
         if any(value.dim() != 4 for value in values):
             raise Reject(f"q, k and v have {q.dim()}, {k.dim()} and {v.dim()} dimensions, not 4")
         if len({value.dtype for value in values}) > 1:

@@ -199,6 +199,15 @@ def test_keys_that_are_overwritten_in_between_are_repeated_before() -> None:
 
 
 @torch.no_grad()
+def test_other_devices_are_left_alone() -> None:
+    args = [t.to("meta") for t in three()]
+    compiler = sc.Compiler()
+    torch.compile(F.scaled_dot_product_attention, backend=compiler)(*args)
+    (found,) = compiler.report.nodes
+    assert found.reason == "it is on meta; there are kernels for cpu"
+
+
+@torch.no_grad()
 def test_no_kernel_is_a_reason() -> None:
     args = [t.repeat(1, 1, 1, 40) for t in three()]
     why = refused(F.scaled_dot_product_attention, *args)
