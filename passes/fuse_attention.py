@@ -77,6 +77,9 @@ class FuseAttention(Rule[Facts]):
                 "torch.no_grad()"
             )
         values = q, k, v = edit.value(found.q), edit.value(found.k), edit.value(found.v)
+        where = edit.weights.device
+        if where is not None and q.device.type != where:
+            raise Reject(f"it is on {q.device}; there are kernels for {where}")
         if any(value.dim() != 4 for value in values):
             raise Reject(f"q, k and v have {q.dim()}, {k.dim()} and {v.dim()} dimensions, not 4")
         if len({value.dtype for value in values}) > 1:
@@ -84,6 +87,8 @@ class FuseAttention(Rule[Facts]):
         sizes = (*q.shape[1::2], *k.shape[1::2], *v.shape[1::2])
         if not all(isinstance(size, int) for size in sizes):
             raise Reject("the number or the width of its heads varies from call to call")
+        if found.scale <= 0:
+            raise Reject(f"its scores are scaled by {found.scale:g}; kernels need more than 0")
         if found.mask is not None:
             self._check_mask(found, q, k, edit)
         edit.device.check(spec_of(q, k, v, softcap=found.softcap != 0))
@@ -119,7 +124,7 @@ class FuseAttention(Rule[Facts]):
         for node in {weights, softmax}:
             if len(node.users) > 1:
                 raise Reject(f"its weights {node.name} are read by more than one node")
-        scores = scores_of(match["input"], edit)
+        scores = scores_of(match["input"], match.node, edit)
         if scores.mask is not None and not edit.value(scores.mask).is_floating_point():
             raise Reject(f"{edit.value(scores.mask).dtype} numbers are added to its scores")
         found = Facts(

@@ -71,6 +71,8 @@ class SparsifyAttention(Rule[Asked]):
                     "each head a part, or all of them one pattern",
                 )
         try:
+            if edit.device.target.device != "cpu":
+                raise Reject("masks on request are made on CPUs alone")
             narrowable(own_kept(match, edit))
         except Reject as reject:
             considered.reason = f"without {asked}, which is asked for: {reject.reason}"

@@ -244,6 +244,8 @@ class Compiler:
             names = view.own_names()
             return WatchedGraph(run, weights, inputs, names, looked, again) if weights else run
 
+        if explains and any(_is_elsewhere(given, device) for given in inputs):
+            return _run_eagerly(gm, inputs, ())
         if not slots:
             return watched(finish(module if self._is_changed(edit, lowered) else gm, inputs, ()))
         tensors = [tensor for slot in slots for tensor in view.live(slot.binding)]
@@ -283,6 +285,11 @@ class Compiler:
             self._warned = True
             message = f"sparsecompile leaves the model dense: {error}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def _is_elsewhere(given: Any, device: Device) -> bool:
+    """Whether kernels for a device cannot read an input of a graph."""
+    return isinstance(given, Tensor) and given.device.type != device.target.device
 
 
 def _run_eagerly(

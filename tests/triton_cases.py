@@ -8,8 +8,8 @@ import torch
 from kernel_cases import EPILOGUES
 
 from sparsecompile.codegen.triton.kernel import TritonKernel
+from sparsecompile.codegen.triton.linear import TritonLinear
 from sparsecompile.codegen.triton.lower import TritonCodegen
-from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import Reject
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.packed import Format
@@ -19,13 +19,13 @@ from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Template
 from sparsecompile.registry import default_registry
 
-TEMPLATES = tuple(t for t in default_registry().all(Template) if isinstance(t, TritonTemplate))
+TEMPLATES = tuple(t for t in default_registry().all(Template) if isinstance(t, TritonLinear))
 STRUCTURES = default_registry().all(Structure)
 CODECS = default_registry().all(Codec)
 H100 = Target.parse("sm_90")
 
 
-def template_of(spec: KernelSpec, target: Target = H100) -> TritonTemplate | None:
+def template_of(spec: KernelSpec, target: Target = H100) -> TritonLinear | None:
     """The first template that serves a spec, None where none does."""
     for template in TEMPLATES:
         try:

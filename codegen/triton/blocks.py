@@ -11,8 +11,8 @@ import torch
 
 from sparsecompile.codegen.triton.fragment import ELEMENTS, TritonStructure
 from sparsecompile.codegen.triton.launch import Launch
-from sparsecompile.codegen.triton.template import (
-    TritonTemplate,
+from sparsecompile.codegen.triton.linear import (
+    TritonLinear,
     matrix_kind,
     precision,
     scaled,
@@ -193,7 +193,7 @@ def _power_of_two(value: int) -> int:
     return 1 << (value - 1).bit_length()
 
 
-class BlocksLinear(TritonTemplate):
+class BlocksLinear(TritonLinear):
     """For structures of whole blocks: one program a band of blocks and stretch of tokens."""
 
     name = "blocks"

@@ -13,9 +13,10 @@ class Launch:
         symbol: name of the range, such as `few`.
         function: the `@triton.jit` function.
         largest_m: the last m that it serves, or None.
-        block_n: rows of W of a program.
-        block_m: tokens of a program.
-        programs: k is split until there are as many programs as this; 0 leaves it whole.
+        block_n: rows of W of a program; keys of a pass.
+        block_m: tokens of a program; queries of a program.
+        programs: k, or the keys, are split until there are as many programs as this; 0 leaves them
+            whole.
         warps: of a program.
         stages: loads of that many passes of the loop are under way at once.
         source: name of the module's source, where kernels are of several.
@@ -42,6 +43,9 @@ class Launch:
 
     def splits(self, n: int, tiles: int) -> int:
         """In how many parts k is split for a weight with n rows: a power of two."""
-        blocks = -(-n // self.block_n)
+        return self.parts(-(-n // self.block_n), tiles)
+
+    def parts(self, blocks: int, tiles: int) -> int:
+        """In how many parts the tiles of so many blocks are split: a power of two."""
         wanted = min(self.programs // max(blocks, 1), tiles)
         return 1 << (wanted.bit_length() - 1) if wanted > 1 else 1

@@ -1,5 +1,7 @@
 """The torch ops on GPUs: `sparsecompile::linear` and `unpack`, and `sparsecompile::triton_linear`.
 
+Those of attention are in `attention/ops.py`.
+
 `triton_linear` takes what `linear` takes. Inductor sees the Triton functions that it starts; which
 ones depends on m, so that a graph calls it where m is a constant. Where m is a symbol a graph calls
 `linear`, which Inductor does not look into and which decides at every call: a new m compiles
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparsecompile.codegen.triton.attention import ops as attention
 from sparsecompile.codegen.triton.compiled import kept_here
 from sparsecompile.codegen.triton.kernel import GpuKernel, find_kernel
 from sparsecompile.codegen.triton.library import LibraryKernel
@@ -181,4 +184,5 @@ def _load() -> torch.library.Library:
     library.impl("linear", _linear, "CUDA")
     library.impl("linear", _linear_autograd, "AutogradCUDA", with_keyset=True)
     library.impl("unpack", _unpack, "CUDA")
+    attention.implement(library)
     return library

@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from sparsecompile.codegen.tuning.choose import DENSE, choose_for_rows, choose_layout, join
 from sparsecompile.codegen.tuning.measure import Timing
 from sparsecompile.codegen.tuning.variant import Function, Variant, functions_of
 from sparsecompile.codegen.tuning.workbench import Guess, Limits
-from sparsecompile.formats.symbols import m
 from sparsecompile.kernels.contents import Sample
-from sparsecompile.kernels.cost import Cost
 from sparsecompile.kernels.gpu import GPU
 from sparsecompile.kernels.problem import DenseUse, Problem
+
+if TYPE_CHECKING:
+    from sparsecompile.kernels.cost import Cost
 
 LEAD = 1.05
 """The dense linear serves what is not predicted to be faster than it by this factor."""
 
 
-def guess(problem: Problem, variants: Sequence[Variant], weight: Sample, gpu: GPU) -> Guess:
+def guess(
+    problem: Problem[Any], variants: Sequence[Variant], sample: Sample, dense: Cost, gpu: GPU
+) -> Guess:
     """What would be chosen if everything took as long as its roofline says.
 
     Args:
         problem: what is needed.
         variants: at least one.
-        weight: one of those that the problem stands for.
+        sample: one of those that the problem stands for.
+        dense: what the baseline has to do.
         gpu: where it would run.
     """
     functions, limits = functions_of(variants), limits_of(gpu)
     timings = {
-        rows: predict(problem, functions, weight, limits, rows)
+        rows: predict(problem, functions, sample, dense, limits, rows)
         for rows in (*problem.layout_rows, *problem.rows)
     }
     by_layout = {rows: timings[rows] for rows in problem.layout_rows}
@@ -46,21 +52,21 @@ def limits_of(gpu: GPU) -> Limits:
 
 
 def predict(
-    problem: Problem,
+    problem: Problem[Any],
     functions: Sequence[Function],
-    weight: Sample,
+    sample: Sample,
+    dense: Cost,
     limits: Limits,
     rows: int,
 ) -> dict[str, Timing]:
-    """What functions that serve an m, and the dense linear, take at least, by name."""
-    (n, k), spec = problem.shape, problem.spec
-    kind = str(spec.dtype).removeprefix("torch.")
-    dense = Cost((n * k + m * (n + k)) * spec.dtype.itemsize, 2 * m * n * k, kind)
-    found = {DENSE: Timing(limits.seconds(dense, rows), 0.0)}
+    """What functions that serve an m, and the dense baseline, take at least, by name."""
+    spec = problem.spec
+    own = replace(dense, kind=str(spec.dtype).removeprefix("torch."))
+    found = {DENSE: Timing(limits.seconds(own, rows), 0.0)}
     for function in functions:
         if function.serves(rows):
             variant = function.variant
-            cost = variant.template.cost(spec, variant.schedule, weight)
+            cost = variant.template.cost(spec, variant.schedule, sample)
             seconds = limits.seconds(cost, rows)
             found[function.name] = Timing(seconds, (LEAD - 1) * seconds)
     return found

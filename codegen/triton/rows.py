@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sparsecompile.codegen.triton.fragment import TritonStructure
 from sparsecompile.codegen.triton.launch import Launch
-from sparsecompile.codegen.triton.template import TritonTemplate, scaled
+from sparsecompile.codegen.triton.linear import TritonLinear, scaled
 from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.spec import KernelSpec, Schedule
 from sparsecompile.kernels.target import Target
@@ -82,7 +82,7 @@ def unpack(weight, dense, first_row, row_count, k, BLOCK_N: tl.constexpr):
 '''
 
 
-class RowsLinear(TritonTemplate):
+class RowsLinear(TritonLinear):
     """For structures that list the columns of every row: a gather, without matrix instructions."""
 
     name = "rows"

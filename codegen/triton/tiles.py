@@ -9,8 +9,8 @@ import torch
 
 from sparsecompile.codegen.triton.fragment import ELEMENTS, TILE, TritonStructure
 from sparsecompile.codegen.triton.launch import Launch
-from sparsecompile.codegen.triton.template import (
-    TritonTemplate,
+from sparsecompile.codegen.triton.linear import (
+    TritonLinear,
     matrix_kind,
     precision,
     scaled,
@@ -130,7 +130,7 @@ def load_weight(weight, rows, inside, tile, n, k):
 '''
 
 
-class TilesLinear(TritonTemplate):
+class TilesLinear(TritonLinear):
     """For structures whose rows are read tile by tile: any structure, any m.
 
     Tensor cores multiply zeros as fast as values: what is saved is memory traffic, which is what a

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from sparsecompile.kernels.contents import Sample
 from sparsecompile.kernels.problem import Problem
 from sparsecompile.kernels.spec import Schedule
 from sparsecompile.kernels.target import Target
+from sparsecompile.operators.operator import Operator
 from sparsecompile.registry import Registry
 
 
@@ -93,7 +95,7 @@ class TritonWorkbench(Workbench):
         """
         from sparsecompile.codegen.triton.inspection.prune import prune_schedules
 
-        by_template: dict[TritonTemplate, dict[tuple[Schedule, str], str]] = {}
+        by_template: dict[TritonTemplate[Any], dict[tuple[Schedule, str], str]] = {}
         for function in functions:
             template, schedule = function.variant.template, function.variant.schedule
             if isinstance(template, TritonTemplate):
@@ -110,4 +112,5 @@ class TritonWorkbench(Workbench):
 
     def guess(self, problem: Problem, variants: Sequence[Variant], contents: Sample) -> Guess:
         """By rooflines: a function, or the dense linear, for each m."""
-        return guess(problem, variants, contents, self._target.gpu)
+        dense = self._registry.get(Operator, problem.spec.operator).dense_cost(problem)
+        return guess(problem, variants, contents, dense, self._target.gpu)

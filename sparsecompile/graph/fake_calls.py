@@ -62,7 +62,9 @@ def fake_call(node: Node) -> Any:
     if any(example(source) is None for source in node.all_input_nodes):
         return None
     args, kwargs = map_arg((node.args, node.kwargs), example)
-    return _call(node, args, kwargs)
+    # Tensors made on the way are fake, too.
+    with _mode_of(map(example, node.all_input_nodes)):
+        return _call(node, args, kwargs)
 
 
 def use_of(node: Node, tensor: Node) -> Use:

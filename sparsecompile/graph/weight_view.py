@@ -94,7 +94,7 @@ class WeightView:
         names: Names | None = None,
     ) -> None:
         self.grad = grad
-        self._device = device
+        self.device = device
         self._names = names or {}
         self._arguments = tuple(inputs)
         self._values: dict[Node, tuple[int, Any]] = {}
@@ -221,8 +221,8 @@ class WeightView:
             raise Reject(f"{name} is a tensor subclass, {type(tensor).__name__}")
         if tensor.layout != torch.strided:
             raise Reject(f"{name} has layout {tensor.layout}, not strided")
-        if self._device is not None and tensor.device.type != self._device:
-            raise Reject(f"{name} is on {tensor.device}; there are kernels for {self._device}")
+        if self.device is not None and tensor.device.type != self.device:
+            raise Reject(f"{name} is on {tensor.device}; there are kernels for {self.device}")
         if tensor.is_inference():
             raise Reject(f"{name} was made under inference_mode: its changes cannot be noticed")
         if self.grad and tensor.requires_grad:

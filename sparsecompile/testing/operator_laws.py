@@ -18,6 +18,7 @@ from sparsecompile.registry import Registry
 from sparsecompile.testing.laws import assert_no_worse
 
 ROWS = (1, 3, 17)
+CPU = torch.device("cpu")
 
 
 def check_operator(
@@ -63,7 +64,11 @@ def check_operator(
 
 
 def check_problem(
-    operator: Operator[Any], problem: Problem[Any], sample: Sample, device: Device
+    operator: Operator[Any],
+    problem: Problem[Any],
+    sample: Sample,
+    device: Device,
+    where: torch.device = CPU,
 ) -> None:
     """The kernel of a problem is as near to the exact result as the dense baseline is.
 
@@ -72,6 +77,7 @@ def check_problem(
         problem: what is needed.
         sample: what it is run on.
         device: this CPU, or another target that runs here.
+        where: what tensors are on.
 
     Raises:
         AssertionError: it is not, or there is none.
@@ -79,12 +85,13 @@ def check_problem(
     kernel = device.lower({problem: lambda: sample})[problem].kernel
     assert kernel is not None, f"no kernel for {problem} although dense may not serve"
     assert kernel.spec == problem.spec
-    layout, dense = sample.layout(kernel, torch.device("cpu")), sample.dense()
+    layout, dense = sample.layout(kernel, where), sample.dense().to(where)
     for rows in problem.rows:
-        inputs = operator.example(problem, rows, torch.Generator().manual_seed(rows))
+        given = operator.example(problem, rows, torch.Generator().manual_seed(rows))
+        inputs = [t.to(where) for t in given]
         wide = [t.double() if t.is_floating_point() else t for t in inputs]
         ours = operator.run(problem, inputs, layout, kernel)()
         eager = operator.run_dense(problem, inputs, dense)()
-        exact = operator.run_dense(problem, wide, sample.exact())()
+        exact = operator.run_dense(problem, wide, sample.exact().to(where))()
         assert_no_worse(ours, eager, exact)
     assert operator.dense_cost(problem).moved(1) > 0

@@ -18,7 +18,7 @@ from sparsecompile.codegen.triton.inspection.architecture import architecture
 from sparsecompile.codegen.triton.inspection.sass import read_cubin
 from sparsecompile.codegen.triton.inspection.specialization import compile_for
 from sparsecompile.codegen.triton.launch import Launch
-from sparsecompile.codegen.triton.template import TritonTemplate
+from sparsecompile.codegen.triton.linear import TritonLinear
 from sparsecompile.errors import Reject
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.packed import Format
@@ -31,7 +31,7 @@ from sparsecompile.registry import default_registry
 REGISTRY = default_registry()
 TARGETS = ("sm_80", "sm_90", "gfx942")
 DTYPES = {torch.float16: "f16", torch.bfloat16: "bf16", torch.float32: "f32"}
-TEMPLATES = tuple(t for t in REGISTRY.all(Template) if isinstance(t, TritonTemplate))
+TEMPLATES = tuple(t for t in REGISTRY.all(Template) if isinstance(t, TritonLinear))
 WITHOUT_PRODUCTS = ("rows",)
 """Templates that gather what they multiply one by one."""
 
@@ -48,7 +48,7 @@ class Gate:
         return f"{case.template.name}-{case.target.arch}-{self.launch.symbol}-{case.spec}"
 
 
-def specs_of(template: TritonTemplate) -> list[KernelSpec]:
+def specs_of(template: TritonLinear) -> list[KernelSpec]:
     """Structure x codec that a template serves; dtypes in turn, so that neighbours differ."""
     found: list[KernelSpec] = []
     for structure in REGISTRY.all(Structure):
@@ -60,7 +60,7 @@ def specs_of(template: TritonTemplate) -> list[KernelSpec]:
     return found
 
 
-def gate(template: TritonTemplate, spec: KernelSpec, arch: str, place: int) -> Gate:
+def gate(template: TritonLinear, spec: KernelSpec, arch: str, place: int) -> Gate:
     target = Target.parse(arch)
     case = Case(spec, template, template.schedules(spec, target)[0], target)
     return Gate(case, case.launches[place % len(case.launches)])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from sparsecompile.bench.aot.bound import bounds, dense_cost
+from sparsecompile.bench.aot.bound import bounds
 from sparsecompile.codegen.triton.inspection.architecture import ARCHITECTURES, architecture
 from sparsecompile.codegen.triton.inspection.occupancy import occupancy
 from sparsecompile.errors import OptionError
@@ -62,9 +61,10 @@ def test_architectures(name: str) -> None:
 
 
 def test_bounds() -> None:
-    h100, shape = architecture("sm_90").gpu, (4096, 4096)
+    h100 = architecture("sm_90").gpu
+    dense = Cost(2 * 4096 * 4096 + 2 * m * 8192, 2 * m * 4096 * 4096, "float16")
     half = Cost(4096 * 4096 + 2 * m * 8192, 2 * m * 4096 * 4096, "float16")
-    few, many = bounds(half, shape, torch.float16, h100, (1, 4096))
+    few, many = bounds(half, dense, h100, (1, 4096))
     assert few.limiter == "memory"
     assert few.seconds == (4096 * 4096 + 2 * 8192) / h100.bandwidth
     assert few.dense_seconds == (2 * 4096 * 4096 + 2 * 8192) / h100.bandwidth
@@ -74,6 +74,6 @@ def test_bounds() -> None:
 
 
 def test_dense_against_itself() -> None:
-    cost = dense_cost((64, 128), torch.bfloat16)
-    for bound in bounds(cost, (64, 128), torch.bfloat16, architecture("gfx942").gpu):
+    cost = Cost(2 * 64 * 128 + 2 * m * 192, 2 * m * 64 * 128, "bfloat16")
+    for bound in bounds(cost, cost, architecture("gfx942").gpu):
         assert bound.speedup == 1

@@ -102,6 +102,21 @@ def operators(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return ((q @ k.mT) / math.sqrt(q.shape[-1])).softmax(-1) @ v
 
 
+@spelling("scanned, added", has_mask="bool")
+def filled(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    scores = (q @ k.transpose(-2, -1)).masked_fill(mask == 0, float("-inf"))
+    return F.softmax(scores, dim=-1) @ v
+
+
+@spelling("scanned, added", has_mask="bool")
+def filled_by_where(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    least = torch.finfo(q.dtype).min
+    scores = torch.where(
+        mask, torch.matmul(q, k.transpose(2, 3)), torch.tensor(least, dtype=q.dtype)
+    )
+    return torch.matmul(F.softmax(scores + torch.zeros(1, 1, 1, 1, dtype=q.dtype), -1), v)
+
+
 @spelling("scanned, added", has_mask="added")
 def capped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     scores = torch.matmul(q, k.transpose(-1, -2)) * 0.2

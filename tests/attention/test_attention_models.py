@@ -108,7 +108,12 @@ def first(model: Any, x: Tensor, **kwargs: Any) -> Tensor:
         (mistral, "sdpa", ["causal & window(8)", "causal & window(8)"]),
         (gemma2, "eager", ["causal & window(8), added", "causal, added"]),
         (gemma3, "sdpa", ["causal & window(8)", "is_causal"]),
-        (llama4, "sdpa", ["causal & chunked(8)", "causal & chunked(8)"]),
+        pytest.param(
+            llama4,
+            "sdpa",
+            ["causal & chunked(8)", "causal & chunked(8)"],
+            marks=pytest.mark.filterwarnings("ignore:Torchinductor does not support:UserWarning"),
+        ),
         (bert, "sdpa", ["none", "none"]),
         (modernbert, "sdpa", ["none", "around(4)"]),
         (t5, "eager", ["scanned, added", "scanned, added"]),
@@ -132,7 +137,9 @@ def test_padding(make: Make, attention: str) -> None:
     compiled = torch.compile(model, backend=compiler)
     ours = first(compiled, x, attention_mask=padding.long())[padding]
     eager = first(model, x, attention_mask=padding.long())[padding]
-    exact = first(model.double(), x, attention_mask=padding.long())[padding]
+    # In float64 the least number and a score below 0 make rows of infinities.
+    wide = build(make, "sdpa").double()
+    exact = first(wide, x, attention_mask=padding.long())[padding]
     assert_no_worse(ours, eager, exact)
     assert all("padding" in mask or "scanned" in mask for mask in masks(compiler))
 

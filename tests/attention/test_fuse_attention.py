@@ -145,6 +145,14 @@ def test_dropout_is_refused() -> None:
             "scores are divided by 5.0 and multiplied by 4.0: no cap",
         ),
         (
+            lambda q, k, v: F.softmax((q @ k.mT).masked_fill(q @ k.mT > 0, -1e4), -1) @ v,
+            "masked scores are -10000.0, which is not the least torch.float32",
+        ),
+        (
+            lambda q, k, v: F.scaled_dot_product_attention(q, k, v, scale=-0.5),
+            "its scores are scaled by -0.5; kernels need more than 0",
+        ),
+        (
             lambda q, k, v: F.softmax(q @ k.mT + 1.0, -1) @ v,
             "what is added to its scores is 1.0, no tensor",
         ),
@@ -188,6 +196,15 @@ def test_keys_that_are_overwritten_in_between_are_repeated_before() -> None:
     assert found.reason.startswith("zero_ may write to")
     ours = torch.compile(run, backend="sparse")(q, k.clone(), v)
     torch.testing.assert_close(ours, run(q, k.clone(), v))
+
+
+@torch.no_grad()
+def test_other_devices_are_left_alone() -> None:
+    args = [t.to("meta") for t in three()]
+    compiler = sc.Compiler()
+    torch.compile(F.scaled_dot_product_attention, backend=compiler)(*args)
+    (found,) = compiler.report.nodes
+    assert found.reason == "it is on meta; there are kernels for cpu"
 
 
 @torch.no_grad()

@@ -45,6 +45,33 @@ def test_laws(data: st.DataObject) -> None:
     check_pattern(data.draw(patterns(registry, grid)), grid, registry)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "bigbird(window=3,global=1,random=2,block=16)",
+        "bigbird(window=1,global=0,random=0,block=48)",
+        "bigbird(window=1,global=0,random=1,block=100)",
+        "chunked(50) & causal",
+        "dilated(window=3,step=30)",
+        "strided(90)",
+        "fixed(stride=70,last=3)",
+        "around(70) + global(40)",
+    ],
+)
+def test_laws_where_tiles_and_blocks_begin_elsewhere(text: str) -> None:
+    registry = default_registry()
+    check_pattern(pattern_of(text, registry), Grid(200, 300, 37, 1), registry)
+
+
+def test_tiles_that_no_line_crosses_are_not_looked_into() -> None:
+    known = Dilated(4, 1000).tiles(Grid(1024, 1024))[0, 0]
+    # The diagonal, and the corners that those 1000 beside it reach.
+    assert int((known != 0).sum()) == 16 + 2
+    known = Fixed(1000, 3).tiles(Grid(2048, 2048))[0, 0]
+    # Beside the chunk's own, which begin in tiles 0, 15 and 31, the columns 997 to 999.
+    assert known[20].nonzero().flatten().tolist() == [15, *range(16, 21)]
+
+
 class WrongTiles(Causal):
     def tiles(self, grid: Grid) -> Tensor:
         return Full().tiles(grid)

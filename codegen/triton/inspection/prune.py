@@ -11,7 +11,7 @@ from sparsecompile.codegen.triton.inspection.specialization import Specializatio
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.codegen.triton.version import triton_version
 from sparsecompile.errors import BuildError
-from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.spec import S, Schedule
 from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
@@ -63,8 +63,8 @@ def prune(candidates: Mapping[T, Sequence[Specialization]], target: str) -> Prun
 
 
 def prune_schedules(
-    spec: KernelSpec,
-    template: TritonTemplate,
+    spec: S,
+    template: TritonTemplate[S],
     schedules: Iterable[Schedule],
     target: Target,
     registry: Registry,

@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsecompile.codegen.triton.compiled import kept_here
-from sparsecompile.codegen.triton.fragment import TILE
 from sparsecompile.codegen.triton.inspection.architecture import Architecture
 from sparsecompile.codegen.triton.module import import_module, write_module
-from sparsecompile.codegen.triton.signature import linear_signature
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.codegen.triton.version import triton_version
 from sparsecompile.errors import BuildError
-from sparsecompile.kernels.spec import KernelSpec, Schedule, digest
+from sparsecompile.kernels.spec import S, Schedule, digest
 from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
     from triton.compiler import CompiledKernel
     from triton.runtime.jit import JITFunction
 
-SHAPE = (4096, 4096)
-"""Of the weight that products are looked at for."""
 ALIGNMENT = 16
 """What `divisible` arguments are multiples of: pointers in bytes, integers in ones."""
 
@@ -71,12 +67,12 @@ class Specialization:
 
 
 def specialize(
-    spec: KernelSpec,
-    template: TritonTemplate,
+    spec: S,
+    template: TritonTemplate[S],
     schedule: Schedule,
     target: Target,
     registry: Registry,
-    shape: tuple[int, int] = SHAPE,
+    shape: tuple[int, ...] = (),
 ) -> dict[str, Specialization]:
     """What each launch of a template's schedule compiles, by symbol, for aligned sizes.
 
@@ -86,18 +82,17 @@ def specialize(
         schedule: of the template.
         target: a GPU.
         registry: where the fragments are.
-        shape: `(n, k)` of the weight that launches are split for.
+        shape: as in `Problem.shape`, that launches are split for; the template's usual one by
+            default.
 
     Raises:
         BuildError: there is no Triton.
         CacheError: the cache folder cannot be used.
     """
     module = import_module(write_module(template.render(spec, schedule, target, registry)))
-    n, k = shape
     found = {}
     for launch in template.launches(spec, schedule):
-        splits = launch.splits(n, -(-k // TILE))
-        signature = linear_signature(spec, launch, splits=splits)
+        signature = template.signature(spec, launch, shape or tuple(template.usual.values()))
         found[launch.symbol] = Specialization(
             getattr(module, launch.function),
             {name: kind for name, kind in signature.types.items() if kind != "constexpr"},

@@ -1,13 +1,10 @@
-"""Bound: how much faster than the dense linear a kernel can be at most, by bytes and operations."""
+"""Bound: how much faster than the dense baseline a kernel can be at most."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
-
-from sparsecompile.formats.symbols import m
 from sparsecompile.kernels.cost import Cost
 from sparsecompile.kernels.gpu import GPU
 
@@ -17,12 +14,12 @@ ROWS = (1, 16, 64, 256, 1024)
 
 @dataclass(frozen=True)
 class Bound:
-    """The roofline of a kernel and of the dense linear, at one m.
+    """The roofline of a kernel and of the dense baseline, at one m.
 
     Attributes:
         rows: m.
         seconds: that the kernel takes at least.
-        dense_seconds: that the dense linear takes at least.
+        dense_seconds: that the dense baseline takes at least.
         limiter: what the kernel waits for: `memory` or `arithmetic`.
     """
 
@@ -37,30 +34,15 @@ class Bound:
         return self.dense_seconds / self.seconds
 
 
-def dense_cost(shape: tuple[int, int], dtype: torch.dtype) -> Cost:
-    """What the dense linear has to move and compute for a weight `(n, k)`."""
-    n, k = shape
-    moved = (n * k + m * (n + k)) * dtype.itemsize
-    return Cost(moved, 2 * m * n * k, str(dtype).removeprefix("torch."))
-
-
-def bounds(
-    cost: Cost,
-    shape: tuple[int, int],
-    dtype: torch.dtype,
-    gpu: GPU,
-    rows: Iterable[int] = ROWS,
-) -> tuple[Bound, ...]:
+def bounds(cost: Cost, dense: Cost, gpu: GPU, rows: Iterable[int] = ROWS) -> tuple[Bound, ...]:
     """The bounds of a kernel, one for each m.
 
     Args:
         cost: what a call moves and computes.
-        shape: `(n, k)` of the weight.
-        dtype: of the dense weight and the activations.
+        dense: the same of the dense baseline.
         gpu: whose bandwidth and rates count.
         rows: the m.
     """
-    dense = dense_cost(shape, dtype)
 
     def bound(count: int) -> Bound:
         rate, bandwidth = gpu.rates[cost.kind], gpu.bandwidth

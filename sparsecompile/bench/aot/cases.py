@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from sparsecompile.codegen.triton.inspection.specialization import SHAPE, Specialization, specialize
+from sparsecompile.codegen.triton.inspection.specialization import Specialization, specialize
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Format
 from sparsecompile.formats.structure import Structure
-from sparsecompile.kernels.spec import KernelSpec, Schedule
+from sparsecompile.kernels.spec import KernelSpec, Schedule, Spec
 from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Template
+from sparsecompile.operators.attention.spec import AttentionSpec
 from sparsecompile.registry import Registry
 
 if TYPE_CHECKING:
@@ -38,16 +40,24 @@ class Case:
         template: how.
         schedule: of the template.
         target: a GPU.
-        shape: `(n, k)` of the weight that its cost is worked out for.
-        zeros: share of zeros in that weight, where its structure leaves it open.
+        shape: sizes that its cost is worked out for, such as `(n, k)` of the weight; those of
+            `template.usual` by default.
+        zeros: share of zeros in that weight, where its structure leaves it open, or of the places
+            that a mask drops.
     """
 
-    spec: KernelSpec
-    template: TritonTemplate
+    spec: Spec
+    template: TritonTemplate[Any]
     schedule: Schedule
     target: Target
-    shape: tuple[int, int] = SHAPE
+    shape: tuple[int, ...] = ()
     zeros: float = ZEROS
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """By name."""
+        usual = self.template.usual
+        return dict(zip(usual, self.shape or usual.values(), strict=True))
 
     @property
     def launches(self) -> tuple[Launch, ...]:
@@ -80,14 +90,17 @@ def registry_cases(
         registry: where the templates are.
         target: a GPU.
         dtypes: of the activations.
-        formats: of the weights; all that the registry can make by default.
+        formats: of the weights; by default all that the registry can make, and what has none.
         search: all schedules that a full search would measure.
     """
     chosen = tuple(formats) if formats is not None else tuple(_formats(registry))
+    weights = tuple(KernelSpec(found, dtype) for found in chosen for dtype in dtypes)
     for template in registry.all(Template):
         if not isinstance(template, TritonTemplate):
             continue
-        for spec in (KernelSpec(found, dtype) for found in chosen for dtype in dtypes):
+        others = () if formats is not None else map(template.examples, dtypes)
+        is_linear = template.operator == KernelSpec.operator
+        for spec in weights if is_linear else chain.from_iterable(others):
             try:
                 template.supports(spec, target, registry)
             except Reject:
@@ -123,17 +136,17 @@ def report_cases(report: Report, registry: Registry) -> Iterator[Case]:
         if not isinstance(template, TritonTemplate):
             continue
         target = Target.parse(report.target.split()[-1])
-        size = re.search(r"(\d+)x(\d+)$", node.problem)
-        n, k = map(int, size.groups()) if size else node.shape or SHAPE
+        size = re.search(r"(?<= )\d+(x\d+)+(?= |$)", node.problem)
+        shape = tuple(map(int, size[0].split("x"))) if size else node.shape or ()
         schedule = _schedule(chosen.schedule)
         zeros = ZEROS if node.zeros is None else round(node.zeros, 2)
-        case = Case(parse_spec(chosen.spec, registry), template, schedule, target, (n, k), zeros)
+        case = Case(parse_spec(chosen.spec, registry), template, schedule, target, shape, zeros)
         if case not in seen:
             seen.add(case)
             yield case
 
 
-def weight_like(spec: KernelSpec, shape: tuple[int, int], zeros: float) -> Tensor:
+def weight_like(spec: KernelSpec, shape: tuple[int, ...], zeros: float) -> Tensor:
     """A random weight `(n, k)` with these zeros, or with those that its structure has to have."""
     structure = spec.format.structure
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(spec.dtype)
@@ -143,13 +156,18 @@ def weight_like(spec: KernelSpec, shape: tuple[int, int], zeros: float) -> Tenso
     return weight
 
 
-def parse_spec(text: str, registry: Registry) -> KernelSpec:
-    """The inverse of `str(KernelSpec)`.
+def parse_spec(text: str, registry: Registry) -> Spec:
+    """The inverse of `str` of a linear's or an attention's spec.
 
     Raises:
         RegistrationError: no such structure or codec.
     """
-    _, name, dtype, *rest = text.split()
+    operator, name, dtype, *rest = text.split()
+    if operator == AttentionSpec.operator:
+        sizes = dict(word.split("=") for word in (dtype, *rest) if "=" in word)
+        d, groups = int(sizes["d"]), int(sizes.get("groups", 1))
+        value_dim, has_cap = int(sizes.get("dv", d)), "softcap" in rest
+        return AttentionSpec(getattr(torch, name), d, value_dim, groups, has_cap)
     rounded = [word.removeprefix("activations=") for word in rest if "=" in word]
     steps = tuple(word for word in rest if "=" not in word)
     return KernelSpec(

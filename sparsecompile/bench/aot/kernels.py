@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from sparsecompile.bench.aot.bound import Bound, bounds
+from sparsecompile.bench.aot.bound import ROWS, Bound, bounds
 from sparsecompile.bench.aot.cases import Case, weight_like
+from sparsecompile.codegen.triton.fragment import ELEMENTS
 from sparsecompile.codegen.triton.inspection.analyse import analyse
 from sparsecompile.codegen.triton.inspection.analysis import Analysis
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.version import triton_version
 from sparsecompile.errors import BuildError
-from sparsecompile.kernels.contents import Contents
+from sparsecompile.kernels.contents import Contents, NoWeight, Sample
+from sparsecompile.kernels.cost import Cost
+from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.spec import KernelSpec
+from sparsecompile.operators.operator import Operator
 from sparsecompile.registry import Registry
 
 
@@ -51,7 +55,7 @@ class KernelAnalysis:
             "schedule": str(case.schedule),
             "target": case.target.arch,
             "device": case.target.gpu.model,
-            "shape": list(case.shape),
+            "shape": list(case.sizes.values()),
             "symbol": self.launch.symbol,
             "largest_m": self.launch.largest_m,
             "faults": list(self.faults),
@@ -82,8 +86,8 @@ def analyse_kernels(
     triton_version()
     for case in cases:
         started(case)
-        costs = case.template.cost(case.spec, case.schedule, _sample(case))
-        known = bounds(costs, case.shape, case.spec.dtype, case.target.gpu)
+        cost = case.template.cost(case.spec, case.schedule, _sample(case))
+        known = bounds(cost, _dense_cost(case, registry), case.target.gpu)
         specializations = case.specializations(registry)
         first = 1
         for launch in case.launches:
@@ -100,10 +104,21 @@ def analyse_kernels(
             first = (last or 0) + 1
 
 
-def _sample(case: Case) -> Contents:
-    return _contents(case.spec, case.shape, case.zeros)
+def _sample(case: Case) -> Sample:
+    if not isinstance(case.spec, KernelSpec):
+        return NoWeight(case.sizes, 1 - case.zeros)
+    return _contents(case.spec, tuple(case.sizes.values()), case.zeros)
+
+
+def _dense_cost(case: Case, registry: Registry) -> Cost:
+    """Of the baseline, at the rate of its dtype on GPUs."""
+    spec, sizes = case.spec, case.sizes
+    axes, shape = tuple(sizes), tuple(sizes.values())
+    problem = Problem(spec, shape, ROWS, True, DenseUse.ANYWHERE, "off", 1.0, axes=axes)
+    cost = registry.get(Operator, spec.operator).dense_cost(problem)
+    return replace(cost, kind=ELEMENTS[spec.dtype])
 
 
 @lru_cache(maxsize=1)
-def _contents(spec: KernelSpec, shape: tuple[int, int], zeros: float) -> Contents:
+def _contents(spec: KernelSpec, shape: tuple[int, ...], zeros: float) -> Contents:
     return Contents(spec.format.pack(weight_like(spec, shape, zeros)))

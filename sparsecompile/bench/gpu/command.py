@@ -97,16 +97,23 @@ def _is_correct(target: Target, device: torch.device) -> bool:
     """Check every template x schedule; what is wrong is printed."""
     import torch
 
-    from sparsecompile.bench.gpu.correctness import check_correctness, correctness_cases
+    from sparsecompile.bench.gpu.correctness import (
+        check_correctness,
+        check_operators,
+        correctness_cases,
+    )
     from sparsecompile.registry import default_registry
 
     registry, dtypes = default_registry(), (torch.float16, torch.bfloat16, torch.float32)
     found = correctness_cases(registry, target, dtypes)
-    count, failures = 0, []
+    count, failures = 0, list[object]()
     for case, wrong in check_correctness(found, registry, device):
         count += 1
         failures += wrong
         _say(count, case)
+    for problem, why in check_operators(registry, target, device):
+        count += 1
+        failures += [f"{problem}: {why}"] if why else []
     for each in failures:
         typer.echo(f"wrong: {each}")
     typer.echo(f"{count} kernels checked against float64, {len(failures)} results wrong")

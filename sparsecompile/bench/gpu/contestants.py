@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsecompile.bench.cases import DTYPES, LinearCase
+from sparsecompile.codegen.triton.linear import TritonLinear
 from sparsecompile.codegen.triton.lower import TritonCodegen
-from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Format, Packed
 from sparsecompile.kernels.extern import Extern, PackedExtern
@@ -138,7 +138,7 @@ def contestants(
     for codec in codecs:
         spec = KernelSpec(Format(structure, registry.codec(codec)), dtype)
         for template in registry.all(Template):
-            if not isinstance(template, TritonTemplate):
+            if not isinstance(template, TritonLinear):
                 continue
             if _is_supported(partial(template.supports, spec, target, registry)):
                 make = partial(_packed, subject, template, spec, target, registry)
@@ -170,7 +170,7 @@ def _library(
 
 def _packed(
     subject: Subject,
-    template: TritonTemplate,
+    template: TritonLinear,
     spec: KernelSpec,
     target: Target,
     registry: Registry,

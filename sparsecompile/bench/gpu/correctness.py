@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,10 +15,15 @@ from sparsecompile.bench.aot.cases import Case, registry_cases, weight_like
 from sparsecompile.bench.gpu.failures import failures
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.template import TritonTemplate
+from sparsecompile.kernels.codegen import Codegen, Device
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.ops import linear
+from sparsecompile.kernels.problem import Problem
+from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.target import Target
+from sparsecompile.operators.operator import Operator
 from sparsecompile.registry import Registry
+from sparsecompile.testing.operator_laws import check_problem
 
 SHAPE = (144, 328)
 """Sides that no tile divides."""
@@ -55,7 +61,7 @@ class Wrong:
 def correctness_cases(
     registry: Registry, target: Target, dtypes: Iterable[torch.dtype]
 ) -> Iterator[Case]:
-    """Every template for every format and dtype that it supports, and every schedule of it.
+    """Every template of linears for every format and dtype, and every schedule of it.
 
     The default schedule with all of them; those of a full search take turns.
 
@@ -64,8 +70,10 @@ def correctness_cases(
         target: a GPU.
         dtypes: of the activations.
     """
-    turns: Counter[TritonTemplate] = Counter()
+    turns: Counter[TritonTemplate[Any]] = Counter()
     for case in registry_cases(registry, target, dtypes):
+        if not isinstance(case.spec, KernelSpec):
+            continue
         yield case
         others = [s for s in case.template.search(case.spec, target) if s != case.schedule]
         if others:
@@ -98,15 +106,16 @@ def check_correctness(
         Each case, and what is wrong with it.
     """
     for case in cases:
-        packed = case.spec.format.pack(weight_like(case.spec, SHAPE, case.zeros))
+        spec: Any = case.spec
+        packed = spec.format.pack(weight_like(spec, SHAPE, case.zeros))
         build = TritonCodegen().build
-        kernel = build(case.spec, case.template, case.schedule, case.target, registry)
+        kernel = build(spec, case.template, case.schedule, case.target, registry)
         layout, weight = kernel.prepack(packed).to(device), packed.unpack(torch.float32)
         wrong = []
         for count in rows:
             x = torch.randn(count, SHAPE[1], generator=torch.Generator().manual_seed(count))
-            x = x.to(case.spec.dtype)
-            what = f"{case.spec} {case.template.name} {case.schedule}"
+            x = x.to(spec.dtype)
+            what = f"{spec} {case.template.name} {case.schedule}"
             try:
                 got = call(kernel, x.to(device), layout, SHAPE[0]).cpu()
             except failures() as failure:
@@ -118,6 +127,30 @@ def check_correctness(
             if not error <= allowed:
                 wrong.append(Wrong(what, count, error, allowed))
         yield case, wrong
+
+
+def check_operators(
+    registry: Registry, target: Target, device: torch.device
+) -> Iterator[tuple[Problem[Any], str]]:
+    """Hold kernels of nodes that read no weight against float64, by the laws of their operators.
+
+    Args:
+        registry: where operators and templates are.
+        target: a GPU.
+        device: where they run.
+
+    Yields:
+        Each example of an operator, and what is wrong with it; empty if nothing is.
+    """
+    where = Device(registry.get(Codegen, target.device), target, registry)
+    for operator in registry.all(Operator):
+        for problem, sample in operator.examples():
+            wrong = ""
+            try:
+                check_problem(operator, problem, sample, where, device)
+            except failures() as failure:
+                wrong = " ".join(str(failure).split())[:200] or repr(failure)
+            yield problem, wrong
 
 
 def _errors(x: Tensor, weight: Tensor, got: Tensor) -> tuple[float, float]:

@@ -58,7 +58,7 @@ def asked_interval_tiles(
     begin, end = (None if each is None else each.clamp(0, keys).int() for each in asked)
     low = low if begin is None else torch.maximum(low, begin)
     high = high if end is None else torch.minimum(high, end)
-    return interval_tiles(low, high, keep, query_ids, key_ids, k)
+    return interval_tiles(low, high, keep, query_ids, key_ids, q, k)
 
 
 def asked_tiles(q: Tensor, k: Tensor, own: Tensor | None, pattern: str) -> Tensor:

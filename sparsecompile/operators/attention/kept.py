@@ -168,7 +168,7 @@ class Known(Kept):
 
     def made(self, q: Tensor, k: Tensor, mask: Tensor) -> Tiles:
         """The pattern's tiles."""
-        return BlockMask.of(mask == 0 if self.adds else mask).layout(), None
+        return BlockMask.of((mask == 0 if self.adds else mask).cpu()).layout(), None
 
     def ends(self, match: Match, edit: Edit) -> Ends[Node]:
         """Vectors of the graph."""
@@ -179,8 +179,8 @@ class Known(Kept):
         return ends
 
     def emit(self, match: Match, edit: Edit) -> Nodes:
-        """`interval_tiles(low, high, keep, query_ids, key_ids, k)`."""
-        args = (*vars(self.ends(match, edit)).values(), match["k"])
+        """`interval_tiles(low, high, keep, query_ids, key_ids, q, k)`."""
+        args = (*vars(self.ends(match, edit)).values(), match["q"], match["k"])
         return tiles(interval_tiles, args, match["mask"], match, edit), None
 
 
@@ -233,6 +233,6 @@ def tiles(
     """A call that returns kept tiles, once for all attentions of these lengths."""
     q, k = edit.value(match["q"]), edit.value(match["k"])
     value = q.new_empty((HEADER_BYTES,), dtype=torch.uint8)
-    # Symbols have no hash.
+    # Sizes that are symbols have no hash.
     key = (of, str(q.shape[2]), str(k.shape[2]))
     return edit.once(function, args, key=key, before=match.node, value=value)

@@ -142,6 +142,7 @@ class Attention(Operator[AttentionSpec]):
         """The op, with the kept tiles at hand."""
         q, k, v, mask = inputs
         blocks, bias = kept_detailed(dict(problem.details)).made(q, k, mask)
+        blocks = None if blocks is None else blocks.to(q.device)
         scale, softcap = _scales(problem.spec)
         op = torch.ops.sparsecompile.attention
         return partial(op, q, k, v, blocks, bias, scale, softcap, kernel.key)

@@ -16,7 +16,8 @@ finite numbers alone the softmax is what it is, however small they are.
 key < high`, `keep[key]` and `q_ids[query] == kv_ids[key]`: `low` and `high` `[b|1, h|1, q]` int32,
 `keep` `[b|1, kv]` bool, ids `[b|1, q]` and `[b|1, kv]` int64, or None.
 
-Masks that are returned are `[HEADER_BYTES]` uint8, views of all of the layout.
+Masks that are returned are uint8: on CPUs `[HEADER_BYTES]`, views of all of the layout; on GPUs the
+layout, `[most_bytes(batch, heads, q, kv)]`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,32 @@ import torch
 from torch import Tensor
 
 from sparsecompile.kernels.ops import define
-from sparsecompile.masks.block_mask import HEADER_BYTES
+from sparsecompile.masks.block_mask import HEADER_BYTES, TILE
+
+
+def most_bytes(batch: int, heads: int, queries: int, keys: int) -> int:
+    """Bytes of a `BlockMask`'s layout where every tile is kept, and has bits.
+
+    GPUs give every layout as many: how many it takes nobody waits for.
+    """
+    rows, columns = batch * heads * -(-queries // TILE), -(-keys // TILE)
+    lists = [-(-4 * (length + 1) // 64) * 64 for length in (rows, rows * columns, rows * columns)]
+    return HEADER_BYTES + sum(lists) + 8 * TILE * rows * columns
+
+
+def shape_of_intervals(
+    low: Tensor, keep: Tensor | None, q_ids: Tensor | None, keys: int
+) -> tuple[int, int, int, int]:
+    """The shape of the mask that `interval_mask` is given."""
+    batches = [(t.shape[0],) for t in (low, keep, q_ids) if t is not None]
+    (batch,) = torch.broadcast_shapes(*batches)
+    return batch, low.shape[1], low.shape[2], keys
+
+
+def _fake_layout(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A view of the header on CPUs, whose ops read the memory behind it; all of it on GPUs."""
+    size = HEADER_BYTES if like.device.type == "cpu" else most_bytes(*shape)
+    return like.new_empty((size,), dtype=torch.uint8)
 
 
 @define
@@ -47,7 +73,7 @@ def _attention(
 
 @define
 def _scan_mask(mask: Tensor) -> Tensor:
-    return mask.new_empty((HEADER_BYTES,), dtype=torch.uint8)
+    return _fake_layout(mask, tuple(mask.shape))
 
 
 @partial(define, number="SymInt")
@@ -59,4 +85,4 @@ def _interval_mask(
     kv_ids: Tensor | None,
     kv: int,
 ) -> Tensor:
-    return low.new_empty((HEADER_BYTES,), dtype=torch.uint8)
+    return _fake_layout(low, shape_of_intervals(low, keep, q_ids, kv))

@@ -27,6 +27,9 @@ _ATTRIBUTE = Call((getattr,), ("input", "name"))
 _ADDED = Call((operator.add, torch.add, operator.iadd, "add"), ("input", "other"))
 _SCALED = Call((operator.mul, torch.mul, operator.imul, "mul"), ("input", "other"))
 _DIVIDED = Call((operator.truediv, torch.div, "div"), ("input", "other"))
+_WHERE = Call((torch.where, "where"), ("condition", "input", "other"))
+_FILLED = Call((torch.masked_fill, "masked_fill"), ("input", "mask", "value"))
+_NUMBERS = (torch.tensor, torch.scalar_tensor)
 _TANH = Call((torch.tanh, "tanh"), ("input",))
 _CONTIGUOUS = Call(("contiguous",), ("input",))
 _RESHAPED = ("reshape", "view", torch.reshape)
@@ -44,11 +47,12 @@ class Scores:
     softcap: float
 
 
-def scores_of(node: Node, edit: Edit) -> Scores:
+def scores_of(node: Node, before: Node, edit: Edit) -> Scores:
     """What a softmax is taken of.
 
     Args:
         node: the softmax's argument.
+        before: where a mask is made of what fills scores instead.
         edit: the graph.
 
     Raises:
@@ -59,6 +63,10 @@ def scores_of(node: Node, edit: Edit) -> Scores:
         node, mask = _inner(added["input"], node), added["other"]
         if not isinstance(mask, Node):
             raise Reject(f"what is added to its scores is {mask!r}, no tensor")
+    node, filled = _unfilled(node, before, edit)
+    if filled is not None and mask is not None:
+        mask = edit.call(operator.add, (filled, mask), before=before)
+    mask = mask if filled is None else mask or filled
     node, softcap = _uncapped(node)
     node, scale = _unscaled(node)
     product = _PRODUCT.match(node)
@@ -149,6 +157,28 @@ def _inner(node: Any, user: Node) -> Node:
         others = ", ".join(other.name for other in node.users if other is not user)
         raise Reject(f"{node.name} is read by {others}, too")
     return node
+
+
+def _unfilled(node: Node, before: Node, edit: Edit) -> tuple[Node, Node | None]:
+    """Scores before some are overwritten, and what adding instead does the same.
+
+    That is `where(mask, 0, least)`: a sum of the least number and a score is that number.
+    """
+    if match := _WHERE.match(node):
+        condition, scores, fill = (match[name] for name in ("condition", "input", "other"))
+        parts = (condition, 0.0, fill)
+    elif match := _FILLED.match(node):
+        condition, scores, fill = (match[name] for name in ("mask", "input", "value"))
+        parts = (condition, fill, 0.0)
+    else:
+        return node, None
+    number = fill
+    if isinstance(fill, Node) and fill.target in _NUMBERS:
+        number = fill.args[0]
+    dtype = edit.value(node).dtype
+    if not isinstance(number, float) or number > torch.finfo(dtype).min:
+        raise Reject(f"masked scores are {number}, which is not the least {dtype}")
+    return _inner(scores, node), edit.call(torch.where, parts, before=before)
 
 
 def _uncapped(node: Node) -> tuple[Node, float]:

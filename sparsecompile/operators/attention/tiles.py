@@ -14,7 +14,7 @@ def causal_tiles(q: Tensor, k: Tensor) -> Tensor:
         k: `[batch, kv heads, keys, d]`, of which the size counts.
     """
     high = torch.arange(1, q.shape[2] + 1, dtype=torch.int32, device=q.device)[None, None]
-    return interval_tiles(torch.zeros_like(high), high, None, None, None, k)
+    return interval_tiles(torch.zeros_like(high), high, None, None, None, q, k)
 
 
 def interval_tiles(
@@ -23,9 +23,12 @@ def interval_tiles(
     keep: Tensor | None,
     query_ids: Tensor | None,
     key_ids: Tensor | None,
+    q: Tensor,
     k: Tensor,
 ) -> Tensor:
-    """The kept tiles of `Ends` of a mask; `k` `[batch, kv heads, keys, d]` for its size."""
+    """The kept tiles of `Ends` of a mask; q and k, of four dimensions, for their lengths."""
+    # One row of a mask may be that of all queries.
+    low, high = (end.expand(*end.shape[:2], q.shape[2]) for end in (low, high))
     op = torch.ops.sparsecompile.interval_mask
     return op(low, high, keep, query_ids, key_ids, k.shape[2])  # type: ignore[no-any-return]
 

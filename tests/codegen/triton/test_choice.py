@@ -11,7 +11,7 @@ from triton_cases import build, template_of
 
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.lower import TritonCodegen
-from sparsecompile.codegen.triton.rooflines import guess
+from sparsecompile.codegen.triton.workbench import TritonWorkbench
 from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.kernel import Range
 from sparsecompile.kernels.problem import ROWS, DenseUse, Problem
@@ -104,9 +104,10 @@ def test_the_cheaper_candidate_is_chosen() -> None:
 
     worse = replace(variant, template=Worse(), source=replace(variant.source, name="worse"))
     problem = Problem(spec, packed.shape, (1,), False, DenseUse.ANYWHERE, "off", 0.5)
-    (part,) = guess(problem, [worse, variant], Contents(packed), target.gpu).ranges
+    bench = TritonWorkbench(target, registry)
+    (part,) = bench.guess(problem, [worse, variant], Contents(packed)).ranges
     assert (part.source, part.dense) == (variant.source_name, False)
-    (part,) = guess(problem, [worse], Contents(packed), target.gpu).ranges
+    (part,) = bench.guess(problem, [worse], Contents(packed)).ranges
     assert part.dense
 
 

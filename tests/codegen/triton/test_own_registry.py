@@ -9,8 +9,8 @@ from triton_rows import KeptRows, own_registry, weight_without_rows
 
 import sparsecompile as sc
 from sparsecompile.codegen.triton.fragment import structure_fragment
+from sparsecompile.codegen.triton.linear import TritonLinear
 from sparsecompile.codegen.triton.lower import TritonCodegen
-from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Template
 
@@ -34,7 +34,7 @@ def test_its_layout_is_made_with_the_registry_of_the_compile(codec: str) -> None
     registry, target = own_registry(), Target.parse("sm_90")
     spec = sc.KernelSpec(registry.format(f"kept_rows/{codec}"), torch.float16)
     template = registry.get(Template, "tiles")
-    assert isinstance(template, TritonTemplate)
+    assert isinstance(template, TritonLinear)
     schedule = template.schedules(spec, target)[0]
     kernel = TritonCodegen().build(spec, template, schedule, target, registry)
     packed = spec.format.pack(weight_without_rows(9, 40).half())

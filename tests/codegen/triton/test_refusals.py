@@ -12,9 +12,9 @@ from triton_cases import H100, TEMPLATES, build
 
 import sparsecompile as sc
 from sparsecompile.codegen.triton.fragment import codec_fragment, structure_fragment
+from sparsecompile.codegen.triton.linear import TritonLinear
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.module import import_module, write_module
-from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.errors import BuildError, Reject
 from sparsecompile.formats.coding import Coding
 from sparsecompile.formats.packed import Format
@@ -31,7 +31,7 @@ def spec_of(
     return KernelSpec(sc.default_registry().format(name), dtype, activations=activations)
 
 
-def template(name: str) -> TritonTemplate:
+def template(name: str) -> TritonLinear:
     return next(t for t in TEMPLATES if t.name == name)
 
 

@@ -15,8 +15,8 @@ from triton_cases import TEMPLATES
 import sparsecompile as sc
 from sparsecompile.codegen.triton.inspection import prune
 from sparsecompile.codegen.triton.inspection.specialization import Specialization
+from sparsecompile.codegen.triton.linear import TritonLinear
 from sparsecompile.codegen.triton.lower import TritonCodegen
-from sparsecompile.codegen.triton.template import TritonTemplate
 from sparsecompile.codegen.triton.workbench import TritonWorkbench
 from sparsecompile.codegen.tuning.tuner import Decision, Tuner
 from sparsecompile.codegen.tuning.variant import functions_of
@@ -29,7 +29,7 @@ REGISTRY = sc.default_registry()
 FORMATS = {"tiles": "n_m[2:4]", "scattered": "bitmap", "blocks": "block[32x32]", "rows": "csr"}
 
 
-def spec_of(template: TritonTemplate, dtype: torch.dtype = torch.float16) -> KernelSpec:
+def spec_of(template: TritonLinear, dtype: torch.dtype = torch.float16) -> KernelSpec:
     return KernelSpec(REGISTRY.format(FORMATS[template.name]), dtype)
 
 
@@ -37,7 +37,7 @@ def spec_of(template: TritonTemplate, dtype: torch.dtype = torch.float16) -> Ker
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90", "gfx942"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_schedules_differ_and_can_be_launched(
-    template: TritonTemplate, arch: str, dtype: torch.dtype
+    template: TritonLinear, arch: str, dtype: torch.dtype
 ) -> None:
     spec, target = spec_of(template, dtype), Target.parse(arch)
     default, *others = template.search(spec, target)

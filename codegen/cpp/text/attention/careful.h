@@ -3,11 +3,6 @@
 
 namespace {
 
-struct Attended {
-  int64_t key;
-  float score;
-};
-
 // visit(key, score) for every key that a query attends to.
 template <class Visit>
 inline void visit_scores(const SCAttentionArguments& a, int64_t batch, int64_t head, int64_t query,
@@ -19,9 +14,9 @@ inline void visit_scores(const SCAttentionArguments& a, int64_t batch, int64_t h
       if (tile.words && !(tile.words[n] >> query % SC_TILE & 1)) continue;
       const int64_t key = tile.first_key + n;
       const Element* k = row_of(a.k, batch, kv_head_of(head), key);
-      float dot = 0.0f;
-      for (int64_t d = 0; d < head_dim; ++d) dot += to_float(q[d]) * to_float(k[d]);
-      float score = cap_score(broadcast(dot), a.scale, a.softcap)[0];
+      double dot = 0.0;
+      for (int64_t d = 0; d < head_dim; ++d) dot += double{to_float(q[d])} * to_float(k[d]);
+      float score = cap_score(broadcast(static_cast<float>(dot)), a.scale, a.softcap)[0];
       if (tile.is_biased)
         with_bias(a, batch, head, query, [&](const auto* bias) { score += to_float(bias[key]); });
       visit(key, score);
@@ -31,19 +26,21 @@ inline void visit_scores(const SCAttentionArguments& a, int64_t batch, int64_t h
 
 SC_SHARED void attend_carefully(const SCAttentionArguments& a, int64_t batch, int64_t head,
                                 int64_t query) {
-  float largest = -infinity, total = 0.0f, sums[value_dim] = {};
+  float largest = -infinity;
+  double total = 0.0, sums[value_dim] = {};
   visit_scores(a, batch, head, query,
                [&](int64_t, float score) { largest = score > largest ? score : largest; });
   const float base = largest == -infinity ? 0.0f : largest;
   visit_scores(a, batch, head, query, [&](int64_t key, float score) {
-    const float weight = exponential(score - base);
+    const double weight = exponential(score - base);
     const Element* v = row_of(a.v, batch, kv_head_of(head), key);
     total += weight;
     for (int64_t d = 0; d < value_dim; ++d) sums[d] += weight * to_float(v[d]);
   });
   Element* out = row_to_write(a.out, batch, head, query);
-  const float share = total == 0.0f ? 0.0f : 1.0f / total;
-  for (int64_t d = 0; d < value_dim; ++d) out[d] = from_float<Element>(sums[d] * share);
+  const double share = total == 0.0 ? 0.0 : 1.0 / total;
+  for (int64_t d = 0; d < value_dim; ++d)
+    out[d] = from_float<Element>(static_cast<float>(sums[d] * share));
 }
 
 }  // namespace

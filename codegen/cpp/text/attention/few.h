@@ -57,6 +57,15 @@ inline void attend_to_words(const Few& few, const Group& group, Range part, cons
   for (int64_t word = 0; kept < part.end; ++word) {
     uint64_t bits = kept_word(a, group, word);
     if (!bits || kept++ < part.begin) continue;
+    if (bits == all_bits && block.count == 0) {
+      for (int64_t first = 0; first < SC_TILE; first += block_keys) {
+        for (int64_t i = 0; i < block_keys; ++i) block.keys[i] = word * SC_TILE + first + i;
+        block.count = block_keys;
+        attend_to_block(few, group, block, state);
+      }
+      block.count = 0;
+      continue;
+    }
     for (; bits; bits &= bits - 1) {
       block.keys[block.count++] = word * SC_TILE + __builtin_ctzll(bits);
       if (block.count < block_keys) continue;

@@ -5,8 +5,24 @@ namespace {
 // Kept keys that are next to be multiplied.
 struct Block {
   int64_t count = 0;
-  int64_t keys[block_keys];
+  alignas(64) int64_t keys[block_keys];
+
+  // With those that are missing in the last vector, for which the last one stands.
+  int64_t fill() {
+    int64_t filled = count;
+    while (filled % lanes) keys[filled++] = keys[count - 1];
+    return filled;
+  }
 };
+
+// Where rows of keys are, half a vector of them at a time.
+SC_INLINE void find_rows(const Element* first, int64_t step, const int64_t* keys, int64_t count,
+                         const Element** rows) {
+  using Places = Vector<int64_t, lanes / 2>;
+  for (int64_t i = 0; i < count; i += lanes / 2)
+    store(rows + i, load<Places>(keys + i) * step * static_cast<int64_t>(sizeof(Element)) +
+                        reinterpret_cast<int64_t>(first));
+}
 
 // What a thread works with.
 struct Few {
@@ -82,7 +98,7 @@ SC_INLINE void weigh_row(const Few& few, const Group& group, const Block& block,
 
 // sums += weights . v for all rows, as many at a time as registers have sums of.
 SC_INLINE void sum_block(const Few& few, const Element* const* values, int64_t count,
-                         const State& state) {
+                         const Element* next, const State& state) {
   constexpr int most_steps = sums_in_registers / step_depth;
   constexpr int steps = few_value_steps < most_steps ? few_value_steps : most_steps;
   constexpr int rows_together = most_steps / steps < 4 ? most_steps / steps : 4;
@@ -92,38 +108,31 @@ SC_INLINE void sum_block(const Few& few, const Element* const* values, int64_t c
         with_count<steps>(few_value_steps - step, [&](auto part) SC_INLINED {
           if constexpr (part.value == steps || part.value == few_value_steps % steps)
             sum_few<rows.value, part.value>(
-                values, count, step, few.scores + row * block_keys,
-                state.sums + row * sum_columns + step * few_step);
+                values, count, row + step == 0 ? next : nullptr, few.a.k.row, step,
+                few.scores + row * block_keys, state.sums + row * sum_columns + step * few_step);
         });
       }
     });
   }
 }
 
-SC_SHARED void attend_to_block(const Few& few, const Group& group, const Block& block,
-                               const State& state) {
+SC_SHARED void attend_to_block(const Few& few, const Group& group, Block& block, const State& state) {
   const SCAttentionArguments& a = few.a;
-  // A last one may be missing of four, or of two: then one comes twice.
-  const Element *keys[block_keys], *values[block_keys];
-  const int64_t whole = ceil_div(block.count, 4) * 4;
-  for (int64_t i = 0; i < whole; ++i) {
-    const int64_t key = block.keys[i < block.count ? i : block.count - 1];
-    keys[i] = row_of(a.k, group.batch, group.kv_head, key);
-    values[i] = row_of(a.v, group.batch, group.kv_head, key);
-  }
-  for (int64_t i = 0; i < whole; i += 4) {
-    if constexpr (fetches_ahead) fetch(values + i, value_dim, 0);
+  alignas(64) const Element *keys[block_keys], *values[block_keys];
+  const int64_t filled = block.fill();
+  find_rows(row_of(a.k, group.batch, group.kv_head, 0), a.k.row, block.keys, filled, keys);
+  find_rows(row_of(a.v, group.batch, group.kv_head, 0), a.v.row, block.keys, filled, values);
+  for (int64_t i = 0; i < block.count; i += lanes) {
     for (int64_t row = 0; row < few.rows; row += rows_of_scores) {
       with_count<rows_of_scores>(few.rows - row, [&](auto rows) SC_INLINED {
-        score_four<rows.value>(keys + i, few.queries + row * few_key_steps,
+        score_keys<rows.value>(keys + i, row == 0 ? values + i : nullptr,
+                               few.queries + row * few_key_steps,
                                few.scores + row * block_keys + i);
       });
     }
   }
   for (int64_t row = 0; row < few.rows; ++row) weigh_row(few, group, block, row, state);
-  if constexpr (fetches_ahead)
-    for (int64_t i = 0; i < whole; i += 4) fetch(keys + i, head_dim, block_keys * a.k.row);
-  sum_block(few, values, block.count, state);
+  sum_block(few, values, block.count, keys[0] + block_keys * a.k.row, state);
 }
 
 }  // namespace

@@ -16,12 +16,12 @@ SC_INLINE constexpr int64_t first_of_step(int64_t step, int64_t columns) {
   return first < last ? first : last;
 }
 
-// float32 is read as fast as memory gives it, if the second level of caches is asked early.
-constexpr bool fetches_ahead = std::is_same_v<Element, float>;
-SC_INLINE void fetch(const Element* const* four, int64_t columns, int64_t ahead) {
-  for (int i = 0; i < 4; ++i)
-    for (int64_t c = 0; c < columns; c += 64 / sizeof(Element))
-      __builtin_prefetch(four[i] + ahead + c, 0, 2);
+// Ask for a row that will be read soon, into the second level of caches. Asked for row by row, between
+// products: all at once they would wait for each other.
+template <int64_t columns>
+SC_INLINE void fetch(const Element* row) {
+#pragma GCC unroll 16
+  for (int64_t c = 0; c < columns; c += 64 / sizeof(Element)) __builtin_prefetch(row + c, 0, 2);
 }
 
 // Rows of a group: query `row % q_length` of its head `row / q_length`.
@@ -39,25 +39,27 @@ SC_INLINE Terms load_terms(const Element* from) {
     return bit_cast<Terms>(load_floats<lanes>(from));
 }
 
-// Every fourth lane added up.
-template <int count>
-SC_INLINE Floats<4> fold(Floats<count> values) {
-  if constexpr (count == 4) {
-    return values;
-  } else {
-    const char* halves = reinterpret_cast<const char*>(&values);
-    using Half = Floats<count / 2>;
-    return fold<count / 2>(load<Half>(halves) + load<Half>(halves + sizeof(Half)));
-  }
-}
-
-// Sums over the lanes of four vectors.
-SC_INLINE Floats<4> sums_of_four(const Values (&of)[4]) {
+// Sums over four lanes each of four vectors: those of the first four lanes side by side, then others.
+SC_INLINE Values sums_of_four(const Values (&of)[4]) {
   constexpr auto all = std::make_integer_sequence<int, lanes>{};
   const Values low = two_of_four<0, true>(of[0], of[1], all) + two_of_four<2, true>(of[0], of[1], all);
   const Values high = two_of_four<0, true>(of[2], of[3], all) + two_of_four<2, true>(of[2], of[3], all);
-  const Values each = two_of_four<0, false>(low, high, all) + two_of_four<2, false>(low, high, all);
-  return fold<lanes>(each);
+  return two_of_four<0, false>(low, high, all) + two_of_four<2, false>(low, high, all);
+}
+
+// Blocks of `step` lanes of as many vectors as there are such blocks, added up: a block for each vector.
+template <int step, int count>
+SC_INLINE Values sums_of_blocks(const Values (&of)[count]) {
+  if constexpr (count == 1) {
+    return of[0];
+  } else {
+    constexpr auto all = std::make_integer_sequence<int, lanes>{};
+    Values pairs[count / 2];
+#pragma GCC unroll 2
+    for (int i = 0; i < count; i += 2)
+      pairs[i / 2] = blocks_of<step, 0>(of[i], of[i + 1], all) + blocks_of<step, step>(of[i], of[i + 1], all);
+    return sums_of_blocks<2 * step>(pairs);
+  }
 }
 
 // Of each query its terms, those of the last step zero where they overlap with the one before.
@@ -75,30 +77,40 @@ inline void stage_rows(const SCAttentionArguments& a, const Group& group, int64_
   }
 }
 
-// scores[row][i] = k[i] . q[row] for four keys and some rows.
+// scores[row][i] = k[i] . q[row] for a vector of keys and some rows; `values` are needed next, if any.
 template <int rows>
-SC_INLINE void score_four(const Element* const* keys, const Terms* queries, float* scores) {
-  Values sums[rows][4] = {};
+SC_INLINE void score_keys(const Element* const* keys, const Element* const* values,
+                          const Terms* queries, float* scores) {
+  Values parts[rows][lanes / 4];
+#pragma GCC unroll 4
+  for (int four = 0; four < lanes / 4; ++four) {
+    for (int i = 0; values && i < 4; ++i) fetch<value_dim>(values[4 * four + i]);
+    Values sums[rows][4] = {};
 #pragma GCC unroll 8
-  for (int64_t s = 0; s < few_key_steps; ++s) {
-    Terms terms[4];
+    for (int64_t s = 0; s < few_key_steps; ++s) {
+      Terms terms[4];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) terms[i] = load_terms(keys[i] + first_of_step(s, head_dim));
+      for (int i = 0; i < 4; ++i)
+        terms[i] = load_terms(keys[4 * four + i] + first_of_step(s, head_dim));
 #pragma GCC unroll 4
-    for (int r = 0; r < rows; ++r) {
-      const Terms query = queries[r * few_key_steps + s];
+      for (int r = 0; r < rows; ++r) {
+        const Terms query = queries[r * few_key_steps + s];
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) sums[r][i] = multiply_add(query, terms[i], sums[r][i]);
+        for (int i = 0; i < 4; ++i) sums[r][i] = multiply_add(query, terms[i], sums[r][i]);
+      }
     }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; ++r) parts[r][four] = sums_of_four(sums[r]);
   }
 #pragma GCC unroll 4
-  for (int r = 0; r < rows; ++r) store(scores + r * block_keys, sums_of_four(sums[r]));
+  for (int r = 0; r < rows; ++r) store(scores + r * block_keys, sums_of_blocks<4>(parts[r]));
 }
 
-// sums[row][column] += weights[row][i] * v[i][column] for some rows, and some steps of columns.
+// sums[row][column] += weights[row][i] * v[i][column] for some rows, and some steps of columns; of the keys
+// that are likely to be next `next` is the first, if any.
 template <int rows, int steps>
-SC_INLINE void sum_few(const Element* const* values, int64_t count, int64_t first_step,
-                       const float* weights, float* sums) {
+SC_INLINE void sum_few(const Element* const* values, int64_t count, const Element* next,
+                       int64_t next_step, int64_t first_step, const float* weights, float* sums) {
   constexpr int vectors = steps * step_depth;
   Values total[rows][vectors];
 #pragma GCC unroll 4
@@ -106,6 +118,7 @@ SC_INLINE void sum_few(const Element* const* values, int64_t count, int64_t firs
 #pragma GCC unroll 16
     for (int v = 0; v < vectors; ++v) total[r][v] = load<Values>(sums + r * sum_columns + v * lanes);
   for (int64_t i = 0; i < count; i += step_depth) {
+    for (int64_t j = i; next && j < i + step_depth; ++j) fetch<head_dim>(next + j * next_step);
     Terms terms[vectors];
 #pragma GCC unroll 16
     for (int s = 0; s < steps; ++s) {

@@ -21,8 +21,6 @@ Published<SCAttentionKernel> attention_kernels;
 
 Tensor check_rows(const Tensor& tensor, const char* name, const SCAttentionKernel& kernel,
                   int64_t columns) {
-  TORCH_CHECK(tensor.device().is_cpu(), "sparsecompile: ", name, " must be on the CPU, not on ",
-              tensor.device());
   TORCH_CHECK(tensor.scalar_type() == dtypes[kernel.dtype], "sparsecompile: ", name, " is ",
               tensor.scalar_type(), ", the kernel was made for ", dtypes[kernel.dtype],
               "; convert it or compile the model in its dtype");
@@ -51,9 +49,8 @@ const SCBlockMask* check_mask(const Tensor& mask, at::IntArrayRef shape) {
 }
 
 Tensor check_bias(const Tensor& bias, at::IntArrayRef shape) {
-  TORCH_CHECK(bias.device().is_cpu() && std::count(dtypes, dtypes + 3, bias.scalar_type()),
-              "sparsecompile: bias must be float32, bfloat16 or float16 on the CPU, not ",
-              bias.scalar_type(), " on ", bias.device());
+  TORCH_CHECK(std::count(dtypes, dtypes + 3, bias.scalar_type()),
+              "sparsecompile: bias must be float32, bfloat16 or float16, not ", bias.scalar_type());
   bool serves = bias.dim() == 4;
   for (int64_t dim = 0; serves && dim < 4; ++dim)
     serves = bias.size(dim) == 1 || bias.size(dim) == shape[dim];

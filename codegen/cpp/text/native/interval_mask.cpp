@@ -111,9 +111,9 @@ Tensor interval_tiles(const Intervals& of, const std::vector<std::vector<KeyColu
 
 // A part of the mask, with a dtype and as many dimensions; its rows contiguous.
 Tensor checked(const Tensor& part, const char* name, at::ScalarType dtype, int64_t dims) {
-  TORCH_CHECK(part.device().is_cpu() && part.scalar_type() == dtype && part.dim() == dims,
-              "sparsecompile: ", name, " of a mask must be ", dtype, " on the CPU with ", dims,
-              " dimensions, not ", part.scalar_type(), " ", part.sizes(), " on ", part.device());
+  TORCH_CHECK(part.scalar_type() == dtype && part.dim() == dims, "sparsecompile: ", name,
+              " of a mask must be ", dtype, " with ", dims, " dimensions, not ", part.scalar_type(),
+              " ", part.sizes());
   return part.stride(-1) == 1 || part.size(-1) <= 1 ? part : part.contiguous();
 }
 

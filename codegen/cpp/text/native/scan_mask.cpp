@@ -20,36 +20,38 @@ inline uint64_t bits_of_bytes(const uint8_t* bytes) {
   return bits;
 }
 
-// Numbers as integers, to compare without instructions for their type.
-struct Float32 {
-  using Bits = uint32_t;
-  static constexpr Bits sign = 0x80000000, masked = 0xc76a6000, infinity = 0xff800000;
+// What an element of a mask says of its key: compared as integers, without instructions for its type.
+template <class Integer, Integer sign, Integer first_masked, Integer infinity>
+struct Added {
+  using Bits = Integer;
+  static bool keeps(Bits bits) { return static_cast<Bits>(bits & ~sign) == 0; }
+  // From the first masked one to -inf; NaNs are behind it.
+  static bool masks(Bits bits) {
+    return static_cast<Bits>(bits - first_masked) <= infinity - first_masked;
+  }
 };
-struct BFloat16 {
-  using Bits = uint16_t;
-  static constexpr Bits sign = 0x8000, masked = 0xc76b, infinity = 0xff80;
-};
-struct Float16 {
-  using Bits = uint16_t;
-  static constexpr Bits sign = 0x8000, masked = 0xfb53, infinity = 0xfc00;
+using Float32 = Added<uint32_t, 0x80000000, 0xc76a6000, 0xff800000>;
+using BFloat16 = Added<uint16_t, 0x8000, 0xc76b, 0xff80>;
+using Float16 = Added<uint16_t, 0x8000, 0xfb53, 0xfc00>;
+struct Bool {
+  using Bits = uint8_t;
 };
 
 template <class Number>
 __attribute__((optimize("O3"))) Scanned scan_64(const typename Number::Bits* from) {
-  uint8_t zero[64], masked[64];
-  for (int i = 0; i < 64; ++i) {
-    using Bits = typename Number::Bits;
-    zero[i] = static_cast<Bits>(from[i] & ~Number::sign) == 0;
-    // From the first masked one to -inf; NaNs are behind it.
-    masked[i] = static_cast<Bits>(from[i] - Number::masked) <= Number::infinity - Number::masked;
+  // Masks are made of runs.
+  if (std::memcmp(from, from + 1, 63 * sizeof *from) == 0) {
+    const bool keeps = Number::keeps(*from), masks = Number::masks(*from);
+    return {keeps ? all_keys : 0, keeps || masks ? 0 : all_keys};
   }
-  const uint64_t kept = bits_of_bytes(zero);
-  return {kept, ~(kept | bits_of_bytes(masked))};
+  uint8_t kept[64], masked[64];
+  for (int i = 0; i < 64; ++i) {
+    kept[i] = Number::keeps(from[i]);
+    masked[i] = Number::masks(from[i]);
+  }
+  const uint64_t bits = bits_of_bytes(kept);
+  return {bits, ~(bits | bits_of_bytes(masked))};
 }
-
-struct Bool {
-  using Bits = uint8_t;
-};
 template <>
 Scanned scan_64<Bool>(const uint8_t* from) {
   return {bits_of_bytes(from), 0};
@@ -77,12 +79,14 @@ Tensor scan_tiles(const Tensor& mask, const MaskShape& shape) {
     const int64_t queries = shape.queries(row);
     const auto* first = data + which / shape.heads * mask.stride(0) +
                         which % shape.heads * mask.stride(1) + row * SC_TILE * mask.stride(2);
-    std::vector<uint64_t> kept(shape.words() * SC_TILE), biased(shape.words());
+    // Words of a column lie together, those of a row in different sets of a cache.
+    constexpr int64_t step = SC_TILE + 8;
+    std::vector<uint64_t> kept(shape.words() * step), biased(shape.words());
     bool needs_bias = false;
     for (int64_t i = 0; i < queries; ++i) {
       uint64_t any = 0;
       scan_row<Number>(first + i * mask.stride(2), shape.kv, [&](int64_t word, Scanned found) {
-        any |= kept[word * SC_TILE + i] = found.kept;
+        any |= kept[word * step + i] = found.kept;
         biased[word] |= found.biased;
       });
       needs_bias |= is_added && !any;
@@ -91,7 +95,7 @@ Tensor scan_tiles(const Tensor& mask, const MaskShape& shape) {
       if (needs_bias || biased[column])
         out.keep(column, SC_BIASED);
       else
-        out.keep_if_any(column, &kept[column * SC_TILE], queries, shape.keys(column));
+        out.keep_if_any(column, &kept[column * step], queries, shape.keys(column));
     }
   });
 }
@@ -130,9 +134,8 @@ Tensor scan(const Tensor& mask, const MaskShape& shape) {
 }
 
 Tensor scan_mask_cpu(const Tensor& given) {
-  TORCH_CHECK(given.dim() == 4 && given.device().is_cpu(),
-              "sparsecompile: a mask must have four dimensions on the CPU, [batch, heads, q, kv], not ",
-              given.sizes(), " on ", given.device());
+  TORCH_CHECK(given.dim() == 4, "sparsecompile: a mask must be [batch, heads, q, kv], not ",
+              given.sizes());
   Tensor mask = given;
   for (int64_t dim : {0, 1})
     if (mask.size(dim) > 1 && mask.stride(dim) == 0) mask = mask.narrow(dim, 0, 1);

@@ -33,7 +33,7 @@ def recognise(mask: Node) -> Recognised:
     terms = Terms()
     term = terms.term(mask)
     conditions, fill = Booleans(terms.of.values(), term.value.shape).mask(term)
-    q, kv = (term.value.shape[axis] if term.value.dim() >= -axis else 1 for axis in (-2, -1))
+    q, kv = (1, 1, *term.value.shape)[-2:]
     if len(conditions.same) > 1:
         raise Reject(f"{mask.name} compares ids of {len(conditions.same)} kinds")
     recognised = Recognised(mask, conditions.within(q, kv), fill, _last(mask))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -11,13 +13,17 @@ from torch import Tensor
 from triton_cases import template_of
 
 from sparsecompile.bench.aot.cases import registry_cases
-from sparsecompile.bench.gpu.correctness import check_correctness
-from sparsecompile.codegen.triton.kernel import TritonKernel
+from sparsecompile.bench.gpu.correctness import check_correctness, check_operators
+from sparsecompile.codegen.triton.attention.block_masks import scan_mask
+from sparsecompile.codegen.triton.attention.start import start_attention
+from sparsecompile.codegen.triton.kernel import TritonKernel, find_kernel
 from sparsecompile.codegen.triton.lower import TritonCodegen
+from sparsecompile.codegen.triton.ops import load_ops
 from sparsecompile.codegen.triton.start import start_linear
 from sparsecompile.kernels.kernel import Range
 from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.target import Target
+from sparsecompile.operators.operator import Operator
 from sparsecompile.registry import default_registry
 
 REGISTRY = default_registry()
@@ -57,6 +63,34 @@ def test_a_kernel_that_does_not_run() -> None:
 
     (wrong,) = check(fail, (1,))
     assert wrong.endswith("m=1: out of resources")
+
+
+@pytest.fixture
+def _attention_on_the_cpu() -> Iterator[None]:
+    load_ops()
+    library = torch.library.Library("sparsecompile", "FRAGMENT")
+
+    def attention(q, k, v, mask, bias, scale, softcap, kernel):  # type: ignore[no-untyped-def]
+        found = find_kernel(kernel)
+        return start_attention(found, q, k, v, mask, bias, scale, softcap, {})
+
+    library.impl("attention", attention, "CPU")
+    library.impl("scan_mask", partial(scan_mask, options={}), "CPU")
+    yield
+    library._destroy()
+
+
+@pytest.mark.usefixtures("_attention_on_the_cpu")
+@pytest.mark.filterwarnings("ignore:overflow encountered in multiply:RuntimeWarning")
+def test_operators_that_read_no_weight() -> None:
+    found = list(check_operators(REGISTRY, Target.parse("sm_90"), CPU))
+    assert len(found) == len(REGISTRY.get(Operator, "attention").examples())
+    assert {why for _, why in found} == {""}
+
+
+def test_an_operator_without_a_kernel() -> None:
+    (problem, why), *_ = check_operators(REGISTRY, Target.parse("sm_75"), CPU)
+    assert why.startswith(f"no kernel for {problem.spec}: ")
 
 
 def test_functions_of_several_modules() -> None:

@@ -1,0 +1,94 @@
+// Calls both functions of a source of attention on memory that is exactly as long as it may be, so that
+// the sanitizers see every access beyond. It follows the source; the argument is a file of masks as
+// BlockMask.layout gives them, one after the other, each for as many queries and keys as it says.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <iterator>
+#include <vector>
+
+namespace driver {
+
+// Memory with all bits set: read as floats before it is written, it is NaN.
+struct Buffer {
+  void* memory = nullptr;
+  explicit Buffer(int64_t bytes) {
+    if (posix_memalign(&memory, 64, bytes)) std::abort();
+    if (bytes) std::memset(memory, 0xff, bytes);
+  }
+  ~Buffer() { std::free(memory); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+};
+
+// [heads, length, columns], not aligned to more than an element.
+struct Rows {
+  Element* memory;
+  const int64_t length, columns, count;
+  Rows(int64_t heads, int64_t length, int64_t columns)
+      : length(length), columns(columns), count(heads * length * columns) {
+    memory = static_cast<Element*>(std::malloc(count * sizeof(Element)));
+    for (int64_t i = 0; i < count; ++i) memory[i] = from_float<Element>((i * 7919 % 13 - 6) / 4.0f);
+  }
+  ~Rows() { std::free(memory); }
+  Rows(const Rows&) = delete;
+  Rows& operator=(const Rows&) = delete;
+  SCRows rows() const { return {memory, 0, length * columns, columns}; }
+};
+
+void call(SCAttention function, const SCBlockMask* mask, int64_t q, int64_t kv, bool biased,
+          int64_t threads) {
+  const int64_t kv_heads = 2, heads = kv_heads * groups;
+  const Rows queries(heads, q, head_dim), keys(kv_heads, kv, head_dim);
+  const Rows values(kv_heads, kv, value_dim), out(heads, q, value_dim), bias(1, q, kv);
+  SCAttentionArguments a{};
+  a.q = queries.rows();
+  a.k = keys.rows();
+  a.v = values.rows();
+  a.out = out.rows();
+  a.mask = mask;
+  if (biased) a.bias = {bias.memory, 0, 0, kv};
+  a.bias_dtype = std::is_same_v<Element, float> ? 0 : std::is_same_v<Element, bfloat16> ? 1 : 2;
+  a.batch = 1;
+  a.heads = heads;
+  a.kv_heads = kv_heads;
+  a.q_length = q;
+  a.kv_length = kv;
+  a.scale = 0.25f;
+  a.softcap = 2.0f;
+  a.threads = threads;
+  const Buffer workspace(sc_attention_workspace(&a));
+  a.workspace = workspace.memory;
+  function(&a);
+  for (int64_t i = 0; i < out.count; ++i) {
+    if (std::isfinite(to_float(out.memory[i]))) continue;
+    std::fprintf(stderr, "element %ld is not finite, q %ld, kv %ld\n", static_cast<long>(i),
+                 static_cast<long>(q), static_cast<long>(kv));
+    std::exit(1);
+  }
+}
+
+}  // namespace driver
+
+int main(int, char** arguments) {
+  std::ifstream file(arguments[1], std::ios::binary);
+  const std::vector<char> bytes((std::istreambuf_iterator<char>(file)), {});
+  for (size_t at = 0; at < bytes.size();) {
+    SCBlockMask header;
+    std::memcpy(&header, bytes.data() + at, sizeof header);
+    const driver::Buffer copy(header.total_bytes);
+    std::memcpy(copy.memory, bytes.data() + at, header.total_bytes);
+    at += header.total_bytes;
+    const auto* mask = static_cast<const SCBlockMask*>(copy.memory);
+    for (const int64_t threads : {1, 3}) {
+      for (const bool biased : {false, true}) {
+        for (const SCBlockMask* each : {mask, static_cast<const SCBlockMask*>(nullptr)}) {
+          driver::call(sc_attention, each, header.q, header.kv, biased, threads);
+          if (header.q <= SC_FEW_QUERIES)
+            driver::call(sc_attention_few, each, header.q, header.kv, biased, threads);
+        }
+      }
+    }
+  }
+}
