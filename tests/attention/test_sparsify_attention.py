@@ -52,8 +52,9 @@ def padded_and_capped(q: Tensor, k: Tensor, v: Tensor, keep: Tensor) -> Tensor:
 def dense(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, cap: float) -> Tensor:
     """With an explicit mask."""
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
-    scores = q @ k.mT * scale
-    scores = cap * torch.tanh(scores / cap) if cap else scores
+    if not cap:
+        return F.scaled_dot_product_attention(q, k, v, mask, scale=scale)
+    scores = cap * torch.tanh(q @ k.mT * scale / cap)
     return scores.masked_fill(~mask, -torch.inf).softmax(-1) @ v
 
 
@@ -300,6 +301,15 @@ def test_biases_are_refused() -> None:
     assert "without window(9), which is asked for" in " ".join(str(report).split())
     with pytest.raises(sc.RejectedError, match="without window"):
         sc.explain(run, q, k, v, bias, attention="window(9)", strict=True)
+
+
+def test_gpus_have_no_masks_on_request() -> None:
+    report = explained(attention="window(8)", target="sm_90")
+    for node in attentions(report):
+        assert not node.lossy
+        assert node.reason == (
+            "without window(8), which is asked for: masks on request are made on CPUs alone"
+        )
 
 
 @torch.no_grad()

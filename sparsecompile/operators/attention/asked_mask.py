@@ -34,18 +34,20 @@ def _asked_mask(q: Tensor, k: Tensor, own: Tensor | None, pattern: int) -> Tenso
 
 
 def _asked_mask_cpu(q: Tensor, k: Tensor, own: Tensor | None, pattern: int) -> Tensor:
-    asked = named(str(pattern))
+    asked, queries, keys = named(str(pattern)), q.shape[2], k.shape[2]
     memory = None if own is None else own.new_empty(0).set_(own.untyped_storage())
-    if isinstance(asked, Choice | Predicate):
-        given, grid = _given(memory, q.shape[2], k.shape[2])
-        if isinstance(asked, Predicate):
-            pattern_now = for_sizes(asked, q.shape[0], q.shape[1])
-        else:
-            pattern_now = asked.pattern(q, k, given, grid) if grid.q > FEW_QUERIES else Full()
-        return _built(given, pattern_now, grid)[:HEADER_BYTES]
-    known = None if memory is None else memory.numpy().tobytes()
-    # Graphs may use the memory of what an op has returned again.
-    return _shared(asked, q.shape[2], k.shape[2], known).clone()[:HEADER_BYTES]
+    if isinstance(asked, Predicate):
+        given, grid = _given(memory, queries, keys)
+        layout = _built(given, for_sizes(asked, q.shape[0], q.shape[1]), grid)
+    elif isinstance(asked, Choice):
+        given, grid = _given(memory, queries, keys)
+        is_few = queries <= FEW_QUERIES
+        layout = _built(given, Full() if is_few else asked.pattern(q, k, given, grid), grid)
+    else:
+        known = None if memory is None else memory.numpy().tobytes()
+        # Graphs may use the memory of what an op has returned again.
+        layout = _shared(asked, queries, keys, known).clone()
+    return layout[:HEADER_BYTES]
 
 
 _library.impl("asked_mask", _asked_mask_cpu, "CPU")

@@ -95,8 +95,10 @@ class Narrowed(Kept):
         """For a few queries by the definition; else from ends, or from the own tiles."""
         asked, mask, causal = named(self.pattern), match["mask"], match["causal"]
         q, k = match["q"], match["k"]
-        queries = edit.value(q).shape[2]
-        of = (mask, causal, self.pattern, match.node if isinstance(asked, Choice) else None)
+        batch, heads, queries, _ = edit.value(q).shape
+        # What attentions have to have in common to share tiles.
+        reader = match.node if isinstance(asked, Choice) else None
+        of = (mask, causal, self.pattern, str(batch), heads, reader)
         is_few = isinstance(queries, int) and queries <= FEW_QUERIES
         if is_few and isinstance(asked, Choice):
             return self.own.emit(match, edit)
