@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
 
 from sparsecompile import OptionError
 from sparsecompile.masks.block_mask import BlockMask
@@ -24,6 +25,7 @@ from sparsecompile.operators.attention.asked_tiles import (
     row_tiles,
 )
 from sparsecompile.operators.attention.keys import first_position, kept_keys
+from sparsecompile.operators.attention.node import attention
 from sparsecompile.registry import default_registry
 from sparsecompile.testing.mask_laws import check_pattern, grids, patterns
 
@@ -154,6 +156,21 @@ def test_predicates_of_one_name_are_two() -> None:
     assert not torch.equal(first, second)
     assert torch.equal(dense(asked_tiles(q, q, BlockMask.of(first).layout(), names[0])), first)
     assert remember(named(names[0])) == names[0]
+
+
+def test_the_node_is_the_definition() -> None:
+    """In every spelling: attention with a mask; a query without a key gets zeros."""
+    name = remember(asked_for("window(3)"))
+    q = torch.randn(1, 4, 20, 8)
+    kv = torch.randn(1, 2, 20, 8)
+    own = torch.ones(20, 20, dtype=torch.bool).tril(-2)
+    mask = torch.where(own, 0.0, torch.finfo(torch.float32).min)
+    kept = own & (torch.arange(20) > torch.arange(20)[:, None] - 3)
+    expected = F.scaled_dot_product_attention(q, kv, kv, kept, enable_gqa=True, scale=0.3)
+    for spelling in ("sdpa", "sdpa, grouped", "products"):
+        found = attention(q, kv, kv, mask, 0.3, 0.0, False, spelling, name)
+        assert not found[:, :, :2].any()
+        torch.testing.assert_close(found[:, :, 2:], expected[:, :, 2:])
 
 
 def test_what_a_predicate_reads_may_change() -> None:

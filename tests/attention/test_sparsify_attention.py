@@ -70,6 +70,7 @@ def check(
     mask = kept_keys(q, k, own, False, name)
     rows = mask.any(-1).expand(q.shape[:3])
     assert rows.any()
+    assert not ours[~rows].any()
     eager = dense(q, k, v, mask, scale, cap)
     exact = dense(q.double(), k.double(), v.double(), mask, scale, cap)
     assert_no_worse(ours[rows], eager[rows], exact[rows])

@@ -51,6 +51,10 @@ class Kept(ABC):
         """A mask like those that come, `[1, 1, queries, keys]`; `[0]` where there is none."""
         return torch.empty(0)
 
+    def baseline(self, q: Tensor, k: Tensor, mask: Tensor) -> tuple[Tensor | None, bool]:
+        """The mask of an example and `is_causal`, as the baseline has them."""
+        return mask if self.has_mask else None, self.causal
+
     def places(self, queries: int, keys: int) -> Tensor:
         """What counts in an example: `[1, 1, queries, keys]` bool."""
         mask = self.example(queries, keys, torch.float32)

@@ -60,16 +60,6 @@ class Narrowed(Kept):
         """The own one's, and the text of the pattern."""
         return (*self.own.details, ("pattern", str(named(self.pattern))))
 
-    @property
-    def has_mask(self) -> bool:  # type: ignore[override]
-        """The own one's."""
-        return self.own.has_mask
-
-    @property
-    def causal(self) -> bool:  # type: ignore[override]
-        """The own one's."""
-        return self.own.causal
-
     def example(self, queries: int, keys: int, dtype: torch.dtype) -> Tensor:
         """The own one's."""
         return self.own.example(queries, keys, dtype)
@@ -78,11 +68,17 @@ class Narrowed(Kept):
         """What both keep, of random queries and keys; predicates may know no such lengths."""
         if isinstance(named(self.pattern), Predicate):
             return self.own.places(queries, keys)
-        example = self.own.example(queries, keys, torch.float32)
-        mask = example if self.has_mask else None
         generator = torch.Generator().manual_seed(0)
         q, k = (torch.randn(1, 1, n, 16, generator=generator) for n in (queries, keys))
-        return kept_keys(q, k, mask, self.causal, self.pattern)
+        mask, causal = self.own.baseline(q, k, self.own.example(queries, keys, q.dtype))
+        return kept_keys(q, k, mask, causal, self.pattern)
+
+    def baseline(self, q: Tensor, k: Tensor, mask: Tensor) -> tuple[Tensor | None, bool]:
+        """What both keep as a mask; predicates are left out."""
+        own, causal = self.own.baseline(q, k, mask)
+        if isinstance(named(self.pattern), Predicate):
+            return own, causal
+        return kept_keys(q, k, own, causal, self.pattern), False
 
     def made(self, q: Tensor, k: Tensor, mask: Tensor) -> Tiles:
         """As in a graph of many queries; predicates are left out."""

@@ -53,12 +53,11 @@ def attention(
     scores = torch.matmul(q, k.transpose(2, 3)) * scale
     if softcap:
         scores = torch.tanh(scores / softcap) * softcap
-    if pattern and mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    elif mask is not None:
-        scores = scores + mask
+    if mask is not None:
+        is_bool = mask.dtype == torch.bool
+        scores = scores.masked_fill(~mask, -torch.inf) if is_bool else scores + mask
     weights = F.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
-    if pattern and mask is not None:
+    if mask is not None and mask.dtype == torch.bool:
         weights = weights.masked_fill(~mask, 0)
     return torch.matmul(weights, v)
 

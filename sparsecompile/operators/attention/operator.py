@@ -150,15 +150,12 @@ class Attention(Operator[AttentionSpec]):
     def run_dense(
         self, problem: Problem[AttentionSpec], inputs: Sequence[Tensor], weight: Tensor
     ) -> Callable[[], Tensor]:
-        """As the model computes it."""
+        """As the model computes it; what a pattern keeps is at hand as a mask."""
         q, k, v, mask = inputs
         details = dict(problem.details)
-        kept = kept_detailed(details)
+        given, causal = kept_detailed(details).baseline(q, k, mask)
         scale, softcap = _scales(problem.spec)
-        given = mask if kept.has_mask else None
-        pattern = details.get("pattern", "")
-        args = (scale, softcap, kept.causal, details["spelling"], pattern)
-        return partial(attention, q, k, v, given, *args)
+        return partial(attention, q, k, v, given, scale, softcap, causal, details["spelling"])
 
     def dense_cost(self, problem: Problem[AttentionSpec]) -> Cost:
         """q, k, v and what is returned once, and two products with every key."""
