@@ -57,6 +57,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     monkeypatch.setattr(measuring, "time", clock)
+    monkeypatch.setattr(measuring, "involuntary_switches", lambda: 0)
     return clock
 
 
