@@ -65,12 +65,24 @@ def compile_rest(
     patches = {**defaults, **_mode_options(mode), **options}
     stamp = _version_stamp(version, patches.get("post_grad_custom_post_pass"))
     patches["post_grad_custom_post_pass"] = stamp
+    marked = patches.get("unsafe_marked_cacheable_functions", {})
+    patches["unsafe_marked_cacheable_functions"] = {**marked, **_own_functions(module, version)}
     if not on_gpu and not _finds_compiler(patches):
         _warn_of_no_compiler()
         return function_of(module)
     with timed("inductor"):
         compiled: Any = compile_fx(module, [*inputs, *fakes], config_patches=patches)
     return cast("Callable[..., Any]", compiled)
+
+
+def _own_functions(module: GraphModule, version: str) -> Mapping[str, str]:
+    """Functions of this package in a graph: torch may keep the graph as long as these are the same.
+
+    Else AOTAutograd traces the whole graph anew in every process.
+    """
+    found = (node.target for node in module.graph.nodes if node.op == "call_function")
+    names = (f"{getattr(f, '__module__', '')}.{getattr(f, '__name__', '')}" for f in found)
+    return {name: version for name in names if name.startswith(f"{__package__.partition('.')[0]}.")}
 
 
 def compile_dense(graph: Callable[..., Any]) -> Callable[..., Any]:

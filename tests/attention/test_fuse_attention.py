@@ -9,6 +9,7 @@ import pytest
 import torch
 from attention.spellings import SPELLINGS, Spelling, repeat_kv
 from torch import Tensor
+from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
 import sparsecompile as sc
@@ -86,6 +87,15 @@ def test_layers_share_the_scan_of_their_mask() -> None:
     report = sc.explain(layers, q, q, q, mask)
     assert report.after.count("scanned_tiles(") == 1
     assert report.after.count("sparsecompile.attention") == 3
+
+
+@torch.no_grad()
+def test_torch_keeps_graphs_with_attention() -> None:
+    spelling = next(s for s in SPELLINGS if s.name == "grouped")
+    counters["aot_autograd"].clear()
+    torch.compile(spelling.run, backend="sparse")(*inputs(spelling, 70, torch.float32))
+    assert counters["aot_autograd"]["ok"] == 1
+    assert not [name for name in counters["aot_autograd"] if "bypass" in name]
 
 
 def refused(run: Callable[..., Any], *args: Any) -> str:
