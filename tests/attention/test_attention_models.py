@@ -72,6 +72,23 @@ def modernbert(attention: str) -> Any:
     return transformers.ModernBertModel(config)
 
 
+def gpt_neo(attention: str) -> Any:
+    more = {"attention_types": [[["global", "local"], 1]], "window_size": 8}
+    config = transformers.GPTNeoConfig(
+        vocab_size=64,
+        hidden_size=64,
+        num_layers=2,
+        num_heads=4,
+        max_position_embeddings=128,
+        intermediate_size=96,
+        bos_token_id=1,
+        eos_token_id=2,
+        attn_implementation=attention,
+        **more,
+    )
+    return transformers.GPTNeoForCausalLM(config)
+
+
 def t5(attention: str) -> Any:
     config = transformers.T5Config(
         vocab_size=64, d_model=64, d_kv=16, d_ff=96, num_layers=2, num_heads=4
@@ -116,6 +133,7 @@ def first(model: Any, x: Tensor, **kwargs: Any) -> Tensor:
         ),
         (bert, "sdpa", ["none", "none"]),
         (modernbert, "sdpa", ["none", "around(4)"]),
+        (gpt_neo, "eager", ["scanned, added", "scanned, added"]),
         (t5, "eager", ["scanned, added", "scanned, added"]),
     ],
 )
