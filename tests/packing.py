@@ -24,7 +24,8 @@ class Packing:
 
     @property
     def packed(self) -> list[str]:
-        return [node.weight for node in self.compiler.report.nodes if node.packed]
+        nodes = self.compiler.report.nodes
+        return [node.weight for node in nodes if node.packed and node.has_weight]
 
     def reason(self, weight: str) -> str:
         (node,) = [n for n in self.compiler.report.nodes if n.weight == weight and not n.packed]

@@ -46,4 +46,4 @@ def test_hidden_states() -> None:
             run(**batch).last_hidden_state for run in (compiled, model, exact)
         )
         assert_no_worse(ours, eager, reference)
-    assert {n.weight for n in backend.report.nodes if not n.packed} == {"pooler.dense.weight"}
+    assert {n.weight for n in backend.report.linears if not n.packed} == {"pooler.dense.weight"}
