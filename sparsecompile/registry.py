@@ -28,8 +28,8 @@ class Registry:
     def __init__(self, *components: Component) -> None:
         self._components: dict[tuple[type, str], Component] = {}
         self.revision = 0
-        self._identity = (-1, "")
         """Rises with every registration."""
+        self._identity = (-1, "")
         self.register(*components)
 
     def register(self, *components: Component) -> None:

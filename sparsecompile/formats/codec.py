@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from sparsecompile.component import Component
+from sparsecompile.component import Family
 from sparsecompile.errors import Reject
 from sparsecompile.formats.coding import Coding
 from sparsecompile.formats.coordinates import Places
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import sympy
 
 
-class Codec(Component):
+class Codec(Family):
     """How kept values are stored.
 
     The contract, held by `sparsecompile.testing`:
@@ -31,26 +31,9 @@ class Codec(Component):
     - the bits of the value tensors are exactly `value_bits()`.
     """
 
-    family: ClassVar[str]
     lossless: ClassVar[bool]
     """Whether it promises that every weight that `check` lets pass is kept: `Packed.exact`. Formats
     with such a codec are looked for without being asked for."""
-
-    @property
-    def name(self) -> str:
-        """Name with parameters, such as `int8[group=128]`; unique in a registry."""
-        return self.family
-
-    @classmethod
-    def parse(cls, parameters: str) -> Codec:
-        """Make an instance from the text between the brackets of a name.
-
-        Raises:
-            ValueError: the text does not fit this family.
-        """
-        if parameters:
-            raise ValueError(f"{cls.family} takes no parameters")
-        return cls()
 
     def check(self, weight: Tensor) -> None:
         """Return if every value of the dense weight `[n, k]` can be stored.
@@ -113,15 +96,3 @@ class Codec(Component):
     @abstractmethod
     def value_bits(self, dtype: torch.dtype) -> sympy.Expr:
         """Bits of all value tensors in the symbols of `sparsecompile.formats.symbols`."""
-
-    def __eq__(self, other: object) -> bool:
-        """Same class and name."""
-        return type(self) is type(other) and self.name == str(other)
-
-    def __hash__(self) -> int:
-        """By name."""
-        return hash(self.name)
-
-    def __str__(self) -> str:
-        """The name."""
-        return self.name

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from sparsecompile.component import Component
+from sparsecompile.component import Family
 from sparsecompile.errors import Reject
 from sparsecompile.formats.expression import Expression, Shape
 
 
-class Decomposition(Component):
+class Decomposition(Family):
     """How a dense weight becomes an expression of parts, each of which finds its own format.
 
     An instance is one with its parameters; register as many as should be looked for. The contract,
@@ -25,26 +25,8 @@ class Decomposition(Component):
     - where it is `exact` the parts, in float32, make every value of the weight again.
     """
 
-    family: ClassVar[str]
-    """Name without parameters, such as `outlier_columns`."""
     exact: ClassVar[bool]
     """Whether the parts make the weight bit for bit. Only those are looked for unasked."""
-
-    @property
-    def name(self) -> str:
-        """Name with parameters; unique in a registry."""
-        return self.family
-
-    @classmethod
-    def parse(cls, parameters: str) -> Decomposition:
-        """Make an instance from the text between the brackets of a name.
-
-        Raises:
-            ValueError: the text does not fit this family.
-        """
-        if parameters:
-            raise ValueError(f"{cls.family} takes no parameters")
-        return cls()
 
     @abstractmethod
     def form(self, shape: tuple[int, int]) -> Expression[Shape]:
@@ -73,15 +55,3 @@ class Decomposition(Component):
         if found != form:
             raise Reject(f"{self} split the weight into {found}, not into {form}")
         return split
-
-    def __eq__(self, other: object) -> bool:
-        """Same class and name."""
-        return type(self) is type(other) and self.name == str(other)
-
-    def __hash__(self) -> int:
-        """By name."""
-        return hash(self.name)
-
-    def __str__(self) -> str:
-        """The name."""
-        return self.name

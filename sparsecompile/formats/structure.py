@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from sparsecompile.component import Component
+from sparsecompile.component import Family
 from sparsecompile.errors import Reject
 from sparsecompile.formats.occupancy import Occupancy
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import sympy
 
 
-class Structure(Component):
+class Structure(Family):
     """Where the kept values of a weight are.
 
     An instance is one structure with its parameters, such as `NM(2, 4)`; register as many as
@@ -29,26 +29,8 @@ class Structure(Component):
     - the bits of the index tensors are exactly `index_bits()`.
     """
 
-    family: ClassVar[str]
-    """Name without parameters, such as `n_m`."""
     row_multiple: ClassVar[int] = 1
     """Rows that share index entries; weights are stacked on multiples of it."""
-
-    @property
-    def name(self) -> str:
-        """Name with parameters, such as `n_m[2:4]`; unique in a registry."""
-        return self.family
-
-    @classmethod
-    def parse(cls, parameters: str) -> Structure:
-        """Make an instance from the text between the brackets of a name.
-
-        Raises:
-            ValueError: the text does not fit this family.
-        """
-        if parameters:
-            raise ValueError(f"{cls.family} takes no parameters")
-        return cls()
 
     @abstractmethod
     def find(self, weight: Occupancy) -> int:
@@ -130,18 +112,6 @@ class Structure(Component):
                 structure has no pruning of its own.
         """
         raise ValueError(f"{self.name} has no pruning of its own")
-
-    def __eq__(self, other: object) -> bool:
-        """Same class and name."""
-        return type(self) is type(other) and self.name == str(other)
-
-    def __hash__(self) -> int:
-        """By name."""
-        return hash(self.name)
-
-    def __str__(self) -> str:
-        """The name."""
-        return self.name
 
 
 def _pad(weight: Tensor, shape: tuple[int, int]) -> Tensor:
