@@ -69,6 +69,8 @@ class FuseAttention(Rule[Facts]):
             return self._facts(match, edit)
 
     def _facts(self, match: Match, edit: Edit) -> Facts:
+        if scope := edit.weights.scope(match.node):
+            raise Reject(scope)
         of_sdpa = match.pattern.tag == "sdpa"
         found = self._of_sdpa(match, edit) if of_sdpa else self._of_products(match, edit)
         if edit.weights.grad:

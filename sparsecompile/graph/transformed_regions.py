@@ -1,4 +1,4 @@
-"""Parts of a graph in which a linear is something else than it says: autocast, torch.func."""
+"""Parts of a graph in which a call is something else than it says: autocast, torch.func."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch.fx import GraphModule, Node
 
-_AUTOCAST = "autocast is on: it changes the dtype of the linear at run time"
-_NO_TRANSFORM = (
-    "torch.func transforms it (vmap, grad, jvp, ...): packed linears have no rules for that"
-)
+_AUTOCAST = "autocast is on: it changes dtypes at run time"
+_NO_TRANSFORM = "torch.func transforms it (vmap, grad, jvp, ...): kernels have no rules for that"
 # Named, since torch moves them about.
 _BOUNDS = {
     "_enter_autocast": ("_exit_autocast", _AUTOCAST),

@@ -174,8 +174,9 @@ class WeightView:
         return live(binding, self._arguments)
 
     def scope(self, node: Node) -> str:
-        """Why a linear at this place would be something else (autocast, torch.func), or empty."""
-        return next((s.reason for s in self._scopes if s.begin < node and not s.end < node), "")
+        """Why a call here is something else than it says (autocast, torch.func), or empty."""
+        around = (s.reason for s in self._scopes if s.begin < node and not s.end < node)
+        return next(around, self._ambient)
 
     def stored(self, weight: Any) -> Format | Expression[Format] | None:
         """How a weight, or what it is made of, is packed in the model; None where it is dense.

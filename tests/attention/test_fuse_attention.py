@@ -209,6 +209,31 @@ def test_keys_that_are_overwritten_in_between_are_repeated_before() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("around", [False, True])
+def test_autocast_changes_dtypes(around: bool) -> None:
+    """Torch's own attention runs in bfloat16 then, whatever it is given."""
+
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return F.scaled_dot_product_attention(q, k, v)
+
+    if around:
+        with torch.autocast("cpu", torch.bfloat16):
+            why = refused(F.scaled_dot_product_attention, *three())
+    else:
+        why = refused(run, *three())
+    assert why == "autocast is on: it changes dtypes at run time"
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@torch.no_grad()
+def test_transforms_have_no_rules() -> None:
+    stacks = [torch.stack([t, t + 1]) for t in three()]
+    why = refused(torch.vmap(F.scaled_dot_product_attention), *stacks)
+    assert why.startswith("torch.func transforms it (vmap, grad, jvp, ...)")
+
+
+@torch.no_grad()
 def test_other_devices_are_left_alone() -> None:
     args = [t.to("meta") for t in three()]
     compiler = sc.Compiler()
