@@ -23,6 +23,8 @@ from sparsecompile.operators.attention.spellings import (
     unrepeated,
 )
 
+_VIEWS = ("view", "view_as", torch.Tensor.view)
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -86,9 +88,7 @@ class FuseAttention(Rule[Facts]):
             raise Reject(f"q, k and v have {q.dim()}, {k.dim()} and {v.dim()} dimensions, not 4")
         if len({value.dtype for value in values}) > 1:
             raise Reject(f"q is {q.dtype}, k {k.dtype} and v {v.dtype}; kernels need them equal")
-        sizes = (*q.shape[1::2], *k.shape[1::2], *v.shape[1::2])
-        if not all(isinstance(size, int) for size in sizes):
-            raise Reject("the number or the width of its heads varies from call to call")
+        self._check_sizes(q, k, v, edit)
         if found.scale <= 0:
             raise Reject(f"its scores are scaled by {found.scale:g}; kernels need more than 0")
         if found.mask is not None:
@@ -102,6 +102,10 @@ class FuseAttention(Rule[Facts]):
         node = match.node
         new = edit.call(attention, args, before=node, value=edit.value(node), origins=(node.name,))
         node.replace_all_uses_with(new)
+        if any(user.target in _VIEWS for user in new.users) and edit.is_contiguous(new):
+            # Kernels have the heads of a query beside each other, of which a view may be none.
+            whole = edit.call("contiguous", (new,), before=node)
+            new.replace_all_uses_with(whole, delete_user_cb=lambda user: user is not whole)
         edit.discard((node,))
 
     def _of_sdpa(self, match: Match, edit: Edit) -> Facts:
@@ -122,6 +126,8 @@ class FuseAttention(Rule[Facts]):
         softmax = match["softmax"]
         if match["dim"] not in (-1, 3):
             raise Reject(f"its softmax is over dimension {match['dim']}")
+        if match["dtype"] not in (None, torch.float32):
+            raise Reject(f"its softmax is in {match['dtype']}; kernels have float32")
         weights = match.captured["weights"]
         for node in {weights, softmax}:
             if len(node.users) > 1:
@@ -140,6 +146,23 @@ class FuseAttention(Rule[Facts]):
             "products",
         )
         return _without_repeats(found, match.node, edit)
+
+    def _check_sizes(self, q: Tensor, k: Tensor, v: Tensor, edit: Edit) -> None:
+        sizes = (*q.shape[1::2], *k.shape[1::2], *v.shape[1::2])
+        if not all(isinstance(size, int) for size in sizes):
+            raise Reject("the number or the width of its heads varies from call to call")
+        fit = zip((*q.shape[:1], *k.shape[:3]), (*k.shape[:1], *v.shape[:3]), strict=True)
+        heads, shared, width = q.shape[1], k.shape[1], q.shape[3]
+        if (
+            not all(edit.surely(a == b) for a, b in fit)
+            or width != k.shape[3]
+            or not shared
+            or heads % shared
+        ):
+            shapes = [tuple(t.shape) for t in (q, k, v)]
+            raise Reject(f"q {shapes[0]}, k {shapes[1]} and v {shapes[2]} do not fit as they are")
+        if any(edit.surely(size == 0) for size in (*q.shape, *k.shape, *v.shape)):
+            raise Reject(f"there is nothing in q {tuple(q.shape)} or k {tuple(k.shape)}")
 
     def _check_mask(self, found: Facts, q: Tensor, k: Tensor, edit: Edit) -> None:
         mask = edit.value(found.mask)

@@ -173,6 +173,51 @@ def test_what_is_refused(run: Callable[..., Tensor], why: str) -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    ("shapes", "why"),
+    [
+        (((1, 4, 0, 16), (1, 4, 20, 16)), "there is nothing in q (1, 4, 0, 16) or k"),
+        (((1, 4, 5, 16), (1, 4, 0, 16)), "there is nothing in q (1, 4, 5, 16) or k (1, 4, 0, 16)"),
+        (((0, 4, 5, 16), (0, 4, 5, 16)), "there is nothing in q (0, 4, 5, 16)"),
+        (((2, 4, 5, 16), (1, 4, 5, 16)), "q (2, 4, 5, 16), k (1, 4, 5, 16) and v (1, 4, 5, 16) do"),
+    ],
+)
+def test_sizes_that_torch_takes_and_kernels_do_not(
+    shapes: tuple[tuple[int, ...], tuple[int, ...]], why: str
+) -> None:
+    q, k = map(torch.ones, shapes)
+    assert refused(lambda q, k, v: F.softmax(q @ k.mT, -1) @ v, q, k, k).startswith(why)
+
+
+@torch.no_grad()
+def test_values_with_heads_of_their_own() -> None:
+    q, _, v = three()
+    (k,) = (t[:, :1] for t in three()[1:2])
+    why = refused(lambda q, k, v: F.softmax(q @ k.mT, -1) @ v, q, k, v)
+    assert why.endswith("and v (1, 4, 20, 16) do not fit as they are")
+
+
+@torch.no_grad()
+def test_softmax_in_float64_is_torch_s() -> None:
+    why = refused(
+        lambda q, k, v: F.softmax(q @ k.mT, -1, dtype=torch.float64).to(q.dtype) @ v, *three()
+    )
+    assert why == "its softmax is in torch.float64; kernels have float32"
+
+
+@torch.no_grad()
+def test_views_of_what_products_return() -> None:
+    def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return (F.softmax(q @ k.mT, -1) @ v).view(8, 20, 16)
+
+    args = [torch.cat((t, t + 1)) for t in three()]
+    backend = sc.Compiler()
+    ours = torch.compile(run, backend=backend)(*args)
+    assert_no_worse(ours, run(*args), run(*[t.double() for t in args]))
+    assert all(node.packed for node in backend.report.nodes)
+
+
+@torch.no_grad()
 def test_weights_that_others_read_are_kept() -> None:
     def run(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         weights = F.softmax(q @ k.mT, -1)
