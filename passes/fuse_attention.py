@@ -168,7 +168,7 @@ class FuseAttention(Rule[Facts]):
         mask = edit.value(found.mask)
         if mask.dim() > 4:
             raise Reject(f"its mask has {mask.dim()} dimensions")
-        if mask.dtype != torch.bool and not mask.is_floating_point():
+        if mask.dtype not in (torch.bool, torch.float32, torch.bfloat16, torch.float16):
             raise Reject(f"its mask is {mask.dtype}")
         ends = (q.shape[2], k.shape[2])
         for size, wanted in zip(mask.shape[-2:], ends, strict=False):

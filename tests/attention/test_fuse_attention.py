@@ -143,6 +143,10 @@ def test_dropout_is_refused() -> None:
             "torch.int32 numbers are added to its scores",
         ),
         (
+            lambda q, k, v: F.softmax(q @ k.mT + torch.ones(20).double(), -1).to(q.dtype) @ v,
+            "its mask is torch.float64",
+        ),
+        (
             lambda q, k, v: F.softmax(q @ k.mT, -2) @ v,
             "its softmax is over dimension -2",
         ),
