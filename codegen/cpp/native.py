@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sparsecompile.codegen.cpp.build import open_library
 from sparsecompile.codegen.cpp.freshness import load_freshness
-from sparsecompile.codegen.cpp.text import read, room
+from sparsecompile.codegen.cpp.text import named, room
 from sparsecompile.codegen.cpp.with_torch import load_with_torch
 from sparsecompile.errors import SparseCompileError
 from sparsecompile.weights.snapshot import expect
@@ -46,23 +46,6 @@ class NativeKernel(ctypes.Structure):
     )
 
 
-class NativeAttention(ctypes.Structure):
-    """`SCAttentionKernel` of `text/native/attention.cpp`, field by field."""
-
-    _fields_: ClassVar[Sequence[tuple[str, Any]]] = (
-        ("key", ctypes.c_int64),
-        ("dtype", ctypes.c_int64),
-        ("head_dim", ctypes.c_int64),
-        ("value_dim", ctypes.c_int64),
-        ("groups", ctypes.c_int64),
-        ("softcap", ctypes.c_int64),
-        ("ranges", ctypes.c_int64),
-        ("largest_q", ctypes.c_int64 * MAX_RANGES),
-        ("attention", ctypes.c_void_p * MAX_RANGES),
-        ("workspace", ctypes.c_void_p * MAX_RANGES),
-    )
-
-
 _loading = threading.Lock()
 
 
@@ -73,15 +56,14 @@ class Native:
     Attributes:
         register: makes a kernel known to the ops.
         serve: lets a call run a kernel, see `Codegen.serve`.
-        register_attention, serve_attention: the same for kernels of attention.
         evict: takes the memory of a contiguous tensor out of the caches.
+        library: the library itself, for the `Entry` of an operator with a table of its own.
     """
 
     register: Callable[[NativeKernel], None]
     serve: Callable[[int, int], None]
-    register_attention: Callable[[NativeAttention], None]
-    serve_attention: Callable[[int, int], None]
     evict: Callable[[Tensor], None]
+    library: ctypes.CDLL
 
 
 def load_native() -> Native:
@@ -123,15 +105,13 @@ def _library() -> ctypes.CDLL:
             "copy of the module sparsecompile.codegen.cpp.native: kernels of one copy are unknown "
             "to the other. Import sparsecompile once, by this name"
         )
-    text = "\n".join((read("arguments.h"), read("attention/arguments.h"), *room("native")))
+    text = "\n".join((*named("arguments.h"), *room("native")))
     return load_with_torch("native", text, _open, f"SC_MAX_RANGES={MAX_RANGES}")
 
 
 @cache
 def _load() -> Native:
-    # Schemas come before implementations.
-    import sparsecompile.kernels.ops
-    import sparsecompile.operators.attention.ops  # noqa: F401
+    import sparsecompile.kernels.ops  # noqa: F401 - schemas come before implementations
 
     load_freshness()
     library = _library()
@@ -139,13 +119,10 @@ def _load() -> Native:
     def register(kernel: NativeKernel) -> None:
         library.sc_register_kernel(ctypes.byref(kernel))
 
-    def register_attention(kernel: NativeAttention) -> None:
-        library.sc_register_attention(ctypes.byref(kernel))
-
     def evict(tensor: Tensor) -> None:
         library.sc_evict(tensor.data_ptr(), tensor.numel() * tensor.element_size())
 
-    return Native(register, library.sc_serve, register_attention, library.sc_serve_attention, evict)
+    return Native(register, library.sc_serve, evict, library)
 
 
 def _open(path: Path) -> ctypes.CDLL:
@@ -154,10 +131,6 @@ def _open(path: Path) -> ctypes.CDLL:
     library.sc_register_kernel.restype = None
     library.sc_serve.argtypes = (ctypes.c_int64, ctypes.c_int64)
     library.sc_serve.restype = None
-    library.sc_register_attention.argtypes = (ctypes.POINTER(NativeAttention),)
-    library.sc_register_attention.restype = None
-    library.sc_serve_attention.argtypes = (ctypes.c_int64, ctypes.c_int64)
-    library.sc_serve_attention.restype = None
     library.sc_evict.argtypes = (ctypes.c_void_p, ctypes.c_int64)
     library.sc_evict.restype = None
     return library

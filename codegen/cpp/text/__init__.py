@@ -17,3 +17,10 @@ def room(name: str) -> tuple[str, ...]:
     found = (file.name for file in files(__name__).joinpath(name).iterdir())
     ordered = sorted(found, key=lambda file: (not file.endswith(".h"), file))
     return tuple(read(f"{name}/{file}") for file in ordered if file.endswith((".h", ".cpp")))
+
+
+def named(name: str) -> tuple[str, ...]:
+    """Texts of all files of a name: that of this folder first, then those of its rooms."""
+    rooms = sorted(each.name for each in files(__name__).iterdir() if each.is_dir())
+    found = [name, *(f"{room}/{name}" for room in rooms)]
+    return tuple(read(each) for each in found if files(__name__).joinpath(each).is_file())

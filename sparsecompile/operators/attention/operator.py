@@ -15,6 +15,7 @@ from sparsecompile.graph.pattern import Match
 from sparsecompile.kernels.contents import NoWeight, Sample
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import DenseUse, Problem, rows_of
+from sparsecompile.operators.attention import ops  # noqa: F401 - those that graphs call
 from sparsecompile.operators.attention.asked import asked_for, remember
 from sparsecompile.operators.attention.cost import cost_of
 from sparsecompile.operators.attention.drawn import drawn
