@@ -154,7 +154,7 @@ class FuseAttention(Rule[Facts]):
         fit = zip((*q.shape[:1], *k.shape[:3]), (*k.shape[:1], *v.shape[:3]), strict=True)
         heads, shared, width = q.shape[1], k.shape[1], q.shape[3]
         if (
-            not all(edit.surely(a == b) for a, b in fit)
+            any(edit.surely(a != b) for a, b in fit)
             or width != k.shape[3]
             or not shared
             or heads % shared
