@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from attention.test_attention_models import GROUPED, build, ids, llama, t5
+from packing import Packing
 from torch import Tensor
 
 import sparsecompile as sc
@@ -49,8 +50,8 @@ def test_a_prompt_and_steps_are_one_long_prompt(text: str, attention: str, cache
     model, x = build(llama, attention), ids(2, LENGTH)
     padding = torch.ones_like(x)
     padding[1, :PADDED] = 0
-    compiler = sc.Compiler(attention=text, tune="off")
-    compiled = torch.compile(model, backend=compiler)
+    backend = Packing(attention=text, tune="off")
+    compiled = torch.compile(model, backend=backend)
     past = (
         transformers.StaticCache(config=model.config, max_cache_len=40)
         if cache == "static"
@@ -77,8 +78,9 @@ def test_a_prompt_and_steps_are_one_long_prompt(text: str, attention: str, cache
     assert_no_worse(torch.cat(steps, 1)[there], eager[there], exact[there])
     assert (plain - exact)[there].abs().max() > 1e-3, "it makes no difference"
     # A prompt and a step; a dynamic cache's first step has sizes of its own.
-    assert compiler.report.graphs <= (2 if cache == "static" else 3)
-    found = [node for node in compiler.report.nodes if node.reader == "attention"]
+    report = backend.compiler.report
+    assert report.graphs <= (2 if cache == "static" else 3)
+    found = [node for node in report.nodes if node.reader == "attention"]
     assert all(node.packed and node.lossy == f"attention {pattern}" for node in found)
 
 

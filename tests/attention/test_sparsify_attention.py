@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from attention.spellings import SPELLINGS, repeat_kv
+from packing import Packing
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -60,7 +61,7 @@ def check(
 ) -> str:
     """What is compiled is the model with the pattern as its mask; how the report calls that."""
     q, k, v, _ = args
-    backend = sc.Compiler(attention=text, tune="off")
+    backend = Packing(attention=text, tune="off")
     with torch.no_grad():
         ours = torch.compile(run, backend=backend)(*args)
     name = remember(asked_for(text))
@@ -71,7 +72,7 @@ def check(
     eager = dense(q, k, v, mask, scale, cap)
     exact = dense(q.double(), k.double(), v.double(), mask, scale, cap)
     assert_no_worse(ours[rows], eager[rows], exact[rows])
-    (node,) = backend.report.nodes
+    (node,) = backend.compiler.report.nodes
     assert node.kernel is not None, node.reason
     assert node.lossy == f"attention {asked_for(text)}"
     return node.mask
