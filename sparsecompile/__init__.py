@@ -10,76 +10,92 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    # `as` says that they are public.
     from torch.nn import Module
 
-    from sparsecompile.codecs.float import Float
-    from sparsecompile.codecs.integer import Int4, Int8
-    from sparsecompile.compiler import Compiler
-    from sparsecompile.component import Component
-    from sparsecompile.errors import (
-        BuildError,
-        CacheError,
-        FileError,
-        ModelError,
-        OptionError,
-        OrderingError,
-        PackedWeightError,
-        PassError,
-        RegistrationError,
-        Reject,
-        RejectedError,
-        SparseCompileError,
-    )
-    from sparsecompile.formats.codec import Codec
-    from sparsecompile.formats.coordinates import Places
-    from sparsecompile.formats.decomposition import Decomposition
-    from sparsecompile.formats.expression import Expression, Leaf, Product, Stack, Sum
-    from sparsecompile.formats.names import format_of
-    from sparsecompile.formats.occupancy import Occupancy
-    from sparsecompile.formats.packed import Format, Packed
-    from sparsecompile.formats.structure import Structure
-    from sparsecompile.graph.edit import Edit, origins
-    from sparsecompile.graph.mutation import writes_in_place
-    from sparsecompile.graph.pattern import Call, Match
-    from sparsecompile.graph.rule import Pass, Phase, Rule
-    from sparsecompile.graph.weight_view import weight_function, weight_reader
-    from sparsecompile.kernels.codegen import Codegen
-    from sparsecompile.kernels.epilogue import MAX_OPERANDS, STEPS
-    from sparsecompile.kernels.extern import Extern, PackedExtern
-    from sparsecompile.kernels.kernel import Kernel
-    from sparsecompile.kernels.prologue import quantize_activation
-    from sparsecompile.kernels.spec import KernelSpec, Schedule
-    from sparsecompile.kernels.target import Target
-    from sparsecompile.kernels.template import Fragment, Source, Template
-    from sparsecompile.operators.linear.packed import (
-        PACKED,
-        insert_packed_linear,
-        packed_linear,
-        packed_linears,
-    )
+    from sparsecompile.codecs.float import Float as Float
+    from sparsecompile.codecs.integer import Int4 as Int4
+    from sparsecompile.codecs.integer import Int8 as Int8
+    from sparsecompile.compiler import Compiler as Compiler
+    from sparsecompile.component import Component as Component
+    from sparsecompile.errors import BuildError as BuildError
+    from sparsecompile.errors import CacheError as CacheError
+    from sparsecompile.errors import FileError as FileError
+    from sparsecompile.errors import ModelError as ModelError
+    from sparsecompile.errors import OptionError as OptionError
+    from sparsecompile.errors import OrderingError as OrderingError
+    from sparsecompile.errors import PackedWeightError as PackedWeightError
+    from sparsecompile.errors import PassError as PassError
+    from sparsecompile.errors import RegistrationError as RegistrationError
+    from sparsecompile.errors import Reject as Reject
+    from sparsecompile.errors import RejectedError as RejectedError
+    from sparsecompile.errors import SparseCompileError as SparseCompileError
+    from sparsecompile.formats.codec import Codec as Codec
+    from sparsecompile.formats.coordinates import Places as Places
+    from sparsecompile.formats.decomposition import Decomposition as Decomposition
+    from sparsecompile.formats.expression import Expression as Expression
+    from sparsecompile.formats.expression import Leaf as Leaf
+    from sparsecompile.formats.expression import Product as Product
+    from sparsecompile.formats.expression import Stack as Stack
+    from sparsecompile.formats.expression import Sum as Sum
+    from sparsecompile.formats.names import format_of as format_of
+    from sparsecompile.formats.occupancy import Occupancy as Occupancy
+    from sparsecompile.formats.packed import Format as Format
+    from sparsecompile.formats.packed import Packed as Packed
+    from sparsecompile.formats.structure import Structure as Structure
+    from sparsecompile.graph.edit import Edit as Edit
+    from sparsecompile.graph.edit import origins as origins
+    from sparsecompile.graph.mutation import writes_in_place as writes_in_place
+    from sparsecompile.graph.pattern import Call as Call
+    from sparsecompile.graph.pattern import Match as Match
+    from sparsecompile.graph.rule import Pass as Pass
+    from sparsecompile.graph.rule import Phase as Phase
+    from sparsecompile.graph.rule import Rule as Rule
+    from sparsecompile.graph.weight_view import weight_function as weight_function
+    from sparsecompile.graph.weight_view import weight_reader as weight_reader
+    from sparsecompile.kernels.codegen import Codegen as Codegen
+    from sparsecompile.kernels.epilogue import MAX_OPERANDS as MAX_OPERANDS
+    from sparsecompile.kernels.epilogue import STEPS as STEPS
+    from sparsecompile.kernels.extern import Extern as Extern
+    from sparsecompile.kernels.extern import PackedExtern as PackedExtern
+    from sparsecompile.kernels.kernel import Kernel as Kernel
+    from sparsecompile.kernels.prologue import quantize_activation as quantize_activation
+    from sparsecompile.kernels.spec import KernelSpec as KernelSpec
+    from sparsecompile.kernels.spec import Schedule as Schedule
+    from sparsecompile.kernels.target import Target as Target
+    from sparsecompile.kernels.template import Fragment as Fragment
+    from sparsecompile.kernels.template import Source as Source
+    from sparsecompile.kernels.template import Template as Template
+    from sparsecompile.operators.linear.packed import PACKED as PACKED
+    from sparsecompile.operators.linear.packed import insert_packed_linear as insert_packed_linear
+    from sparsecompile.operators.linear.packed import packed_linear as packed_linear
+    from sparsecompile.operators.linear.packed import packed_linears as packed_linears
     from sparsecompile.operators.linear.quantized import (
-        QUANTIZED_ACTIVATION,
-        QUANTIZED_WEIGHT,
-        codec_of,
-        quantize_weight,
-        remember_codec,
+        QUANTIZED_ACTIVATION as QUANTIZED_ACTIVATION,
     )
-    from sparsecompile.operators.linear.spellings import LINEAR
-    from sparsecompile.operators.operator import Operator
-    from sparsecompile.options.options import Options
-    from sparsecompile.registry import Registry, default_registry
-    from sparsecompile.report.facts import GraphReport, KernelChoice, NodeReport
-    from sparsecompile.report.model import Report
-    from sparsecompile.storage.compress import compress
-    from sparsecompile.storage.load import load
-    from sparsecompile.storage.save import save
-    from sparsecompile.structures.bitmap import Bitmap
-    from sparsecompile.structures.block import Block
-    from sparsecompile.structures.csr import CSR
-    from sparsecompile.structures.dense import Dense
-    from sparsecompile.structures.n_m import NM
-    from sparsecompile.weights.cache import PACK_CACHE
-    from sparsecompile.weights.packed_tensor import PackedTensor
+    from sparsecompile.operators.linear.quantized import QUANTIZED_WEIGHT as QUANTIZED_WEIGHT
+    from sparsecompile.operators.linear.quantized import codec_of as codec_of
+    from sparsecompile.operators.linear.quantized import quantize_weight as quantize_weight
+    from sparsecompile.operators.linear.quantized import remember_codec as remember_codec
+    from sparsecompile.operators.linear.spellings import LINEAR as LINEAR
+    from sparsecompile.operators.operator import Operator as Operator
+    from sparsecompile.options.options import Options as Options
+    from sparsecompile.registry import Registry as Registry
+    from sparsecompile.registry import default_registry as default_registry
+    from sparsecompile.report.facts import GraphReport as GraphReport
+    from sparsecompile.report.facts import KernelChoice as KernelChoice
+    from sparsecompile.report.facts import NodeReport as NodeReport
+    from sparsecompile.report.model import Report as Report
+    from sparsecompile.storage.compress import compress as compress
+    from sparsecompile.storage.load import load as load
+    from sparsecompile.storage.save import save as save
+    from sparsecompile.structures.bitmap import Bitmap as Bitmap
+    from sparsecompile.structures.block import Block as Block
+    from sparsecompile.structures.csr import CSR as CSR
+    from sparsecompile.structures.dense import Dense as Dense
+    from sparsecompile.structures.n_m import NM as NM
+    from sparsecompile.weights.cache import PACK_CACHE as PACK_CACHE
+    from sparsecompile.weights.packed_tensor import PackedTensor as PackedTensor
 
 __version__ = "0.1.0"
 
@@ -218,89 +234,4 @@ def refresh(model: Module) -> None:
     PACK_CACHE.forget([*model.parameters(), *model.buffers()])
 
 
-__all__ = [
-    "CSR",
-    "LINEAR",
-    "MAX_OPERANDS",
-    "NM",
-    "PACKED",
-    "PACK_CACHE",
-    "QUANTIZED_ACTIVATION",
-    "QUANTIZED_WEIGHT",
-    "STEPS",
-    "Bitmap",
-    "Block",
-    "BuildError",
-    "CacheError",
-    "Call",
-    "Codec",
-    "Codegen",
-    "Compiler",
-    "Component",
-    "Decomposition",
-    "Dense",
-    "Edit",
-    "Expression",
-    "Extern",
-    "FileError",
-    "Float",
-    "Format",
-    "Fragment",
-    "GraphReport",
-    "Int4",
-    "Int8",
-    "Kernel",
-    "KernelChoice",
-    "KernelSpec",
-    "Leaf",
-    "Match",
-    "ModelError",
-    "NodeReport",
-    "Occupancy",
-    "Operator",
-    "OptionError",
-    "Options",
-    "OrderingError",
-    "Packed",
-    "PackedExtern",
-    "PackedTensor",
-    "PackedWeightError",
-    "Pass",
-    "PassError",
-    "Phase",
-    "Places",
-    "Product",
-    "RegistrationError",
-    "Registry",
-    "Reject",
-    "RejectedError",
-    "Report",
-    "Rule",
-    "Schedule",
-    "Source",
-    "SparseCompileError",
-    "Stack",
-    "Structure",
-    "Sum",
-    "Target",
-    "Template",
-    "codec_of",
-    "compress",
-    "default_registry",
-    "explain",
-    "format_of",
-    "insert_packed_linear",
-    "load",
-    "origins",
-    "packed_linear",
-    "packed_linears",
-    "quantize_activation",
-    "quantize_weight",
-    "refresh",
-    "register",
-    "remember_codec",
-    "save",
-    "weight_function",
-    "weight_reader",
-    "writes_in_place",
-]
+__all__ = sorted([*_MODULES, "explain", "refresh", "register"])

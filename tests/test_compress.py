@@ -65,8 +65,9 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("options", "dtype"), list(zip(OPTIONS, 2 * (torch.float32, torch.bfloat16), strict=True))
+)
 @torch.no_grad()
 def test_options_mean_what_they_mean_for_the_compiler(
     options: dict[str, Any], dtype: torch.dtype

@@ -258,13 +258,16 @@ class Edit:
 
     def surely(self, condition: Any) -> bool:
         """Whether a condition holds for all sizes; adds no guard on symbolic ones."""
-        return _surely(condition)
+        # It imports sympy, which takes longer than torch.
+        from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+        return bool(statically_known_true(condition))
 
     def is_contiguous(self, node: Node) -> bool:
         """Whether a node's value surely lies row by row; adds no guard on symbolic sizes."""
         value = self.value(node)
         rows = value.new_empty(value.shape).stride()
-        return all(_surely(p == q) for p, q in zip(value.stride(), rows, strict=True))
+        return all(self.surely(p == q) for p, q in zip(value.stride(), rows, strict=True))
 
     def writes_between(self, first: Node, last: Node) -> Node | None:
         """A node between two others that may write in place, or None."""
@@ -292,10 +295,3 @@ class Edit:
 def origins(node: Node) -> tuple[str, ...]:
     """The nodes of the model's graph that a node does the work of, by their names."""
     return tuple(node.meta.get("sparsecompile_origins", ()))
-
-
-def _surely(condition: Any) -> bool:
-    """Whether a condition holds for all sizes; imports sympy, which takes longer than torch."""
-    from torch.fx.experimental.symbolic_shapes import statically_known_true
-
-    return bool(statically_known_true(condition))

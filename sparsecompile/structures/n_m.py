@@ -16,6 +16,7 @@ from sparsecompile.errors import Reject
 from sparsecompile.formats.occupancy import Occupancy
 from sparsecompile.formats.structure import Structure
 from sparsecompile.structures.bits import pack_codes, unpack_codes
+from sparsecompile.structures.group_masks import all_masks, count_bits, fill, group_masks
 from sparsecompile.structures.magnitude import largest_of_groups, magnitudes
 
 if TYPE_CHECKING:
@@ -116,9 +117,9 @@ class NM(Structure):
             weight.mask.view(torch.uint8), (0, columns - weight.shape[1])
         )
         if self.m <= 8:
-            codes = _fill_table(self.n, self.m)[_group_masks(mask, self.m, torch.uint8).int()]
+            codes = _fill_table(self.n, self.m)[group_masks(mask, self.m, torch.uint8).int()]
             return {"codes": self._store(codes.view(rows, groups))}
-        full = _fill(_group_masks(mask, self.m, torch.int64), self.n, self.m)
+        full = fill(group_masks(mask, self.m, torch.int64), self.n, self.m)
         return {"codes": self._store(self._code(full))}
 
     def positions(self, index: Mapping[str, Tensor], shape: tuple[int, int]) -> Tensor:
@@ -169,8 +170,8 @@ class NM(Structure):
         if self.coding == "positions":
             return torch.bitwise_and(codes, 3) < codes >> 2
         if self.coding == "rank":
-            return codes < len(_all_masks(self.n, self.m))
-        return _count_bits(codes, self.m) == self.n
+            return codes < len(all_masks(self.n, self.m))
+        return count_bits(codes, self.m) == self.n
 
     def index_bits(self) -> sympy.Expr:
         """One code a group, rows padded to bytes."""
@@ -198,14 +199,14 @@ class NM(Structure):
         if self.coding == "mask":
             return masks
         if self.coding == "rank":
-            return torch.searchsorted(_all_masks(self.n, self.m), masks)
+            return torch.searchsorted(all_masks(self.n, self.m), masks)
         return _pair_codes()[masks]
 
     def _masks(self, codes: Tensor) -> Tensor:
         if self.coding == "mask":
             return codes
         if self.coding == "rank":
-            return _all_masks(self.n, self.m)[codes]
+            return all_masks(self.n, self.m)[codes]
         one = torch.ones_like(codes)
         return torch.bitwise_or(one << (codes & 3), one << (codes >> 2))
 
@@ -240,12 +241,6 @@ def _power_of_two(value: int) -> int:
 
 
 @lru_cache
-def _all_masks(n: int, m: int) -> Tensor:
-    """All masks of n in m bits, ascending: `[C(m, n)]` int64."""
-    return torch.tensor(sorted(sum(1 << p for p in c) for c in combinations(range(m), n)))
-
-
-@lru_cache
 def _pair_codes() -> Tensor:
     """Code of each 4-bit mask with two bits set: `[16]` int64."""
     codes = torch.zeros(16, dtype=torch.int64)
@@ -258,38 +253,13 @@ def _pair_codes() -> Tensor:
 def _fill_table(n: int, m: int) -> Tensor:
     """Code of every mask of at most n in m <= 8 bits, filled up: `[2 ** m]` uint8."""
     masks = torch.arange(2**m)
-    kept = _count_bits(masks, m)
-    full = torch.where(kept <= n, _fill(masks, n, m), 0)
+    kept = count_bits(masks, m)
+    full = torch.where(kept <= n, fill(masks, n, m), 0)
     structure = NM(n, m)
-    known = torch.isin(full, _all_masks(n, m))
-    return torch.where(known, structure._code(torch.where(known, full, _all_masks(n, m)[0])), 0).to(
+    known = torch.isin(full, all_masks(n, m))
+    return torch.where(known, structure._code(torch.where(known, full, all_masks(n, m)[0])), 0).to(
         torch.uint8
     )
-
-
-def _fill(masks: Tensor, n: int, m: int) -> Tensor:
-    """Set the lowest free bits of masks with fewer than n bits until they have n."""
-    missing = n - _count_bits(masks, m)
-    for p in range(m):
-        free = ((masks >> p) & 1 == 0) & (missing > 0)
-        masks = masks | (free.long() << p)
-        missing = missing - free.long()
-    return masks
-
-
-def _count_bits(masks: Tensor, m: int) -> Tensor:
-    count = masks & 1
-    for p in range(1, m):
-        count = count + ((masks >> p) & 1)
-    return count
-
-
-def _group_masks(mask: Tensor, m: int, dtype: torch.dtype) -> Tensor:
-    """`[rows, groups * m]` uint8 of 0 and 1 to one integer a group: `[rows, groups]`."""
-    total = mask[:, ::m].to(dtype, copy=True)
-    for p in range(1, m):
-        total |= mask[:, p::m].to(dtype) << p
-    return total
 
 
 COMPONENTS = (

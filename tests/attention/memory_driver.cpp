@@ -1,26 +1,10 @@
-// Calls both functions of a source of attention on memory that is exactly as long as it may be, so that
-// the sanitizers see every access beyond. It follows the source; the argument is a file of masks as
-// BlockMask.layout gives them, one after the other, each for as many queries and keys as it says.
+// Calls both functions of a source of attention under the sanitizers. It follows the source; arguments are
+// files of masks as BlockMask.layout gives them, each for as many queries and keys as it says.
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
-#include <fstream>
-#include <iterator>
-#include <vector>
+
+#include "sanitized.h"
 
 namespace driver {
-
-// Memory with all bits set: read as floats before it is written, it is NaN.
-struct Buffer {
-  void* memory = nullptr;
-  explicit Buffer(int64_t bytes) {
-    if (posix_memalign(&memory, 64, bytes)) std::abort();
-    if (bytes) std::memset(memory, 0xff, bytes);
-  }
-  ~Buffer() { std::free(memory); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-};
 
 // [heads, length, columns], not aligned to more than an element.
 struct Rows {
@@ -71,22 +55,16 @@ void call(SCAttention function, const SCBlockMask* mask, int64_t q, int64_t kv, 
 
 }  // namespace driver
 
-int main(int, char** arguments) {
-  std::ifstream file(arguments[1], std::ios::binary);
-  const std::vector<char> bytes((std::istreambuf_iterator<char>(file)), {});
-  for (size_t at = 0; at < bytes.size();) {
-    SCBlockMask header;
-    std::memcpy(&header, bytes.data() + at, sizeof header);
-    const driver::Buffer copy(header.total_bytes);
-    std::memcpy(copy.memory, bytes.data() + at, header.total_bytes);
-    at += header.total_bytes;
-    const auto* mask = static_cast<const SCBlockMask*>(copy.memory);
+int main(int count, char** files) {
+  for (int i = 1; i < count; ++i) {
+    const driver::Buffer file(driver::bytes_of(files[i]));
+    const auto* mask = static_cast<const SCBlockMask*>(file.memory);
     for (const int64_t threads : {1, 3}) {
       for (const bool biased : {false, true}) {
         for (const SCBlockMask* each : {mask, static_cast<const SCBlockMask*>(nullptr)}) {
-          driver::call(sc_attention, each, header.q, header.kv, biased, threads);
-          if (header.q <= SC_FEW_QUERIES)
-            driver::call(sc_attention_few, each, header.q, header.kv, biased, threads);
+          driver::call(sc_attention, each, mask->q, mask->kv, biased, threads);
+          if (mask->q <= SC_FEW_QUERIES)
+            driver::call(sc_attention_few, each, mask->q, mask->kv, biased, threads);
         }
       }
     }

@@ -9,7 +9,8 @@ import pytest
 import torch
 from kernel_cases import KernelCase
 from linear_law import check_law, sparse_weight
-from torch import Tensor
+from packing import sparse_
+from torch import Tensor, nn
 
 from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp.generic import GenericLinear
@@ -33,6 +34,12 @@ def shared_cache() -> Path:
 @pytest.fixture(scope="session")
 def registry() -> Registry:
     return default_registry()
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Linear:
+    """A linear that is packed; no test changes it."""
+    return sparse_(nn.Linear(64, 32)).requires_grad_(False)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,4 @@
-// Calls every function of a generated source on memory that is exactly as long as it may be, so that
-// the sanitizers see every access beyond. It follows the source and these macros:
+// Calls every function of a generated source under the sanitizers. It follows the source and these macros:
 //   SC_ELEMENT     unsigned integer of an element's size
 //   SC_INFINITY    infinity's bits; more than that without the sign is a NaN
 //   SC_INPUTS      bits of the numbers that x, bias and operands are made of
@@ -7,26 +6,9 @@
 //   SC_PREPACKS    whether the source makes its own layout
 //   SC_OPERANDS    how many tensors the epilogue reads
 // Arguments are files with layouts as Template.prepack makes them.
-#include <cstdio>
-#include <cstdlib>
-#include <fstream>
-#include <iterator>
-#include <vector>
+#include "sanitized.h"
 
 namespace driver {
-
-// Memory with all bits set: read as floats before it is written, it is NaN.
-struct Buffer {
-  void* memory = nullptr;
-
-  explicit Buffer(int64_t bytes) {
-    if (posix_memalign(&memory, 64, bytes)) std::abort();
-    if (bytes) std::memset(memory, 0xff, bytes);
-  }
-  ~Buffer() { std::free(memory); }
-  Buffer(const Buffer&) = delete;
-  Buffer& operator=(const Buffer&) = delete;
-};
 
 // Numbers that are not aligned to more than their own size.
 struct Numbers {
@@ -108,8 +90,7 @@ void check(const void* layout, int64_t threads) {
 }
 
 void check_canonical(const std::vector<char>& bytes, int64_t threads) {
-  const Buffer given(bytes.size());
-  std::memcpy(given.memory, bytes.data(), bytes.size());
+  const Buffer given(bytes);
 #if SC_PREPACKS
   const auto& header = *static_cast<const SCLayoutHeader*>(given.memory);
   constexpr int64_t least_strip_rows = 8;  // LEAST_STRIP_ROWS of built.py
@@ -129,8 +110,7 @@ void check_canonical(const std::vector<char>& bytes, int64_t threads) {
 
 int main(int count, char** files) {
   for (int i = 1; i < count; ++i) {
-    std::ifstream file(files[i], std::ios::binary);
-    const std::vector<char> bytes{std::istreambuf_iterator<char>(file), {}};
+    const std::vector<char> bytes = driver::bytes_of(files[i]);
     for (const int64_t threads : {1, 3}) driver::check_canonical(bytes, threads);
   }
 }

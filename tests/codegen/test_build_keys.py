@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from answering import answer
 
 from sparsecompile.codegen.cpp import build as building
 from sparsecompile.codegen.cpp import compiler as compilers
@@ -26,10 +26,6 @@ extern "C" __attribute__((visibility("default"))) int answer() { return SC_A; }
 
 
 def build(flags: tuple[str, ...] = ()) -> int:
-    def answer(path: Path) -> int:
-        result: int = ctypes.CDLL(str(path)).answer()
-        return result
-
     return load_built("answer", TEXT, lambda c: (*c.flags(Target.host()), *flags), answer)
 
 

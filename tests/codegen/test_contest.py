@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from packing import sparse_
 from torch import Tensor, nn
 from tuned import no_builds, no_kernel
 
@@ -22,11 +21,6 @@ from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.target import Target
 from sparsecompile.operators.linear.operator import Linear
-
-
-@pytest.fixture
-def model() -> nn.Linear:
-    return sparse_(nn.Linear(64, 32)).requires_grad_(False)
 
 
 def test_random_numbers_are_those_without_a_tuner(

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from kernel_cases import KernelCase, drawn_cases
+from sanitized import run_sanitized
 
 from sparsecompile.codegen.cpp import text
-from sparsecompile.codegen.cpp.compiler import Compiler, find_compiler
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Source
 from sparsecompile.registry import Registry, default_registry
 
 DRIVER = Path(__file__).parent / "memory_driver.cpp"
-SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g1")
 SHAPES = ((80, 192), (37, 101), (16, 16), (5, 7), (1, 1), (3, 0), (0, 3), (130, 300))
 INPUTS = (0.0, 1.0, -0.5, 3.0)
 
@@ -40,21 +38,6 @@ def loops(case: KernelCase) -> str:
     folder = Path(text.__file__).parent
     names = (str(file.relative_to(folder)) for file in folder.rglob("*.h"))
     return " ".join(sorted(name for name in names if text.read(name) in source.text))
-
-
-@pytest.fixture(scope="module")
-def compiler(shared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Compiler:
-    """A compiler with sanitizers that run here."""
-    folder = tmp_path_factory.mktemp("sanitizers")
-    found, source = find_compiler(), folder / "main.cpp"
-    source.write_text("int main() { return 0; }\n", encoding="utf-8")
-    built = folder / "main"
-    words = [*found.command, str(source), "-o", str(built), *SANITIZERS]
-    if subprocess.run(words, capture_output=True, check=False).returncode:
-        pytest.skip("this compiler has no sanitizers")
-    if subprocess.run([built], capture_output=True, check=False).returncode:
-        pytest.skip("sanitizers do not run here")
-    return found
 
 
 def driver(source: Source, case: KernelCase) -> str:
@@ -80,25 +63,14 @@ def driver(source: Source, case: KernelCase) -> str:
 @pytest.mark.parametrize("case", one_of_each_kind(), ids=str)
 def test_nothing_is_read_or_written_outside(
     case: KernelCase,
-    compiler: Compiler,
     registry: Registry,
     pack_spec: Callable[..., Packed],
     tmp_path: Path,
 ) -> None:
-    target = Target.host()
-    source = case.template.render(case.spec, case.schedule, target, registry)
-    main, program = tmp_path / "driver.cpp", tmp_path / "driver"
-    main.write_text(driver(source, case), encoding="utf-8")
-    # What is optimised takes three times as long to build, and runs for a twentieth of a second.
-    shared = ("-shared", "-O2")
-    flags = [flag for flag in compiler.flags(target) if flag not in shared]
-    words = [*compiler.command, str(main), "-o", str(program), *flags, "-O0", *SANITIZERS]
-    built = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stderr
+    source = case.template.render(case.spec, case.schedule, Target.host(), registry)
     layouts = []
     for n, k in SHAPES:
         layouts.append(tmp_path / f"{n}x{k}")
         layout = case.template.prepack(pack_spec(case.spec, n, k), case.schedule, registry)
         layouts[-1].write_bytes(layout.numpy().tobytes())
-    ran = subprocess.run([program, *layouts], capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    run_sanitized(driver(source, case), Target.host(), tmp_path, layouts)

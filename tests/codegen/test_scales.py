@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import pytest
 import torch
-from kernel_cases import TEMPLATES, KernelCase, supports
+from kernel_cases import TEMPLATES, KernelCase, covering, drawn, supports
 
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels.kernel import Kernel
@@ -30,28 +30,39 @@ TARGETS = tuple(
 )
 
 
-def cases() -> list[Any]:
-    """The first schedule on the host for a quick run, and the others."""
-    found = []
+@dataclass(frozen=True)
+class ScalesCase:
+    """A kernel for a level of instructions."""
+
+    case: KernelCase
+    target: Target
+
+    def __str__(self) -> str:
+        return f"{self.target.isa} {self.case}"
+
+    def facts(self) -> Iterator[object]:
+        """Every layout at every level with scales of every dtype, and with every structure."""
+        template, spec = self.case.template, self.case.spec
+        tiles = (self.target.isa, template, template.layout(self.case.schedule))
+        yield from ((*tiles, part) for part in (spec.coding.scales, spec.format.structure))
+
+
+def every_case() -> Iterator[ScalesCase]:
     for spec, template, target in product(SPECS, TEMPLATES, TARGETS):
-        if not supports(template, spec, target):
-            continue
-        for i, schedule in enumerate(template.schedules(spec, target)):
-            marks = (pytest.mark.slow,) if i or target != Target.host() else ()
-            case = KernelCase(template, schedule, spec)
-            found.append(pytest.param(case, target, id=f"{target.isa} {case}", marks=marks))
-    return found
+        if supports(template, spec, target):
+            for schedule in template.schedules(spec, target):
+                yield ScalesCase(KernelCase(template, schedule, spec), target)
 
 
-@pytest.mark.parametrize(("case", "target"), cases())
+@pytest.mark.parametrize("scales", drawn(covering(every_case(), ScalesCase.facts), 8))
 def test_scales(
-    case: KernelCase,
-    target: Target,
+    scales: ScalesCase,
     build_case: Callable[..., Kernel],
     pack: Callable[..., Packed],
     check_linear: Callable[..., None],
 ) -> None:
-    kernel = build_case(case, target=target)
+    case = scales.case
+    kernel = build_case(case, target=scales.target)
     for n, k in ((37, 101), (80, 288)):
         packed = pack(kernel, n, k)
         assert packed.values["scales"].dtype == case.spec.coding.scales

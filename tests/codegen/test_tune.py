@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from packing import Packing, close, sparse_
+from packing import Packing, sparse_
 from torch import nn
 from tuned import MACHINE, Tuned, no_builds
 
@@ -18,25 +18,19 @@ from sparsecompile.codegen.cpp.lower import CppCodegen
 from sparsecompile.codegen.cpp.workbench import CppWorkbench
 from sparsecompile.codegen.tuning import timings
 from sparsecompile.codegen.tuning.measure import Timing
-from sparsecompile.codegen.tuning.measurements import TuningRecord, tuning_key
+from sparsecompile.codegen.tuning.measurements import TuningRecord
 from sparsecompile.codegen.tuning.promising import Candidates
 from sparsecompile.codegen.tuning.timings import Timings
 from sparsecompile.codegen.tuning.tuner import Tuner
 from sparsecompile.kernels.contents import Contents
-from sparsecompile.kernels.problem import ROWS, DenseUse, Problem
+from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.target import Target
 from sparsecompile.operators.linear.operator import Linear
 from sparsecompile.registry import Registry
 from sparsecompile.report.facts import NodeReport
-from sparsecompile.report.model import Report
 
 FROM_RECORD = "from the tuning record, nothing measured"
-
-
-@pytest.fixture(scope="module")
-def model() -> nn.Linear:
-    return sparse_(nn.Linear(64, 32)).requires_grad_(False)
 
 
 def explain(model: nn.Module, tune: str, rows: int = 4, **options: object) -> NodeReport:
@@ -123,81 +117,6 @@ def test_full_measures_what_fast_leaves_out(model: nn.Linear, tuned: Tuned) -> N
         assert {t.candidate for t in again.trials} == {t.candidate for t in node.trials}
 
 
-def test_full_finds_where_the_next_range_begins(model: nn.Linear, tuned: Tuned) -> None:
-    def seconds(name: str, rows: int) -> float:
-        return {"dense": 3.0, "batch": 2.0 if rows <= 12 else 4.0}.get(name.split("_")[-1], 2.5)
-
-    tuned.seconds = seconds
-    backend = Packing(tune="full")
-    fast = torch.compile(model, backend=backend, dynamic=True)
-    with torch.no_grad():
-        for rows in (2, 12, 13, 16, 64):
-            x = torch.randn(rows, 64)
-            close(fast(x), model(x))
-    (node,) = backend.compiler.report.nodes
-    assert node.kernel is not None
-    assert [part.partition(":")[0] for part in node.kernel.ranges][-2:] == ["m <= 12", "any m"]
-    assert node.kernel.ranges[-1] == "any m: dense"
-    assert [rows for rows in tuned.rows if rows not in ROWS] == [12, 14, 13]
-    assert {t.rows for t in node.trials if t.chosen} == {*ROWS, 12}
-    tuned.measured.clear()
-    torch._dynamo.reset()
-    again = explain_any(model, "fast")
-    assert again.kernel is not None
-    assert again.kernel.ranges == node.kernel.ranges
-    assert tuned.measured == []
-
-
-def explain_report(model: nn.Module, tune: str) -> Report:
-    """For any m."""
-    backend = Packing(tune=tune)
-    with torch.no_grad():
-        torch.compile(model, backend=backend, dynamic=True)(torch.randn(3, 64))
-    return backend.compiler.report
-
-
-def explain_any(model: nn.Module, tune: str) -> NodeReport:
-    """For any m."""
-    (node,) = explain_report(model, tune).nodes
-    return node
-
-
-def test_fast_moves_no_end_of_a_range(model: nn.Linear, tuned: Tuned) -> None:
-    tuned.dense_wins(lambda rows: rows > 12)
-    kernel = explain_any(model, "fast").kernel
-    assert kernel is not None
-    assert kernel.ranges[-2].startswith("m <= 8: ")
-    assert set(tuned.rows) == {*ROWS, 128}
-
-
-def test_a_function_is_never_given_more_rows_than_it_serves(model: nn.Linear, tuned: Tuned) -> None:
-    def decode_wins(name: str, rows: int) -> float:
-        return 1.0 if name.endswith("decode") else 2.0 if name != "dense" else 9.0
-
-    tuned.seconds = decode_wins
-    kernel = explain_any(model, "full").kernel
-    assert kernel is not None
-    assert [part.partition(" of ")[0] for part in kernel.ranges] == [
-        "m <= 8: sc_linear_decode",
-        "any m: sc_linear_batch",
-    ]
-
-
-def test_not_even_where_the_record_says_that_it_is_faster(model: nn.Linear, tuned: Tuned) -> None:
-    def decode_wins(name: str, rows: int) -> float:
-        return 1.0 if name.endswith("decode") else 2.0 if name != "dense" else 9.0
-
-    tuned.seconds = decode_wins
-    explain_any(model, "full")
-    (entry,) = (e for e in tuned.record().entries() if e["facts"]["m"] == 8)
-    facts = {**entry["facts"], "m": 12}
-    timings = {name: Timing(**timing) for name, timing in entry["timings"].items()}
-    tuned.record().add(tuning_key(facts), facts, timings)
-    kernel = explain_any(model, "full").kernel
-    assert kernel is not None
-    assert kernel.ranges[0].startswith("m <= 8: sc_linear_decode")
-
-
 def test_layers_of_one_shape_are_measured_once(tuned: Tuned) -> None:
     layers = (sparse_(nn.Linear(64, 64)) for _ in range(3))
     model = nn.Sequential(*layers).requires_grad_(False)
@@ -219,7 +138,10 @@ def test_numbers_of_a_trial(
     monkeypatch.setattr(CppCodegen, "read_bandwidth", lambda self: 1024.0)
     monkeypatch.setattr(CppWorkbench, "rates", lambda self: {"float32": 512.0})
     tuned.seconds = lambda name, rows: 8.0 + (name == "dense")
-    report = explain_report(model, "fast")
+    backend = Packing(tune="fast")
+    with torch.no_grad():
+        torch.compile(model, backend=backend, dynamic=True)(torch.randn(3, 64))
+    report = backend.compiler.report
     assert report.read_bandwidth == 1024.0
     trials = {(t.rows, t.label): t for t in report.nodes[0].trials}
     dense = trials[4, "dense"]

@@ -116,11 +116,14 @@ def test_masks_of_both_sides(dynamic: bool) -> None:
     assert found == ["around(4) & padding"]
 
 
-def test_a_mask_of_vmap() -> None:
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_mask_of_vmap(dynamic: bool) -> None:
     def or_later(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
         return kv < q + 3
 
-    found = texts(create_causal_mask, padding=padded(12), or_mask_function=or_later)
+    found = texts(
+        create_causal_mask, padding=padded(12), or_mask_function=or_later, dynamic=dynamic
+    )
     assert found == ["causal & padding, queries from 2"]
 
 
