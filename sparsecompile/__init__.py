@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from sparsecompile.graph.weight_view import weight_function, weight_reader
     from sparsecompile.kernels.codegen import Codegen
     from sparsecompile.kernels.epilogue import MAX_OPERANDS, STEPS
-    from sparsecompile.kernels.extern import Extern, PackedExtern
+    from sparsecompile.kernels.extern import Extern, InlineExtern, PackedExtern
     from sparsecompile.kernels.kernel import Kernel
     from sparsecompile.kernels.prologue import quantize_activation
     from sparsecompile.kernels.spec import KernelSpec, Schedule
@@ -111,7 +111,7 @@ _MODULES = {
         "sparsecompile.graph.weight_view": "weight_function weight_reader",
         "sparsecompile.kernels.epilogue": "MAX_OPERANDS STEPS",
         "sparsecompile.kernels.codegen": "Codegen",
-        "sparsecompile.kernels.extern": "Extern PackedExtern",
+        "sparsecompile.kernels.extern": "Extern InlineExtern PackedExtern",
         "sparsecompile.kernels.kernel": "Kernel",
         "sparsecompile.kernels.prologue": "quantize_activation",
         "sparsecompile.kernels.spec": "KernelSpec Schedule",
@@ -247,6 +247,7 @@ __all__ = [
     "Format",
     "Fragment",
     "GraphReport",
+    "InlineExtern",
     "Int4",
     "Int8",
     "Kernel",
