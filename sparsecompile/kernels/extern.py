@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Generic
 
 import torch
@@ -94,7 +95,7 @@ class PackedExtern(Extern[S], Packer[S]):
 class InlineExtern(Extern[S], Packer[S]):
     """A library call that graphs make themselves, in the place of the operator's op.
 
-    It reads no layout, is its own only schedule, and serves every m. Inductor looks into it.
+    It reads no layout, has one schedule, and serves every m. Inductor looks into it.
     """
 
     def schedules(self, spec: S, target: Target) -> Sequence[Schedule]:
@@ -111,3 +112,8 @@ class InlineExtern(Extern[S], Packer[S]):
             problem: one that it fits.
             given: what the operator's pattern captures, by name: nodes, or what stands for them.
         """
+
+    def run(self, problem: Problem[S], given: Mapping[str, Any]) -> Callable[[], Tensor]:
+        """The call on tensors, as it is in a compiled graph."""
+        function, args = self.call(problem, given)
+        return partial(function, *args)

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from tuned import Tuned
 
 import sparsecompile as sc
+from sparsecompile.kernels.target import Target
+from sparsecompile.operators.attention.spec import AttentionSpec
 from sparsecompile.report.facts import NodeReport
 from sparsecompile.testing.laws import assert_no_worse
 
@@ -190,3 +192,74 @@ def test_on_gpus_kernels_serve_unless_it_was_measured(tuned: Tuned) -> None:
     assert node.kernel is not None
     assert node.kernel.template == "triton_flash"
     assert tuned.measured == []
+
+
+def around(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    query, key = places(q, k)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=(query - key).abs() <= 5)
+
+
+def chunked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    query, key = places(q, k)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=query // 8 == key // 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("run", "pattern", "queries", "dtype", "groups"),
+    [
+        (windowed, "causal & window(9)", 150, "float32", 1),
+        (windowed, "causal & window(9)", 40, "bfloat16", 1),
+        (products, "causal", 150, "float16", 2),
+        (around, "around(5)", 131, "float32", 1),
+        (chunked, "chunked(8)", 150, "bfloat16", 1),
+    ],
+)
+@torch.no_grad()
+def test_flex_attention(
+    run: Run, pattern: str, queries: int, dtype: str, groups: int, tuned: Tuned
+) -> None:
+    tuned.seconds = lambda name, rows: {"flex": 1.0, "dense": 3.0}.get(name, 2.0)
+    backend, inputs = sc.Compiler(tune="full"), tensors(groups, queries, 150, 32, dtype)
+    ours = torch.compile(run, backend=backend)(*inputs)
+    assert_no_worse(ours, run(*inputs), run(*(t.double() for t in inputs)))
+    node = chosen(backend)
+    assert node.kernel is not None
+    assert node.kernel.ranges == ("any m: flex",)
+    assert f"{32**-0.5}, '{pattern}')" in backend.report.after
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_flex_attention_is_measured_as_inductor_compiles_it() -> None:
+    inputs = tensors(queries=150, keys=150, dtype="bfloat16")
+    (node,) = sc.explain(windowed, *inputs, tune="full").nodes
+    assert {t.label for t in node.trials} == {"flash sc_attention", "flex", "torch"}
+    assert node.dropped == ()
+
+
+@torch.no_grad()
+def test_flex_attention_is_for_a_full_search(tuned: Tuned) -> None:
+    for run, tune, takes_part in (
+        (windowed, "fast", False),
+        (windowed, "full", True),
+        (behind_a_cache, "full", False),
+        (capped, "full", False),
+    ):
+        tuned.measured.clear()
+        tuned.record().clear()
+        torch._dynamo.reset()
+        torch.compile(run, backend=sc.Compiler(tune=tune))(*tensors())
+        ((_, names),) = tuned.measured
+        assert ("flex" in names) == takes_part
+
+
+@pytest.mark.parametrize("name", ["sdpa", "flex"])
+def test_what_they_refuse(name: str) -> None:
+    extern = sc.default_registry().get(sc.Extern, name)
+    spec = AttentionSpec(torch.float32, 64, 64, softcap=True)
+    with pytest.raises(sc.Reject, match=r"caps no scores|scores without a cap"):
+        extern.supports(spec, Target.host())
+    if name == "flex":
+        with pytest.raises(sc.Reject, match="called on CPUs, not on cuda"):
+            extern.supports(AttentionSpec(torch.float32, 64, 64), Target.parse("sm_90"))

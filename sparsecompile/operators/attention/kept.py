@@ -38,7 +38,12 @@ class Kept(ABC):
     @property
     def causal(self) -> bool:
         """Whether query `i` attends to the keys up to `i`, and to all of them."""
-        return False
+        return self.by_position == "causal"
+
+    @property
+    def by_position(self) -> str:
+        """The pattern where it says all, with the first query at the first key; else empty."""
+        return ""
 
     @property
     @abstractmethod
@@ -95,9 +100,9 @@ class Causal(Kept):
     kind = "is_causal"
 
     @property
-    def causal(self) -> bool:
-        """It is."""
-        return True
+    def by_position(self) -> str:
+        """It says all."""
+        return "causal"
 
     def made(self, q: Tensor, k: Tensor, mask: Tensor) -> Tiles:
         """Tiles up to the diagonal."""
@@ -167,9 +172,15 @@ class Known(Kept):
     has_mask: ClassVar[bool] = True
 
     @property
-    def causal(self) -> bool:
-        """Whether `is_causal` says the same."""
-        return self.first and self.pattern == "causal"
+    def by_position(self) -> str:
+        """The pattern, where no part of it depends on data."""
+        return self.pattern if self.first and self._known == self.pattern else ""
+
+    @property
+    def _known(self) -> str:
+        """The pattern without the parts that depend on data."""
+        parts = [p.strip() for p in split(self.pattern, "&") if "(" in p or p.strip() == "causal"]
+        return " & ".join(parts)
 
     @property
     def kind(self) -> str:
@@ -183,8 +194,7 @@ class Known(Kept):
 
     def example(self, queries: int, keys: int, dtype: torch.dtype) -> Tensor:
         """The pattern's; of the parts that depend on data all keys count."""
-        parts = [p for p in split(self.pattern, "&") if "(" in p or p.strip() == "causal"]
-        pattern = pattern_of(" & ".join(parts) or "full", default_registry())
+        pattern = pattern_of(self._known or "full", default_registry())
         offset = 0 if self.first else max(0, keys - queries)
         mask = pattern.blocks(queries, keys, offset=offset).dense()
         least = torch.finfo(dtype).min

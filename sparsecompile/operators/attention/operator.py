@@ -160,8 +160,7 @@ class Attention(Operator[AttentionSpec]):
         scale, softcap = _scales(problem.spec)
         if isinstance(kernel.template, InlineExtern):
             given = {"q": q, "k": k, "v": v, "scale": scale, "softcap": softcap}
-            function, args = kernel.template.call(problem, given)
-            return partial(function, *args)
+            return kernel.template.run(problem, given)
         blocks, bias = kept_detailed(dict(problem.details)).made(q, k, mask)
         blocks = None if blocks is None else blocks.to(q.device)
         op = torch.ops.sparsecompile.attention
