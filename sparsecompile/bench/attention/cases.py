@@ -110,7 +110,7 @@ OF_GRID: tuple[tuple[AttentionCase, tuple[str, ...]], ...] = (
     (_encoder("vit-b16", "full", 197, BASE, batch=4), DTYPES),
     (_encoder("whisper-tiny", "full", 1500, WHISPER), DTYPES),
     (_encoder("t5-small", "bias", 512, T5), DTYPES),
-    (_encoder("t5-small", "bias", 100, T5), ("float32",)),
+    (_encoder("t5-small", "bias", 100, T5), DTYPES),
 )
 """Of many models, lengths and masks: shapes and their dtypes, 40 cases in all."""
 
