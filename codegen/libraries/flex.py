@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 from torch.utils._python_dispatch import _disable_current_modes
 
 from sparsecompile.errors import Reject
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from sparsecompile.kernels.cost import Cost
 
+FIRST_TORCH = "2.14"
 OPTIONS = {
     "BACKEND": "AUTO",
     "PRESCALE_QK": False,
@@ -51,12 +53,17 @@ class Flex(InlineExtern[AttentionSpec]):
         """Return for scores as they are, on CPUs.
 
         Raises:
-            Reject: scores are capped, or another device.
+            Reject: scores are capped, another device, or an old version of torch.
         """
         if spec.softcap:
             raise Reject("FlexAttention is called for scores without a cap")
         if target.device != "cpu":
             raise Reject(f"FlexAttention is called on CPUs, not on {target.device}")
+        if TorchVersion(torch.__version__) < FIRST_TORCH:
+            raise Reject(
+                f"FlexAttention of torch {torch.__version__} compiles no q, k and v that are parts "
+                f"of one tensor; that of {FIRST_TORCH} does"
+            )
 
     def fits(self, problem: Problem[AttentionSpec]) -> bool:
         """Whether lengths are constants, and positions say which keys count."""
@@ -76,13 +83,15 @@ class Flex(InlineExtern[AttentionSpec]):
     def run(
         self, problem: Problem[AttentionSpec], given: Mapping[str, Any]
     ) -> Callable[[], Tensor]:
-        """As Inductor compiles it."""
+        """As Inductor compiles it, now: what fails is no candidate."""
         from torch.nn.attention.flex_attention import flex_attention
 
         q, k, v = (given[name] for name in "qkv")
         blocks = blocks_of(_pattern(problem), q.shape[2], k.shape[2])
         options = {"block_mask": blocks, "scale": given["scale"], "enable_gqa": True}
-        return partial(torch.compile(flex_attention, dynamic=False), q, k, v, **options)
+        run = partial(torch.compile(flex_attention, dynamic=False), q, k, v, **options)
+        run()
+        return run
 
 
 def flex(q: Tensor, k: Tensor, v: Tensor, scale: float, pattern: str) -> Tensor:

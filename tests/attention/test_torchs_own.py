@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from attention.spellings import repeat_kv
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 from torch.nn import functional as F
+from torch.torch_version import TorchVersion
 from tuned import Tuned
 
 import sparsecompile as sc
+from sparsecompile.codegen.libraries import flex
 from sparsecompile.kernels.target import Target
 from sparsecompile.operators.attention.spec import AttentionSpec
+from sparsecompile.operators.operator import Operator
 from sparsecompile.report.facts import NodeReport
 from sparsecompile.testing.laws import assert_no_worse
 
@@ -194,6 +199,11 @@ def test_on_gpus_kernels_serve_unless_it_was_measured(tuned: Tuned) -> None:
     assert tuned.measured == []
 
 
+needs_flex = pytest.mark.skipif(
+    TorchVersion(torch.__version__) < flex.FIRST_TORCH, reason="an older torch"
+)
+
+
 def around(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     query, key = places(q, k)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=(query - key).abs() <= 5)
@@ -205,6 +215,7 @@ def chunked(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 @pytest.mark.slow
+@needs_flex
 @pytest.mark.parametrize(
     ("run", "pattern", "queries", "dtype", "groups"),
     [
@@ -230,6 +241,7 @@ def test_flex_attention(
 
 
 @pytest.mark.slow
+@needs_flex
 @torch.no_grad()
 def test_flex_attention_is_measured_as_inductor_compiles_it() -> None:
     inputs = tensors(queries=150, keys=150, dtype="bfloat16")
@@ -238,6 +250,26 @@ def test_flex_attention_is_measured_as_inductor_compiles_it() -> None:
     assert node.dropped == ()
 
 
+@needs_flex
+@torch.no_grad()
+def test_flex_attention_that_does_not_compile_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> Tensor:
+        raise TorchDynamoException("no compiler")
+
+    monkeypatch.setattr(flex.torch, "compile", lambda *_, **__: failing)
+    problem, sample = next(
+        (problem, sample)
+        for problem, sample in sc.default_registry().get(Operator, "attention").examples()
+        if ("mask", "causal") in problem.details
+    )
+    static = replace(problem, tune="full", rows=(40,), layout_rows=(40,), is_dynamic=False)
+    lowering = sc.Compiler().device.lower({static: lambda: sample})[static]
+    assert lowering.kernel is not None
+    assert lowering.dropped == (("flex", "m=40: no compiler"),)
+    assert {t.label for t in lowering.trials} == {"flash sc_attention", "sdpa", "torch"}
+
+
+@needs_flex
 @torch.no_grad()
 def test_flex_attention_is_for_a_full_search(tuned: Tuned) -> None:
     for run, tune, takes_part in (
@@ -255,7 +287,7 @@ def test_flex_attention_is_for_a_full_search(tuned: Tuned) -> None:
 
 
 @pytest.mark.parametrize("name", ["sdpa", "flex"])
-def test_what_they_refuse(name: str) -> None:
+def test_what_they_refuse(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     extern = sc.default_registry().get(sc.Extern, name)
     spec = AttentionSpec(torch.float32, 64, 64, softcap=True)
     with pytest.raises(sc.Reject, match=r"caps no scores|scores without a cap"):
@@ -263,3 +295,6 @@ def test_what_they_refuse(name: str) -> None:
     if name == "flex":
         with pytest.raises(sc.Reject, match="called on CPUs, not on cuda"):
             extern.supports(AttentionSpec(torch.float32, 64, 64), Target.parse("sm_90"))
+        monkeypatch.setattr(torch, "__version__", "2.13.0")
+        with pytest.raises(sc.Reject, match=r"of torch 2\.13\.0 .* one tensor; that of 2\.14 does"):
+            extern.supports(AttentionSpec(torch.float32, 64, 64), Target.host())
