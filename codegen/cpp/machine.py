@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -234,7 +233,6 @@ def _rate(function: Any, threads: int) -> _Rate:
     return rate
 
 
-@cache
 def _library() -> Any:
     return load_built("machine", _text(), _flags, _open)
 
