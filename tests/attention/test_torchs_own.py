@@ -174,6 +174,20 @@ def test_it_takes_no_part_where_it_says_something_else_or_is_what_the_model_call
 
 
 @torch.no_grad()
+def test_a_mask_that_is_no_pattern_is_measured_without_what_has_no_name(tuned: Tuned) -> None:
+    def halved(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        query, key = places(q, k)
+        mask = (key < query // 2 + 1) & (key > query - 9)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    backend, inputs = sc.Compiler(tune="full"), tensors()
+    ours = torch.compile(halved, backend=backend)(*inputs)
+    assert_no_worse(ours, halved(*inputs), halved(*(t.double() for t in inputs)))
+    assert chosen(backend).mask == "window(9) & keys before (query) // 2 + 1"
+    assert {t.label for t in chosen(backend).trials} == {"flash sc_attention", "torch"}
+
+
+@torch.no_grad()
 def test_where_the_model_is_faster_it_stays_as_it_is(tuned: Tuned) -> None:
     tuned.dense_wins()
     report = sc.explain(causal, *tensors(), tune="fast")

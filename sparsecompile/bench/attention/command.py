@@ -21,7 +21,6 @@ COLUMNS = {
     "mad": "+-",
     "speedup": "over sdpa,\nits mask",
     "speedup_best": "over best\nother",
-    "gflops": "Gflop/s",
     "kv_gb_per_s": "K and V,\nGB/s",
     "read_share": "of reading\nthem alone",
     "difference": "error over\nsdpa's",

@@ -100,7 +100,8 @@ def _rows(case: AttentionCase, machine: Machine, rounds: int) -> list[AttentionR
     places, nbytes = work(case)
     kv_bytes = bytes_of_keys(case) if case.queries == 1 else 0
     reads = read_bandwidth(kv_bytes, torch.get_num_threads()) if kv_bytes else 1.0
-    kernels = {n.kernel.template if n.kernel else n.reason for n in compiler.report.nodes}
+    nodes = compiler.report.nodes
+    kernels = {n.kernel.template if n.kernel else n.reason.partition(":")[0] for n in nodes}
     return [
         AttentionRow(
             **vars(Environment.here(machine.cpu)),

@@ -16,6 +16,7 @@ from sparsecompile.errors import Reject
 from sparsecompile.graph.edit import Edit
 from sparsecompile.graph.pattern import Match
 from sparsecompile.masks.block_mask import HEADER_BYTES, BlockMask
+from sparsecompile.masks.pattern import MaskPattern
 from sparsecompile.masks.text import pattern_of, split
 from sparsecompile.operators.attention.recognise.ends import Ends
 from sparsecompile.operators.attention.recognise.recognise import recognise
@@ -178,9 +179,12 @@ class Known(Kept):
 
     @property
     def _known(self) -> str:
-        """The pattern without the parts that depend on data."""
-        parts = [p.strip() for p in split(self.pattern, "&") if "(" in p or p.strip() == "causal"]
-        return " & ".join(parts)
+        """The parts of it that are patterns of positions; others say what has no name, or data."""
+        families = {pattern.family for pattern in default_registry().all(MaskPattern)}
+        parts = (part.strip() for part in split(self.pattern, "&"))
+        heads = ((part, *part.partition("(")[:2]) for part in parts)
+        known = (p for p, family, sign in heads if p == "causal" or (sign and family in families))
+        return " & ".join(known)
 
     @property
     def kind(self) -> str:
