@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sparsecompile import Call, Edit, Match, Phase, Reject, Rule
 from sparsecompile.graph.writes import writer_between
-from sparsecompile.operators.attention.node import attention
+from sparsecompile.operators.attention.node import GROUPED, PRODUCTS, SDPA, attention
 from sparsecompile.operators.attention.operator import spec_of
 from sparsecompile.operators.attention.spellings import (
     CONVERTED,
@@ -117,7 +117,7 @@ class FuseAttention(Rule[Facts]):
             scale = edit.value(q).shape[-1] ** -0.5
         if not isinstance(scale, float | int):
             raise Reject("its scale varies from call to call")
-        spelling = "sdpa, grouped" if match["enable_gqa"] else "sdpa"
+        spelling = GROUPED if match["enable_gqa"] else SDPA
         causal = bool(match["is_causal"])
         found = Facts(q, k, v, match["attn_mask"], float(scale), 0.0, causal, spelling)
         return found if match["enable_gqa"] else _without_repeats(found, match.node, edit)
@@ -143,7 +143,7 @@ class FuseAttention(Rule[Facts]):
             scores.scale,
             scores.softcap,
             False,
-            "products",
+            PRODUCTS,
         )
         return _without_repeats(found, match.node, edit)
 

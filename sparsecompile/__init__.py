@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from sparsecompile.kernels.epilogue import MAX_OPERANDS as MAX_OPERANDS
     from sparsecompile.kernels.epilogue import STEPS as STEPS
     from sparsecompile.kernels.extern import Extern as Extern
+    from sparsecompile.kernels.extern import InlineExtern as InlineExtern
     from sparsecompile.kernels.extern import PackedExtern as PackedExtern
     from sparsecompile.kernels.kernel import Kernel as Kernel
     from sparsecompile.kernels.prologue import quantize_activation as quantize_activation
@@ -127,7 +128,7 @@ _MODULES = {
         "sparsecompile.graph.weight_view": "weight_function weight_reader",
         "sparsecompile.kernels.epilogue": "MAX_OPERANDS STEPS",
         "sparsecompile.kernels.codegen": "Codegen",
-        "sparsecompile.kernels.extern": "Extern PackedExtern",
+        "sparsecompile.kernels.extern": "Extern InlineExtern PackedExtern",
         "sparsecompile.kernels.kernel": "Kernel",
         "sparsecompile.kernels.prologue": "quantize_activation",
         "sparsecompile.kernels.spec": "KernelSpec Schedule",

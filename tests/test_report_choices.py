@@ -21,7 +21,10 @@ BATCH = "generic batch_rows=32 sc_linear_batch"
 def trials_at(rows: int, chosen: str, cold: bool, **milliseconds: float) -> tuple[Trial, ...]:
     names = {"decode": DECODE, "batch": BATCH}
     return tuple(
-        Trial(rows, names.get(what, what), ms / 1e3, 1e-6, 946_000, what == chosen, cold)
+        Trial(
+            *(rows, names.get(what, what), ms / 1e3, 1e-6, 946_000, what == chosen, cold),
+            is_baseline=what == "dense",
+        )
         for what, ms in milliseconds.items()
     )
 
@@ -119,6 +122,7 @@ def test_trials_in_json() -> None:
         "chosen": True,
         "cold": True,
         "peak": None,
+        "is_baseline": False,
         "bandwidth": pytest.approx(22e9),
         "share": pytest.approx(22 / 27.1),
     }

@@ -88,6 +88,16 @@ def test_show_without_dense_or_facts(cache_folder: Path) -> None:
     assert lines(result.stdout)[1] == "? ?x?, density ?, threads ? gone 1000"
 
 
+def test_show_names_what_others_are_compared_with(cache_folder: Path) -> None:
+    facts = {**FACTS, "spec": "attention bfloat16 d=64", "baseline": "torch"}
+    timings = {"dense": Timing(4e-3, 0.0), "flash region_work=1 sc_attention": Timing(1e-3, 0.0)}
+    TuningRecord().add(tuning_key(facts), facts, timings)
+    assert lines(run("tune", "show").stdout)[1:] == [
+        "attention bfloat16 d=64 1536x576, density 0.5, threads 2 1 flash sc_attention 1 4.00x",
+        "torch 4",
+    ]
+
+
 def test_show_names_the_gpu(cache_folder: Path) -> None:
     facts = {**FACTS, "target": "cuda sm_90", "gpu": "NVIDIA H100", "triton": "3.9.0"}
     facts.pop("threads")

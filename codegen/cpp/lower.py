@@ -23,6 +23,7 @@ from sparsecompile.codegen.tuning.contest import Build
 from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.errors import BuildError, CacheError
 from sparsecompile.kernels.dense_copy import DenseCopy
+from sparsecompile.kernels.extern import InlineExtern
 from sparsecompile.kernels.kernel import Kernel, Range
 from sparsecompile.kernels.spec import Spec, digest
 from sparsecompile.kernels.target import Target
@@ -37,7 +38,7 @@ class CppCodegen(TunedCodegen):
 
     device = "cpu"
     language = "cpp"
-    packers = (Template,)
+    packers = (Template, InlineExtern)
     switches = True
 
     def __init__(self) -> None:
@@ -137,11 +138,13 @@ def _load_kernel(
     registry: Registry,
 ) -> Kernel[Any]:
     sources, first = _sources(variants), variants[0]
+    template, schedule = first.template, first.schedule
+    if isinstance(template, InlineExtern):
+        return Kernel(key, spec, template, schedule, sources, ranges, registry)
     entry = registry.get(Entry, spec.operator)
     # Before the native library, which may still be building beside this.
     built = {source.name: load_source(source, target, entry.symbols) for source in sources}
     relayout = entry.register(key, spec, first, ranges, built)
-    template, schedule = first.template, first.schedule
     origins = {
         name: "" if is_new(each.path) else str(each.path.parent) for name, each in built.items()
     }

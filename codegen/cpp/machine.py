@@ -29,6 +29,7 @@ CPU_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 LARGEST_BUFFER = 512 << 20
 SMALLEST_BUFFER = 64 << 20
 BANDWIDTH_RUNS = 6
+READ_RUNS = 50
 RATE_RUNS = 10
 RATE_SECONDS = 0.01
 
@@ -112,6 +113,25 @@ def known_machine(threads: int) -> Machine | None:
         return _known.get(threads) or _recorded(Cache().read(_entry(threads)), threads)
 
 
+def read_bandwidth(nbytes: int, threads: int) -> float:
+    """Bytes a second at which memory of this size is read again and again, the best of many times.
+
+    What fits caches is found there.
+
+    Raises:
+        BuildError: no compiler, or it failed.
+        CacheError: the cache folder cannot be used.
+        SparseCompileError: there is not enough memory.
+    """
+    found: float = _library().sc_read_bandwidth(nbytes, threads, READ_RUNS)
+    if found > 0:
+        return found
+    raise SparseCompileError(
+        f"reading {nbytes} bytes cannot be measured: the system gives no memory for them; end "
+        "other programs and try again"
+    )
+
+
 def _entry(threads: int) -> str:
     """Name of the record in the cache folder."""
     compiler = find_compiler()
@@ -154,7 +174,7 @@ def _recorded(content: bytes | None, threads: int) -> Machine | None:
 
 def _measure(threads: int) -> Machine:
     started = time.perf_counter()
-    library = load_built("machine", _text(), _flags, _open)
+    library = _library()
     built = time.perf_counter()
     l2, llc = cache_sizes()
     float32 = _rate(library.sc_float32_rate, threads)
@@ -211,6 +231,10 @@ def _rate(function: Any, threads: int) -> _Rate:
     rate = _Rate()
     function(threads, RATE_RUNS, RATE_SECONDS, ctypes.byref(rate))
     return rate
+
+
+def _library() -> Any:
+    return load_built("machine", _text(), _flags, _open)
 
 
 def _text() -> str:

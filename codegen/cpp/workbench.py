@@ -81,6 +81,13 @@ class CppWorkbench(Workbench):
         evict = load_native().evict
         return Contestant(run, (lambda: evict(weight)) if self.is_cold(rows) else _nothing)
 
+    @property
+    def failures(self) -> tuple[type[Exception], ...]:
+        """Of Inductor, where it compiles a library call."""
+        from torch._dynamo.exc import TorchDynamoException
+
+        return (TorchDynamoException,)
+
     def guess(self, problem: Problem, variants: Sequence[Variant], contents: Sample) -> Guess:
         """The most promising variant for every m."""
         return Guess(tuple(f.range(f.largest_m) for f in functions_of(variants[:1])))

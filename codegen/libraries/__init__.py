@@ -1,1 +1,1 @@
-"""Library calls that read a layout of their own, candidates beside the generated kernels."""
+"""Library calls, candidates beside the generated kernels."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from sparsecompile.codegen.triton.kernel import GpuKernel, TritonKernel, remember_kernel
+from sparsecompile.codegen.triton.kernel import TritonKernel, remember_kernel
 from sparsecompile.codegen.triton.library import LibraryKernel
 from sparsecompile.codegen.triton.module import write_module
 from sparsecompile.codegen.triton.ops import load_ops
@@ -18,7 +18,7 @@ from sparsecompile.codegen.triton.workbench import TritonWorkbench
 from sparsecompile.codegen.tuning.codegen import TunedCodegen
 from sparsecompile.codegen.tuning.contest import Build
 from sparsecompile.codegen.tuning.variant import Variant
-from sparsecompile.kernels.extern import PackedExtern
+from sparsecompile.kernels.extern import InlineExtern, PackedExtern
 from sparsecompile.kernels.kernel import Kernel, Range
 from sparsecompile.kernels.problem import Problem
 from sparsecompile.kernels.spec import KernelSpec, digest
@@ -33,7 +33,7 @@ class TritonCodegen(TunedCodegen):
 
     device = "cuda"
     language = "triton"
-    packers = (TritonTemplate, PackedExtern)
+    packers = (TritonTemplate, PackedExtern, InlineExtern)
 
     def op(self, kernel: Kernel, problem: Problem) -> Any:
         """`triton_linear`, which Inductor looks into, for linears whose m is a constant."""
@@ -56,7 +56,7 @@ class TritonCodegen(TunedCodegen):
         ranges: tuple[Range, ...],
         target: Target,
         registry: Registry,
-    ) -> GpuKernel:
+    ) -> Kernel:
         """A kernel out of functions of several modules, or calls of one library.
 
         Args:
@@ -75,6 +75,10 @@ class TritonCodegen(TunedCodegen):
         texts = (first.layout, *(source.text for source in sources))
         key = (int(digest(str(spec), *texts, repr(ranges), str(target))[:16], 16) >> 1) | 1
         logger.info("%s: %s", spec, ", ".join(map(str, ranges)))
+        if isinstance(first.template, InlineExtern):
+            return Kernel(
+                key, spec, first.template, first.schedule, (), ranges, registry, device=self.device
+            )
         if isinstance(first.template, PackedExtern):
             return remember_kernel(
                 LibraryKernel(

@@ -32,8 +32,8 @@ class Candidates:
 
     Attributes:
         variants: all of them.
-        usual: those that are measured by default and make the layout that is needed.
-        functions: those of all variants that make the layout that is needed.
+        usual: those that are measured by default, fit, and make the layout that is needed.
+        functions: those of all variants that fit and make the layout that is needed.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Candidates:
         self.operator, self.problem = operator, problem
         self.workbench, self._sample = workbench, sample
         self.variants = tuple(dict.fromkeys((*variants, *searched)))
-        fit = [v for v in self.variants if problem.layout in ("", v.layout)]
+        fit = [v for v in self.variants if problem.layout in ("", v.layout) and v.fits(problem)]
         self.usual = [v for v in variants if v in fit] or fit
         self.functions = functions_of(fit)
 
@@ -87,8 +87,18 @@ class Candidates:
         def trial(name: str, timing: Timing) -> Trial:
             cost, rate = costs[name], rates.get(costs[name].kind)
             peak = cost.computed(rows) / (timing.seconds * rate) if rate else None
-            moved, is_chosen = cost.moved(rows), chosen == name
-            return Trial(rows, name, timing.seconds, timing.noise, moved, is_chosen, cold, peak)
+            moved, is_chosen, is_baseline = cost.moved(rows), chosen == name, name == DENSE
+            return Trial(
+                rows,
+                spec.baseline if is_baseline else name,
+                timing.seconds,
+                timing.noise,
+                moved,
+                is_chosen,
+                cold,
+                peak,
+                is_baseline,
+            )
 
         found = sorted(timed.items(), key=lambda item: (item[1].seconds, item[0]))
         return [trial(name, timing) for name, timing in found if name in costs]

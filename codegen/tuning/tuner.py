@@ -111,7 +111,7 @@ class Tuner:
         variants = self._needed(functions_of(likely), guess.ranges)
         basis = "; ".join(filter(None, (reason, guess.basis)))
         if not variants:
-            basis = f"the dense linear is no slower ({basis})"
+            basis = f"{self.problem.spec.baseline} is no slower ({basis})"
         return Decision(variants, guess.ranges, (), basis, self._left_out)
 
     def _without_timings(self) -> Decision:

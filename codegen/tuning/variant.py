@@ -8,6 +8,7 @@ from functools import cached_property
 
 from sparsecompile.kernels.kernel import Range
 from sparsecompile.kernels.packer import Packer
+from sparsecompile.kernels.problem import Problem
 from sparsecompile.kernels.spec import Schedule, digest
 from sparsecompile.kernels.template import Source
 
@@ -40,6 +41,10 @@ class Variant:
     def source_name(self) -> str:
         """Name of its source; empty of a library call."""
         return self.source.name if self.source is not None else ""
+
+    def fits(self, problem: Problem) -> bool:
+        """Whether it serves a problem."""
+        return self.template.fits(problem)
 
     @cached_property
     def digest(self) -> str:

@@ -1,15 +1,18 @@
-"""Library calls for a KernelSpec: Extern, and PackedExtern, which reads a layout of its own."""
+"""Library calls for a spec: Extern; PackedExtern, which reads a layout of its own; InlineExtern."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Generic
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Generic
 
 import torch
 from torch import Tensor
 
 from sparsecompile.component import Component
 from sparsecompile.kernels.packer import Packer
+from sparsecompile.kernels.problem import Problem
 from sparsecompile.kernels.spec import KernelSpec, S, Schedule
 from sparsecompile.kernels.target import Target
 
@@ -87,3 +90,30 @@ class PackedExtern(Extern[S], Packer[S]):
         n, k = shape
         identity = torch.eye(k, dtype=dtype, device=layout.device)
         return self.call(identity, layout, None, n, schedule).t()
+
+
+class InlineExtern(Extern[S], Packer[S]):
+    """A library call that graphs make themselves, in the place of the operator's op.
+
+    It reads no layout, has one schedule, and serves every m. Inductor looks into it.
+    """
+
+    def schedules(self, spec: S, target: Target) -> Sequence[Schedule]:
+        """One: nothing is to be chosen."""
+        return (Schedule(),)
+
+    @abstractmethod
+    def call(
+        self, problem: Problem[S], given: Mapping[str, Any]
+    ) -> tuple[Callable[..., Tensor], tuple[Any, ...]]:
+        """The function that a graph calls, and its arguments.
+
+        Args:
+            problem: one that it fits.
+            given: what the operator's pattern captures, by name: nodes, or what stands for them.
+        """
+
+    def run(self, problem: Problem[S], given: Mapping[str, Any]) -> Callable[[], Tensor]:
+        """The call on tensors, as it is in a compiled graph."""
+        function, args = self.call(problem, given)
+        return partial(function, *args)

@@ -14,6 +14,7 @@ from sparsecompile.kernels.target import Target
 
 if TYPE_CHECKING:
     from sparsecompile.kernels.cost import Cost
+    from sparsecompile.kernels.problem import Problem
     from sparsecompile.registry import Registry
 
 
@@ -37,6 +38,10 @@ class Packer(ABC, Generic[S]):
     def search(self, spec: S, target: Target) -> Sequence[Schedule]:
         """What `tune="full"` measures: more of them where there is time for it."""
         return self.schedules(spec, target)
+
+    def fits(self, problem: Problem[S]) -> bool:
+        """Whether it serves a problem, given that it serves its spec."""
+        return True
 
     def cost(self, spec: S, schedule: Schedule, weight: Any) -> Cost:
         """What a call has to move and compute at least, for a weight like this one.

@@ -81,7 +81,8 @@ class Problem(Generic[S]):
         """What timings at one m depend on: the key of the tuning record is made of it."""
         copy = {"dense": self.dense_copy.name} if self.dense_copy is not None else {}
         sizes = dict(zip(self.axes, self.shape, strict=True))
-        known = {"spec": str(self.spec), **sizes, "density": self.density, **copy}
+        named = {"spec": str(self.spec), "baseline": self.spec.baseline}
+        known = {**named, **sizes, "density": self.density, **copy}
         return {**known, **dict(self.details)}
 
     def __str__(self) -> str:

@@ -35,6 +35,8 @@ class Spec(ABC):
 
     operator: ClassVar[str]
     """Name of the `Operator`."""
+    baseline: ClassVar[str] = "dense"
+    """What the model has in place of a kernel, as reports call it."""
     dtype: torch.dtype
 
     @property

@@ -11,7 +11,7 @@ class Trial:
 
     Attributes:
         rows: m.
-        candidate: its name.
+        candidate: its name; of the baseline `Spec.baseline`.
         seconds: median time of a call, weights not in the cache.
         noise: seconds by which the median is uncertain.
         nbytes: bytes that a call has to move.
@@ -19,6 +19,7 @@ class Trial:
         cold: whether the weight was read from memory; else it may have been in a cache.
         peak: share of the arithmetic that the device is capable of, counting everything that its
             layout stores; None where that is not known.
+        is_baseline: whether it is what the model has.
     """
 
     rows: int
@@ -29,6 +30,7 @@ class Trial:
     chosen: bool = False
     cold: bool = True
     peak: float | None = None
+    is_baseline: bool = False
 
     @property
     def bandwidth(self) -> float:
@@ -37,7 +39,7 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """Its short name: `strips decode`, `dense`."""
+        """Its short name: `strips decode`, `dense`, `torch`."""
         return short_name(self.candidate)
 
 

@@ -14,6 +14,7 @@ from sparsecompile.graph.edit import Edit, origins
 from sparsecompile.kernels.codegen import Device
 from sparsecompile.kernels.contents import Sample
 from sparsecompile.kernels.dense_copy import DenseCopy
+from sparsecompile.kernels.extern import InlineExtern
 from sparsecompile.kernels.kernel import Kernel, Lowering
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.spec import digest
@@ -106,9 +107,10 @@ def _follow(
 
 
 def dense_is_faster(trials: tuple[Trial, ...]) -> str:
-    """Why a weight that could be packed was left dense, with the figures."""
+    """Why what could get a kernel was left as it is, with the figures."""
     parts, is_slower, is_elsewhere = [], True, False
-    for dense in (trial for trial in trials if trial.chosen):
+    chosen = [trial for trial in trials if trial.chosen]
+    for dense in chosen:
         others = [t for t in trials if t.rows == dense.rows and not t.chosen]
         best = min(others, key=lambda t: t.seconds)
         is_slower &= best.seconds >= dense.seconds
@@ -118,9 +120,10 @@ def dense_is_faster(trials: tuple[Trial, ...]) -> str:
             f"m={dense.rows} {dense.seconds * 1e3:.3g} ms, "
             f"{best.label} {best.seconds * 1e3:.3g}{noise} ms"
         )
-    why = "dense is faster" if is_slower else "nothing beats dense by more than the noise"
+    name = chosen[0].label
+    why = f"{name} is faster" if is_slower else f"nothing beats {name} by more than the noise"
     if is_elsewhere:
-        why = "what beats dense reads another layout than the best for all m of the weight"
+        why = f"what beats {name} reads another layout than the best for all m of the weight"
     return f"{why}: {'; '.join(parts)}"
 
 
@@ -133,7 +136,7 @@ def _calling(
 ) -> Calling:
     """How a graph calls the kernel of a problem."""
     codegen, key = edit.device.codegen, kernel.key
-    if codegen.switches:
+    if codegen.switches and not isinstance(kernel.template, InlineExtern):
         key = _key(problem, kernel, edit.device)
         codegen.serve(key, kernel)
     op = codegen.op(kernel, problem) or operator.overload()

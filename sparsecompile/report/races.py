@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from sparsecompile.kernels.trial import Trial
     from sparsecompile.report.facts import NodeReport, ReportFacts
 
-DENSE = "dense"
 BANDWIDTH_NOISE = 0.05
 """By how much a kernel may read faster than the machine was measured to."""
 
@@ -81,12 +80,12 @@ def _problem(node: NodeReport) -> str:
 def _race(trials: Sequence[Trial], report: ReportFacts) -> str:
     """`strips decode 0.043 ms, 22 GB/s (81%), dense 0.101 ms, 2.3x`: the chosen one and a rival.
 
-    The rival of the dense linear is the fastest of the others. The last number says how much
-    faster than dense the packed one is.
+    The rival of the baseline is the fastest of the others. The last number says how much faster
+    than the baseline a kernel is.
     """
     chosen = next(t for t in trials if t.chosen)
-    dense = next((t for t in trials if t.candidate == DENSE), None)
-    others = sorted((t for t in trials if t.candidate != DENSE), key=lambda t: t.seconds)
+    dense = next((t for t in trials if t.is_baseline), None)
+    others = sorted((t for t in trials if not t.is_baseline), key=lambda t: t.seconds)
     rival = next(iter(others), None) if chosen is dense else dense
     packed = rival if chosen is dense else chosen
     parts = [f"{one_line(chosen.label)} {_ms(chosen)}"]

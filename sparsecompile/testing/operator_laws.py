@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,7 +12,10 @@ from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Format
 from sparsecompile.kernels.codegen import Codegen, Device
 from sparsecompile.kernels.contents import Contents, Sample
+from sparsecompile.kernels.extern import InlineExtern
+from sparsecompile.kernels.kernel import Kernel, Range
 from sparsecompile.kernels.problem import DenseUse, Problem
+from sparsecompile.kernels.spec import Schedule
 from sparsecompile.kernels.target import Target
 from sparsecompile.operators.operator import Operator
 from sparsecompile.registry import Registry
@@ -70,7 +74,9 @@ def check_problem(
     device: Device,
     where: torch.device = CPU,
 ) -> None:
-    """The kernel of a problem is as near to the exact result as the dense baseline is.
+    """What serves a problem is as near to the exact result as the dense baseline is.
+
+    That is its kernel, and the library calls that graphs may make in the place of it.
 
     Args:
         operator: whose nodes it is for.
@@ -84,14 +90,30 @@ def check_problem(
     """
     kernel = device.lower({problem: lambda: sample})[problem].kernel
     assert kernel is not None, f"no kernel for {problem} although dense may not serve"
-    assert kernel.spec == problem.spec
-    layout, dense = sample.layout(kernel, where), sample.dense().to(where)
+    kernels = [kernel, *_library_calls(operator, problem, device)]
+    dense = sample.dense().to(where)
     for rows in problem.rows:
         given = operator.example(problem, rows, torch.Generator().manual_seed(rows))
         inputs = [t.to(where) for t in given]
         wide = [t.double() if t.is_floating_point() else t for t in inputs]
-        ours = operator.run(problem, inputs, layout, kernel)()
         eager = operator.run_dense(problem, inputs, dense)()
         exact = operator.run_dense(problem, wide, sample.exact().to(where))()
-        assert_no_worse(ours, eager, exact)
+        for each in kernels:
+            assert each.spec == problem.spec
+            ours = operator.run(problem, inputs, sample.layout(each, where), each)()
+            assert_no_worse(ours, eager, exact)
     assert operator.dense_cost(problem).moved(1) > 0
+
+
+def _library_calls(
+    operator: Operator[Any], problem: Problem[Any], device: Device
+) -> Iterator[Kernel[Any]]:
+    """Those that graphs may make in the place of the problem's kernel."""
+    for extern in device.registry.all(InlineExtern):
+        if extern.operator == operator.name and extern.fits(problem):
+            try:
+                extern.supports(problem.spec, device.target)
+            except Reject:
+                continue
+            ranges = (Range(None, "", extern.name, Schedule()),)
+            yield Kernel(0, problem.spec, extern, Schedule(), (), ranges, device.registry)

@@ -17,9 +17,10 @@ class AttentionCase:
 
     Attributes:
         name: of the model whose sizes it has.
-        kind: `decode`, one query over a static cache of which `context` keys count; `prefill`, as
-            many queries as keys; `encoder`, the same with `context` the shortest of a padded batch.
-        mask: `causal`, `window(256)`, `padding`, `full` or `cache`.
+        kind: `decode`, one query over a static cache of which `context` keys count; `cross`, one
+            over all keys of an encoder; `prefill`, as many queries as keys; `encoder`, the same
+            with `context` the shortest of a padded batch.
+        mask: `causal`, `window(256)`, `padding`, `full`, `cache`, or `bias`, which is added.
         batch: sequences.
         heads: of queries.
         kv_heads: of keys and values.
@@ -45,7 +46,7 @@ class AttentionCase:
     @property
     def queries(self) -> int:
         """Rows of q."""
-        return 1 if self.kind == "decode" else self.keys
+        return 1 if self.kind in ("decode", "cross") else self.keys
 
     def __str__(self) -> str:
         """`decode smollm2 128/2048 x30 bfloat16`."""
@@ -68,40 +69,90 @@ def _prefill(name: str, mask: str, keys: int, heads: Heads = (8, 8, 64)) -> Atte
     return AttentionCase(name, "prefill", mask, 1, *heads, keys, keys)
 
 
-SMOLLM2, LLAMA = (9, 3, 64), (32, 8, 128)
-"""SmolLM2-135M and Llama 3 8B."""
+def _encoder(
+    name: str, mask: str, keys: int, heads: Heads, batch: int = 1, shortest: int = 0
+) -> AttentionCase:
+    return AttentionCase(name, "encoder", mask, batch, *heads, keys, shortest or keys)
+
+
+SMOLLM2, LLAMA, QWEN3, GEMMA3 = (9, 3, 64), (32, 8, 128), (16, 8, 128), (4, 1, 256)
+"""SmolLM2-135M, Llama 3 8B, Qwen3 0.6B and Gemma 3 1B."""
+MINILM, BASE, WHISPER, T5 = (12, 12, 32), (12, 12, 64), (6, 6, 64), (8, 8, 64)
+"""MiniLM-L6, BERT-base and ViT-B/16, Whisper-tiny, and T5-small."""
 SHAPES = (
     *(_decode("smollm2", SMOLLM2, 2048, context, layers=30) for context in (128, 512, 2048)),
     *(_decode("llama-8b", LLAMA, keys, keys) for keys in (2048, 8192)),
     *(_prefill("h8d64", "window(256)", keys) for keys in (2048, 8192)),
     *(_prefill("h8d64", "causal", keys) for keys in (2048, 8192)),
     _prefill("smollm2", "causal", 512, SMOLLM2),
-    AttentionCase("minilm", "encoder", "padding", 8, 12, 12, 32, 128, 64),
-    AttentionCase("bert-base", "encoder", "full", 4, 12, 12, 64, 384, 384),
+    _encoder("minilm", "padding", 128, MINILM, batch=8, shortest=64),
+    _encoder("bert-base", "full", 384, BASE, batch=4),
 )
+ALL = ("float32", "bfloat16", "float16")
+OF_GRID: tuple[tuple[AttentionCase, tuple[str, ...]], ...] = (
+    (_decode("smollm2", SMOLLM2, 2048, 128, layers=30), DTYPES),
+    (_decode("smollm2", SMOLLM2, 2048, 1023), DTYPES),
+    (_decode("smollm2", SMOLLM2, 333, 333), DTYPES),
+    (_decode("llama-8b", LLAMA, 4096, 4096), DTYPES),
+    (_decode("qwen3-0.6b", QWEN3, 2048, 777), ALL),
+    (_decode("gemma3-1b", GEMMA3, 2048, 2048), DTYPES),
+    (_decode("gemma3-1b", GEMMA3, 512, 512), DTYPES),
+    (AttentionCase("whisper-tiny", "cross", "full", 1, *WHISPER, 1500, 1500), ALL),
+    (_prefill("smollm2", "causal", 333, SMOLLM2), DTYPES),
+    (_prefill("llama-8b", "causal", 1024, LLAMA), ("bfloat16",)),
+    (_prefill("qwen3-0.6b", "causal", 1000, QWEN3), DTYPES),
+    (_prefill("gemma3-1b", "causal", 512, GEMMA3), ("float16",)),
+    (_prefill("gemma3-1b", "window(512)", 2048, GEMMA3), DTYPES),
+    (_encoder("minilm", "padding", 128, MINILM, batch=8, shortest=64), DTYPES),
+    (_encoder("minilm", "full", 77, MINILM, batch=8), ("float32",)),
+    (_encoder("bert-base", "padding", 384, BASE, batch=4, shortest=201), DTYPES),
+    (_encoder("bert-base", "full", 384, BASE, batch=4), ("float16",)),
+    (_encoder("vit-b16", "full", 197, BASE, batch=4), DTYPES),
+    (_encoder("whisper-tiny", "full", 1500, WHISPER), DTYPES),
+    (_encoder("t5-small", "bias", 512, T5), DTYPES),
+    (_encoder("t5-small", "bias", 100, T5), DTYPES),
+)
+"""Of many models, lengths and masks: shapes and their dtypes, 40 cases in all."""
 
 
-def attention_cases(pattern: str, dtypes: str) -> list[AttentionCase]:
+def attention_cases(pattern: str, dtypes: str = "", *, grid: bool = False) -> list[AttentionCase]:
     """Those whose text matches, in these dtypes.
 
     Args:
         pattern: such as `decode*`.
-        dtypes: names with commas between them.
+        dtypes: names with commas between them; empty for the usual ones.
+        grid: those of the grid; else a few, on which more can be seen.
 
     Raises:
         SparseCompileError: an unknown dtype, or no case matches.
     """
-    names = [name.strip() for name in dtypes.split(",")]
-    unknown = [name for name in names if name not in (*DTYPES, "float16")]
-    if unknown:
-        raise SparseCompileError(f"--dtype {unknown[0]!r} is none of float32, bfloat16 and float16")
-    cases = [replace(case, dtype=name) for case in SHAPES for name in names]
+    shapes = OF_GRID if grid else tuple((case, DTYPES) for case in SHAPES)
+    names = dtypes_of(dtypes)
+    cases = [replace(case, dtype=name) for case, usual in shapes for name in names or usual]
     found = [case for case in cases if fnmatch(str(case), f"{pattern}*")]
     if not found:
         raise SparseCompileError(
             f"no case matches {pattern!r}; there are: {'; '.join(map(str, cases))}"
         )
     return found
+
+
+def window_case(tokens: int, dtype: str) -> AttentionCase:
+    """A prompt of so many tokens with a window, as it is measured by length."""
+    return replace(_prefill("h8d64", "window(256)", tokens), dtype=dtype)
+
+
+def dtypes_of(text: str) -> list[str]:
+    """Names with commas between them; none for an empty text.
+
+    Raises:
+        SparseCompileError: one is unknown.
+    """
+    names = [name.strip() for name in text.split(",") if text]
+    unknown = [name for name in names if name not in ALL]
+    if unknown:
+        raise SparseCompileError(f"--dtype {unknown[0]!r} is none of float32, bfloat16 and float16")
+    return names
 
 
 def shapes_of(case: AttentionCase) -> Sequence[tuple[int, int, int, int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sparsecompile.bench.attention.cases import AttentionCase, shapes_of
 from sparsecompile.bench.environment import Environment
 from sparsecompile.bench.timing import interleaved
-from sparsecompile.codegen.cpp.machine import Machine
+from sparsecompile.codegen.cpp.machine import Machine, read_bandwidth
 from sparsecompile.compiler import Compiler
 
 LEAST_SECONDS = 2e-3
@@ -39,6 +39,9 @@ class AttentionRow(Environment):
         speedup_best: time of the fastest of the others over this one's.
         gflops: of the two products at the places that count, in 10^9 a second.
         gb_per_s: that q, the keys and values that count, and the result take, in 10^9 bytes.
+        kv_gb_per_s: of keys and values that count alone, for one query; else 0.
+        read_share: of what reading as many bytes of memory, again and again as here, reaches in the
+            same run; 0 for more than one query.
         difference: largest difference from float64, over that of `sdpa, its mask`.
         kernel: what serves it, or why none does.
     """
@@ -53,6 +56,8 @@ class AttentionRow(Environment):
     speedup_best: float
     gflops: float
     gb_per_s: float
+    kv_gb_per_s: float
+    read_share: float
     difference: float
     kernel: str
 
@@ -93,7 +98,10 @@ def _rows(case: AttentionCase, machine: Machine, rounds: int) -> list[AttentionR
     }
     timings = interleaved(runs, rounds=rounds, least=LEAST_SECONDS)
     places, nbytes = work(case)
-    kernels = {n.kernel.template if n.kernel else n.reason for n in compiler.report.nodes}
+    kv_bytes = bytes_of_keys(case) if case.queries == 1 else 0
+    reads = read_bandwidth(kv_bytes, torch.get_num_threads()) if kv_bytes else 1.0
+    nodes = compiler.report.nodes
+    kernels = {n.kernel.template if n.kernel else n.reason.partition(":")[0] for n in nodes}
     return [
         AttentionRow(
             **vars(Environment.here(machine.cpu)),
@@ -108,6 +116,8 @@ def _rows(case: AttentionCase, machine: Machine, rounds: int) -> list[AttentionR
             / timing.seconds,
             gflops=4 * places * case.width / timing.seconds / 1e9,
             gb_per_s=nbytes / timing.seconds / 1e9,
+            kv_gb_per_s=kv_bytes / timing.seconds / 1e9,
+            read_share=kv_bytes / timing.seconds / reads,
             difference=errors[name] / max(errors[OWN], 1e-30),
             kernel=", ".join(sorted(kernels)) if name == SPARSE else "",
         )
@@ -116,13 +126,19 @@ def _rows(case: AttentionCase, machine: Machine, rounds: int) -> list[AttentionR
 
 
 def inputs_of(case: AttentionCase) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
-    """q, k and v of every layer, and what says which keys count: bool, `[batch, keys]`."""
+    """q, k and v of every layer, and what says which keys count: bool, `[batch, keys]`.
+
+    Or what is added to the scores of all layers, `[1, heads, queries, keys]`.
+    """
     generator = torch.Generator().manual_seed(0)
     dtype = getattr(torch, case.dtype)
     stacks = [
         [torch.randn(shape, generator=generator).to(dtype) for _ in range(case.layers)]
         for shape in shapes_of(case)
     ]
+    if case.mask == "bias":
+        bias = torch.randn(1, case.heads, case.queries, case.keys, generator=generator)
+        return stacks[0], stacks[1], stacks[2], bias.to(dtype)
     lengths = torch.linspace(case.context, case.keys, case.batch).long()
     if case.kind == "decode":
         lengths = torch.full((case.batch,), case.context)
@@ -147,7 +163,9 @@ def as_models_do(case: AttentionCase) -> Callable[..., list[Tensor]]:
 
 
 def mask_of(case: AttentionCase, there: Tensor) -> Tensor | None:
-    """The mask, `[batch or 1, 1, queries, keys]` bool."""
+    """The mask, `[batch or 1, 1, queries, keys]` bool; or what is added."""
+    if case.mask == "bias":
+        return there
     keys = torch.arange(case.keys)
     if case.kind == "prefill":
         queries = torch.arange(case.keys)[None, None, :, None]
@@ -163,28 +181,40 @@ def mask_of(case: AttentionCase, there: Tensor) -> Tensor | None:
 
 def contestants(case: AttentionCase, inputs: tuple[Any, ...], compiler: Compiler) -> dict[str, Run]:
     """Every way to compute it, compiled when first called."""
-    own = as_models_do(case)
-    found = {
-        SPARSE: torch.compile(own, backend=compiler, dynamic=False),
-        OWN: torch.compile(as_models_do(case), dynamic=False),
-    }
+    found = {name: contestant(case, name, compiler) for name in (SPARSE, OWN)}
     free = _without_mask(case)
     if free is not None:
         found[FREE] = torch.compile(free, dynamic=False)
-    if case.kind != "decode":
+    if case.queries > 1:
         found[FLEX] = _flex(case, inputs[3])
     return {name: _call(function, inputs) for name, function in found.items()}
 
 
+def contestant(
+    case: AttentionCase, name: str, compiler: Compiler | None = None
+) -> Callable[..., list[Tensor]]:
+    """As models do it, under the backend or Inductor: `SPARSE` or `OWN`."""
+    backend = (compiler or Compiler()) if name == SPARSE else "inductor"
+    return torch.compile(as_models_do(case), backend=backend, dynamic=False)
+
+
 def work(case: AttentionCase) -> tuple[int, int]:
     """Places that count in all layers, and bytes that are read and written at least."""
-    *_, there = inputs_of(AttentionCase(**{**vars(case), "layers": 1}))
+    *_, there = inputs_of(replace(case, layers=1))
     mask = mask_of(case, there)
-    counted = case.batch * case.queries * case.keys if mask is None else int(mask.sum())
-    width = case.width * getattr(torch, case.dtype).itemsize
-    kept = int(there.sum()) if case.kind == "decode" else case.batch * case.keys
-    moved = 2 * (case.batch * case.heads * case.queries + case.kv_heads * kept) * width
-    return counted * case.heads * case.layers, moved * case.layers
+    counted = case.batch * case.queries * case.keys
+    if mask is not None and mask.dtype == torch.bool:
+        counted = int(mask.sum())
+    rows = case.batch * case.heads * case.queries * case.layers
+    moved = 2 * rows * case.width * getattr(torch, case.dtype).itemsize + bytes_of_keys(case)
+    return counted * case.heads * case.layers, moved
+
+
+def bytes_of_keys(case: AttentionCase) -> int:
+    """Of keys and values that count, in all layers."""
+    kept = case.context if case.kind == "decode" else case.keys
+    row: int = case.width * getattr(torch, case.dtype).itemsize
+    return 2 * case.batch * case.kv_heads * kept * row * case.layers
 
 
 def _without_mask(case: AttentionCase) -> Callable[..., list[Tensor]] | None:
@@ -209,19 +239,25 @@ def _flex(case: AttentionCase, there: Tensor) -> Callable[..., list[Tensor]]:
 
     width = int(case.mask[len("window(") : -1]) if case.mask.startswith("window") else case.keys
 
+    def added(score: Tensor, b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
+        return score + there[0, h, q, kv]
+
     def allowed(b: Tensor, h: Tensor, q: Tensor, kv: Tensor) -> Tensor:
         if case.kind == "encoder":
             return there[b, kv]
         return (kv <= q) & (kv > q - width)
 
-    batch = case.batch if case.mask == "padding" else None
-    blocks = create_block_mask(allowed, batch, None, case.queries, case.keys, device="cpu")
+    blocks = None
+    if case.mask not in ("full", "bias"):
+        batch = case.batch if case.mask == "padding" else None
+        blocks = create_block_mask(allowed, batch, None, case.queries, case.keys, device="cpu")
     flex = torch.compile(flex_attention, dynamic=False)
+    score_mod = added if case.mask == "bias" else None
     grouped = case.heads != case.kv_heads
 
     def run(qs: list[Tensor], ks: list[Tensor], vs: list[Tensor], there: Tensor) -> list[Tensor]:
         return [
-            flex(q, k, v, block_mask=blocks, enable_gqa=grouped)
+            flex(q, k, v, score_mod, block_mask=blocks, enable_gqa=grouped)
             for q, k, v in zip(qs, ks, vs, strict=True)
         ]
 
@@ -237,6 +273,7 @@ def _repeated(heads: Tensor, groups: int) -> Tensor:
 
 def _doubled(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     *stacks, there = inputs
+    there = there.double() if there.is_floating_point() else there
     return (*([t.double() for t in stack] for stack in stacks), there)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from sparsecompile.errors import Reject
 from sparsecompile.graph.edit import Edit
 from sparsecompile.graph.pattern import Match
 from sparsecompile.masks.block_mask import HEADER_BYTES, BlockMask
+from sparsecompile.masks.pattern import MaskPattern
 from sparsecompile.masks.text import pattern_of, split
 from sparsecompile.operators.attention.recognise.ends import Ends
 from sparsecompile.operators.attention.recognise.recognise import recognise
@@ -34,8 +35,16 @@ class Kept(ABC):
 
     has_mask: ClassVar[bool] = False
     """Whether the baseline reads a mask."""
-    causal: ClassVar[bool] = False
-    """Whether the baseline is told `is_causal`."""
+
+    @property
+    def causal(self) -> bool:
+        """Whether query `i` attends to the keys up to `i`, and to all of them."""
+        return self.by_position == "causal"
+
+    @property
+    def by_position(self) -> str:
+        """The pattern where it says all, with the first query at the first key; else empty."""
+        return ""
 
     @property
     @abstractmethod
@@ -53,7 +62,7 @@ class Kept(ABC):
 
     def baseline(self, q: Tensor, k: Tensor, mask: Tensor) -> tuple[Tensor | None, bool]:
         """The mask of an example and `is_causal`, as the baseline has them."""
-        return mask if self.has_mask else None, self.causal
+        return (mask, False) if self.has_mask else (None, self.causal)
 
     def places(self, queries: int, keys: int) -> Tensor:
         """What counts in an example: `[1, 1, queries, keys]` bool."""
@@ -90,7 +99,11 @@ class Causal(Kept):
     """Query `i` attends to the keys up to `i`: what `is_causal` says."""
 
     kind = "is_causal"
-    causal = True
+
+    @property
+    def by_position(self) -> str:
+        """It says all."""
+        return "causal"
 
     def made(self, q: Tensor, k: Tensor, mask: Tensor) -> Tiles:
         """Tiles up to the diagonal."""
@@ -150,23 +163,44 @@ class Known(Kept):
         pattern: its text.
         adds: whether it is added to the scores; else it is bool.
         found: the mask in a graph; None in measurements.
+        first: whether the first query is at the first key; else the last is at the last.
     """
 
     pattern: str
     adds: bool
     found: Recognised | None = None
+    first: bool = False
     has_mask: ClassVar[bool] = True
+
+    @property
+    def by_position(self) -> str:
+        """The pattern, where no part of it depends on data."""
+        return self.pattern if self.first and self._known == self.pattern else ""
+
+    @property
+    def _known(self) -> str:
+        """The parts of it that are patterns of positions; others say what has no name, or data."""
+        families = {pattern.family for pattern in default_registry().all(MaskPattern)}
+        parts = (part.strip() for part in split(self.pattern, "&"))
+        heads = ((part, *part.partition("(")[:2]) for part in parts)
+        known = (p for p, family, sign in heads if p == "causal" or (sign and family in families))
+        return " & ".join(known)
 
     @property
     def kind(self) -> str:
         """`causal & window(256)`, `causal, added`."""
         return self.pattern + ", added" * self.adds
 
+    @property
+    def details(self) -> tuple[tuple[str, str], ...]:
+        """Its kind, and where the first query is."""
+        return (*super().details, FIRST) if self.first else super().details
+
     def example(self, queries: int, keys: int, dtype: torch.dtype) -> Tensor:
         """The pattern's; of the parts that depend on data all keys count."""
-        parts = [p for p in split(self.pattern, "&") if "(" in p or p.strip() == "causal"]
-        pattern = pattern_of(" & ".join(parts) or "full", default_registry())
-        mask = pattern.blocks(queries, keys, offset=max(0, keys - queries)).dense()
+        pattern = pattern_of(self._known or "full", default_registry())
+        offset = 0 if self.first else max(0, keys - queries)
+        mask = pattern.blocks(queries, keys, offset=offset).dense()
         least = torch.finfo(dtype).min
         return torch.where(mask, 0.0, least).to(dtype) if self.adds else mask
 
@@ -191,12 +225,15 @@ class Known(Kept):
 _FIXED: tuple[Kept, ...] = (Everything(), Causal(), Scanned(adds=False), Scanned(adds=True))
 KINDS = {kept.kind: kept for kept in _FIXED}
 """Those without a pattern, by kind."""
+FIRST = ("queries", "from 0")
+"""Detail of masks whose first query is at the first key."""
 
 
-def kept_named(kind: str) -> Kept:
-    """What is measured for a kind of the model's own mask."""
-    pattern, _, added = kind.partition(", ")
-    return KINDS.get(kind) or Known(pattern, adds=bool(added))
+def kept_named(details: Mapping[str, str]) -> Kept:
+    """What is measured for a model's own mask with these details."""
+    pattern, _, added = details["mask"].partition(", ")
+    first = FIRST in details.items()
+    return KINDS.get(details["mask"]) or Known(pattern, adds=bool(added), first=first)
 
 
 def own_kept(match: Match, edit: Edit) -> Kept:
@@ -228,7 +265,8 @@ def _looked_at(mask: Node, reader: Node, edit: Edit) -> Kept:
 
 def known(found: Recognised, adds: bool) -> Known:
     """A mask that is recognised."""
-    return Known(found.text.partition(",")[0], adds, found)
+    text, _, moved = found.text.partition(",")
+    return Known(text, adds, found, first=not moved)
 
 
 def tiles(

@@ -118,7 +118,7 @@ def kept_of(match: Match, edit: Edit) -> Kept:
 
 def kept_detailed(details: Mapping[str, str]) -> Kept:
     """What is measured for a problem with these details."""
-    own = kept_named(details["mask"])
+    own = kept_named(details)
     return Narrowed(own, details["pattern"]) if "pattern" in details else own
 
 

@@ -9,6 +9,10 @@ from torch.nn import functional as F
 from sparsecompile.graph.pattern import Call
 from sparsecompile.operators.attention.keys import kept_keys
 
+SDPA, GROUPED, PRODUCTS = "sdpa", "sdpa, grouped", "products"
+"""How models spell it: torch's function, the same that repeats keys itself, and products, which
+have the scores in memory."""
+
 
 def attention(
     q: Tensor,
@@ -32,8 +36,7 @@ def attention(
         scale: of the products.
         softcap: scores are `softcap * tanh(score / softcap)`; 0 for as they are.
         causal: whether query `i` attends to the keys up to `i` alone.
-        spelling: how the model computes it: `sdpa`, `sdpa, grouped` where that repeats keys itself,
-            or `products`, which has the scores in memory.
+        spelling: how the model computes it: `SDPA`, `GROUPED` or `PRODUCTS`.
         pattern: what else has to keep a key, see `kept_keys`; then what is added to scores says
             which keys count, and a query without any gets zeros. Empty for nothing.
 
@@ -43,10 +46,10 @@ def attention(
     if pattern:
         mask, causal = kept_keys(q, k, mask, causal, pattern), False
     groups = q.shape[1] // k.shape[1]
-    if spelling != "sdpa, grouped" and groups > 1:
+    if spelling != GROUPED and groups > 1:
         k, v = _repeated(k, groups), _repeated(v, groups)
-    if spelling != "products":
-        grouped = {"enable_gqa": True} if spelling == "sdpa, grouped" else {}
+    if spelling != PRODUCTS:
+        grouped = {"enable_gqa": True} if spelling == GROUPED else {}
         return F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=causal, scale=scale, **grouped
         )

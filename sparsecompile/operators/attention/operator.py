@@ -13,15 +13,16 @@ from torch import Tensor
 from sparsecompile.graph.edit import Edit, origins
 from sparsecompile.graph.pattern import Match
 from sparsecompile.kernels.contents import NoWeight, Sample
+from sparsecompile.kernels.extern import InlineExtern
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import DenseUse, Problem, rows_of
 from sparsecompile.operators.attention import ops  # noqa: F401 - those that graphs call
 from sparsecompile.operators.attention.asked import asked_for, remember
 from sparsecompile.operators.attention.cost import cost_of
 from sparsecompile.operators.attention.drawn import drawn
-from sparsecompile.operators.attention.kept import KINDS
+from sparsecompile.operators.attention.kept import KINDS, Kept, Known
 from sparsecompile.operators.attention.narrowed import Narrowed, kept_detailed, kept_of
-from sparsecompile.operators.attention.node import ATTENTION, attention
+from sparsecompile.operators.attention.node import ATTENTION, PRODUCTS, SDPA, attention
 from sparsecompile.operators.attention.spec import AttentionSpec
 from sparsecompile.operators.operator import Calling, Emitted, Operator, Slots
 from sparsecompile.options.options import Options
@@ -32,8 +33,14 @@ if TYPE_CHECKING:
 MOST_QUERIES, MOST_KEYS = 1024, 2048
 """What is measured of longer ones: they cost more, but not otherwise."""
 AXES = ("batch", "heads", "keys")
-MASKS = (*KINDS, "causal & window(9)", "around(5), added")
-"""Kinds of masks that laws try."""
+MASKS: tuple[Kept, ...] = (
+    *KINDS.values(),
+    Known("causal & window(9)", adds=False),
+    Known("around(5)", adds=True),
+    Known("causal", adds=False, first=True),
+    Known("causal", adds=True, first=True),
+)
+"""What laws try."""
 ASKED = ("window(9) + global(2)", "around(5)", "top_blocks(0.3)", "clusters(4)")
 """What laws ask for beside them."""
 TYPICAL_KEYS = 512
@@ -77,17 +84,24 @@ class Attention(Operator[AttentionSpec]):
         edit: Edit,
     ) -> Emitted:
         """`attention(...) -> sparsecompile::attention(...)`, its mask as the tiles it keeps."""
-        blocks, bias = kept_of(match, edit).emit(match, edit)
-        scale, softcap = float(match["scale"]), float(match["softcap"])
-        args = (match["q"], match["k"], match["v"], blocks, bias, scale, softcap, call.key)
-        new = edit.call(call.op, args, before=match.node, origins=origins(match.node))
+        library = call.kernel.template
+        if isinstance(library, InlineExtern):
+            function, args = library.call(problem, match.captured)
+        else:
+            blocks, bias = kept_of(match, edit).emit(match, edit)
+            scale, softcap = float(match["scale"]), float(match["softcap"])
+            args = (match["q"], match["k"], match["v"], blocks, bias, scale, softcap, call.key)
+            function = call.op
+        new = edit.call(function, args, before=match.node, origins=origins(match.node))
         edit.replace(match.node, new)
         return Emitted(new)
 
     def restore(
         self, match: Match, problem: Problem[AttentionSpec], slots: Slots, edit: Edit
     ) -> None:
-        """The node itself computes what the model does."""
+        """The node itself computes what the model does; a mask that keeps all keys is none."""
+        if match["mask"] is not None and kept_of(match, edit).kind == "none":
+            match.node.update_arg(ATTENTION.parameters.index("mask"), None)
 
     def sample(
         self, match: Match, problem: Problem[AttentionSpec], edit: Edit
@@ -100,10 +114,11 @@ class Attention(Operator[AttentionSpec]):
         found = []
         dtypes = itertools.cycle((torch.float32, torch.bfloat16, torch.float16))
         heads = itertools.cycle(((16, 16, 1), (64, 32, 3), (40, 40, 2)))
-        kept = [kept_detailed({"mask": kind}) for kind in MASKS]
         asked = [remember(asked_for(text)) for text in ASKED]
-        kept += [Narrowed(own, pattern) for own in kept[:2] for pattern in asked]
-        for each, dtype, (width, values, groups) in zip(kept, dtypes, heads, strict=False):
+        narrowed = [Narrowed(own, pattern) for own in MASKS[:2] for pattern in asked]
+        drawn = zip((*MASKS, *narrowed), dtypes, heads, strict=False)
+        for each, dtype, (width, values, groups) in drawn:
+            spelling = PRODUCTS if each.kind.endswith(", added") else SDPA
             spec = AttentionSpec(dtype, width, values, groups)
             problem = Problem(
                 spec=spec,
@@ -114,7 +129,7 @@ class Attention(Operator[AttentionSpec]):
                 tune="off",
                 density=1.0,
                 axes=AXES,
-                details=(("spelling", "sdpa"), *each.details),
+                details=(("spelling", spelling), *each.details),
             )
             found.append((problem, _sample(problem)))
         return found
@@ -140,11 +155,14 @@ class Attention(Operator[AttentionSpec]):
         weight: Tensor,
         kernel: Kernel[AttentionSpec],
     ) -> Callable[[], Tensor]:
-        """The op, with the kept tiles at hand."""
+        """The op, with the kept tiles at hand; or the library call."""
         q, k, v, mask = inputs
+        scale, softcap = _scales(problem.spec)
+        if isinstance(kernel.template, InlineExtern):
+            given = {"q": q, "k": k, "v": v, "scale": scale, "softcap": softcap}
+            return kernel.template.run(problem, given)
         blocks, bias = kept_detailed(dict(problem.details)).made(q, k, mask)
         blocks = None if blocks is None else blocks.to(q.device)
-        scale, softcap = _scales(problem.spec)
         op = torch.ops.sparsecompile.attention
         return partial(op, q, k, v, blocks, bias, scale, softcap, kernel.key)
 

@@ -26,6 +26,7 @@ class AttentionSpec(Spec):
     """
 
     operator: ClassVar[str] = "attention"
+    baseline: ClassVar[str] = "torch"
     dtype: torch.dtype
     head_dim: int
     value_dim: int
