@@ -92,6 +92,17 @@ SPELLINGS: dict[str, tuple[str, Callable[[int, int], Tensor]]] = {
         "causal",
         lambda q, kv: torch.zeros((q, kv)).masked_fill(torch.arange(kv) > rows(q), LEAST),
     ),
+    "nothing_added": ("full", lambda q, kv: torch.zeros((q, kv))),
+    "nothing_added_twice": ("full", lambda q, kv: torch.zeros((1, kv)) + torch.zeros((q, kv))),
+    "zeros_and_more": (
+        "causal",
+        lambda q, kv: torch.zeros((q, kv)) + additive(torch.arange(kv) <= rows(q)),
+    ),
+    "more_and_zeros": (
+        "causal",
+        lambda q, kv: additive(torch.arange(kv) <= rows(q)) + torch.zeros((1, kv)),
+    ),
+    "repeated": ("causal", lambda q, kv: torch.arange(kv).repeat(1, 1) <= rows(q).repeat(1, 1, kv)),
     "filled_triangle": (
         "causal",
         lambda q, kv: torch.triu(torch.full((q, q), -math.inf), diagonal=1),
@@ -108,7 +119,7 @@ def test_spellings(spelling: str) -> None:
     assert found.is_full == (text == "full")
     mask = drawn.values()[drawn.mask]
     kept = mask if found.fill is None else mask == 0
-    assert found.fill in (None, mask.min().item())
+    assert found.is_full or found.fill in (None, mask.min().item())
     blocks = pattern(drawn.ends(found)).blocks(*kept.shape[-2:])
     assert torch.equal(
         blocks.dense().expand((1, 1, *kept.shape[-2:]))[0, 0], kept.view(kept.shape[-2:])
