@@ -1,4 +1,4 @@
-"""Attention that no pattern takes has a row with what stands in the way; other softmaxes have none."""
+"""Attention that no pattern takes: its row says what stands in the way; other softmaxes have none."""
 
 from __future__ import annotations
 

@@ -62,6 +62,10 @@ SPELLINGS: dict[str, tuple[str, Callable[[int, int], Tensor]]] = {
         "chunked(4)",
         lambda q, kv: torch.div(rows(q), 4, rounding_mode="floor") == torch.arange(kv) // 4,
     ),
+    "chunked_later": (
+        "chunked(4), queries from 3",
+        lambda q, kv: (rows(q) + 3) // 4 == torch.arange(kv) // 4,
+    ),
     "earlier_chunks": (
         "keys before 4 * (query) // 4 + 4",
         lambda q, kv: torch.arange(kv) // 4 <= rows(q) // 4,
@@ -101,6 +105,10 @@ SPELLINGS: dict[str, tuple[str, Callable[[int, int], Tensor]]] = {
     "more_and_zeros": (
         "causal",
         lambda q, kv: additive(torch.arange(kv) <= rows(q)) + torch.zeros((1, kv)),
+    ),
+    "repeated_rows": (
+        "keys before getitem + 1",
+        lambda q, kv: torch.arange(kv) <= torch.arange(q).repeat(2)[:, None],
     ),
     "repeated": ("causal", lambda q, kv: torch.arange(kv).repeat(1, 1) <= rows(q).repeat(1, 1, kv)),
     "filled_triangle": (

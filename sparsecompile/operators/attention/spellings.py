@@ -16,7 +16,7 @@ from sparsecompile.graph.edit import Edit
 from sparsecompile.graph.pattern import Call
 
 MATMUL = (torch.matmul, operator.matmul, "matmul")
-SOFTMAX = Call((F.softmax, torch.softmax, "softmax"), ("input", "dim", "dtype", "stacklevel"))
+SOFTMAX = Call((F.softmax, torch.softmax, "softmax"), ("input", "dim", "dtype", "_stacklevel"))
 CONVERTED = Call(("to", "type_as", "type"), ("input", "dtype"))
 
 _PRODUCT = Call(MATMUL, ("left", "right"))
