@@ -1,4 +1,4 @@
-"""Attention that no pattern takes: its row says what stands in the way; other softmaxes have none."""
+"""Attention that no pattern takes has a row with what stands in the way, other softmaxes none."""
 
 from __future__ import annotations
 
@@ -101,10 +101,11 @@ class Router(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate, self.experts = nn.Linear(16, 4), nn.Parameter(torch.randn(4, 16, 16))
+        self.gate = nn.Parameter(torch.randn(2, 16, 4))
+        self.experts = nn.Parameter(torch.randn(4, 16, 16))
 
     def forward(self, x: Tensor) -> Tensor:
-        weights = F.softmax(self.gate(x), -1)
+        weights = F.softmax(torch.bmm(x, self.gate), -1)
         best = weights.topk(2).indices
         kept = weights * F.one_hot(best, 4).sum(-2)
         return torch.einsum("bse,bsd,edf->bsf", kept, x, self.experts)

@@ -164,9 +164,9 @@ class Known(Kept):
 
     def example(self, queries: int, keys: int, dtype: torch.dtype) -> Tensor:
         """The pattern's; of the parts that depend on data all keys count."""
-        parts = map(str.strip, split(self.pattern, "&"))
+        parts = [part.strip() for part in split(self.pattern, "&")]
         # Ends that follow no pattern have parentheses, too: `keys from 8 * (query) // 8`.
-        parts = [p for p in parts if p == "causal" or p.endswith(")")]
+        parts = [part for part in parts if part == "causal" or part.endswith(")")]
         pattern = pattern_of(" & ".join(parts) or "full", default_registry())
         mask = pattern.blocks(queries, keys, offset=max(0, keys - queries)).dense()
         least = torch.finfo(dtype).min
