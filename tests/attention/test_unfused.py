@@ -130,3 +130,8 @@ def compared(x: Tensor) -> Tensor:
 @pytest.mark.parametrize("run", [Router(), Classifier(), compared])
 def test_softmaxes_that_are_no_attention(run: Callable[..., Tensor]) -> None:
     assert reasons(run, Q[:, 0]) == []
+
+
+def test_what_is_asked_of_them_is_an_error_under_strict() -> None:
+    with torch.no_grad(), pytest.raises(sc.RejectedError, match="are concatenated with sinks"):
+        sc.explain(sinks, Q, K, V, attention="window(4)", strict=True)

@@ -51,7 +51,7 @@ def _reads_weight(product: Node, edit: Edit) -> bool:
 
 
 def _ways(node: Node, step: Callable[[Node], Iterable[Node]], seen: set[Node]) -> Iterator[Way]:
-    """Ways from a node to products; no two of them meet behind a node that they part at."""
+    """Ways from a node to products; each node is entered once."""
     for other in step(node):
         if other in seen:
             continue
