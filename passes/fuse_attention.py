@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -22,6 +23,7 @@ from sparsecompile.operators.attention.spellings import (
     scores_of,
     unrepeated,
 )
+from sparsecompile.operators.attention.unfused import unfused
 
 _VIEWS = ("view", "view_as", torch.Tensor.view)
 
@@ -45,7 +47,8 @@ class FuseAttention(Rule[Facts]):
     """`scaled_dot_product_attention(q, repeat(k), repeat(v), mask) -> attention(q, k, v, mask)`.
 
     And `softmax(q @ repeat(k).T * scale + mask) @ repeat(v)`, with a cap on the scores or without.
-    Repeated heads are not made any more. What has gradients or dropout stays as it is.
+    Repeated heads are not made any more. What has gradients or dropout stays as it is, and so does
+    what is written in another way: of that the report has the reason.
     """
 
     name: ClassVar[str] = "fuse_attention"
@@ -95,6 +98,14 @@ class FuseAttention(Rule[Facts]):
             self._check_mask(found, q, k, edit)
         edit.device.check(spec_of(q, k, v, softcap=found.softcap != 0))
         return found
+
+    def run(self, edit: Edit) -> None:
+        """Sweep over the graph, and say of what is left why it is no such node."""
+        super().run(edit)
+        for softmax, why in unfused(edit):
+            with suppress(Reject), edit.considering(softmax, reader="attention"):
+                raise Reject(why)
+            edit.rejected(self.name, softmax, why)
 
     def replace(self, match: Match, facts: Facts, edit: Edit) -> None:
         """Insert the node."""

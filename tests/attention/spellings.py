@@ -105,7 +105,7 @@ def operators(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 @spelling("scanned, added", has_mask="bool")
 def filled(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     scores = (q @ k.transpose(-2, -1)).masked_fill(mask == 0, float("-inf"))
-    return F.softmax(scores, dim=-1) @ v
+    return torch.nn.Softmax(dim=-1)(scores) @ v
 
 
 @spelling("scanned, added", has_mask="bool")
@@ -114,7 +114,8 @@ def filled_by_where(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     scores = torch.where(
         mask, torch.matmul(q, k.transpose(2, 3)), torch.tensor(least, dtype=q.dtype)
     )
-    return torch.matmul(F.softmax(scores + torch.zeros(1, 1, 1, 1, dtype=q.dtype), -1), v)
+    of_keys, of_places = k[:, :, None, :, 0], mask.to(q.dtype)
+    return torch.matmul(F.softmax(scores + of_keys + of_places, -1), v)
 
 
 @spelling("scanned, added", has_mask="added")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from attention.test_attention_models import GROUPED, build, ids, llama, t5
+from attention.tiny_models import GROUPED, build, ids, llama, t5
 from packing import Packing
 from torch import Tensor
 

@@ -2,192 +2,211 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from attention.tiny_models import (
+    bert,
+    bigbird,
+    bigbird_full,
+    build,
+    gemma2,
+    gemma3,
+    gpt_neo,
+    gpt_oss,
+    ids,
+    llama,
+    llama4,
+    longformer,
+    mistral,
+    modernbert,
+    phi3,
+    qwen3,
+    swin,
+    t5,
+)
+from models.zoo import Architecture, Inputs, floating_outputs, in_double
+from models.zoo_decoders import bloom
+from models.zoo_encoders import deberta_v2
+from models.zoo_encoders import t5 as t5_with_decoder
+from models.zoo_perception import vit, whisper
+from packing import Packing
+from transformers import GenerationMixin
 
 import sparsecompile as sc
+from sparsecompile.report.facts import NodeReport
 from sparsecompile.testing.laws import assert_no_worse
 
-transformers: Any = pytest.importorskip("transformers")
-
-SIZES: dict[str, Any] = {
-    "vocab_size": 64,
-    "hidden_size": 64,
-    "intermediate_size": 96,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 128,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-GROUPED: dict[str, Any] = {**SIZES, "num_key_value_heads": 2}
-SLIDING: dict[str, Any] = {**GROUPED, "sliding_window": 8}
-Make = Callable[[str], Any]
+THROUGH_INDUCTOR = {(llama, "sdpa"), (t5, "eager")}
+"""What Inductor makes of the rest is most of the time, and is the same for others."""
 
 
-def llama(attention: str) -> Any:
-    config = transformers.LlamaConfig(**GROUPED, attn_implementation=attention)
-    return transformers.LlamaForCausalLM(config)
+def compiler_of(model: Architecture, attention: str) -> tuple[sc.Compiler, Any]:
+    """A compiler, and the backend that it is: alone, or with Inductor behind it."""
+    packing = Packing()
+    through_inductor = (model, attention) in THROUGH_INDUCTOR
+    return packing.compiler, packing.compiler if through_inductor else packing
 
 
-def mistral(attention: str) -> Any:
-    config = transformers.MistralConfig(**SLIDING, attn_implementation=attention)
-    return transformers.MistralForCausalLM(config)
-
-
-def gemma2(attention: str) -> Any:
-    config = transformers.Gemma2Config(**SLIDING, head_dim=16, attn_implementation=attention)
-    return transformers.Gemma2ForCausalLM(config)
-
-
-def gemma3(attention: str) -> Any:
-    layers = ["sliding_attention", "full_attention"]
-    config = transformers.Gemma3TextConfig(
-        **SLIDING, head_dim=16, layer_types=layers, attn_implementation=attention
-    )
-    return transformers.Gemma3ForCausalLM(config)
-
-
-def llama4(attention: str) -> Any:
-    more = {"intermediate_size_mlp": 96, "num_local_experts": 2, "attention_chunk_size": 8}
-    config = transformers.Llama4TextConfig(
-        **GROUPED, **more, head_dim=16, attn_implementation=attention
-    )
-    return transformers.Llama4ForCausalLM(config)
-
-
-def bert(attention: str) -> Any:
-    return transformers.BertModel(transformers.BertConfig(**SIZES, attn_implementation=attention))
-
-
-def modernbert(attention: str) -> Any:
-    more = {"local_attention": 8, "global_attn_every_n_layers": 2}
-    more |= {"cls_token_id": 1, "sep_token_id": 2}
-    config = transformers.ModernBertConfig(**SIZES, **more, attn_implementation=attention)
-    return transformers.ModernBertModel(config)
-
-
-def gpt_neo(attention: str) -> Any:
-    more = {"attention_types": [[["global", "local"], 1]], "window_size": 8}
-    config = transformers.GPTNeoConfig(
-        vocab_size=64,
-        hidden_size=64,
-        num_layers=2,
-        num_heads=4,
-        max_position_embeddings=128,
-        intermediate_size=96,
-        bos_token_id=1,
-        eos_token_id=2,
-        attn_implementation=attention,
-        **more,
-    )
-    return transformers.GPTNeoForCausalLM(config)
-
-
-def t5(attention: str) -> Any:
-    config = transformers.T5Config(
-        vocab_size=64, d_model=64, d_kv=16, d_ff=96, num_layers=2, num_heads=4
-    )
-    return transformers.T5EncoderModel(config)
-
-
-def build(make: Make, attention: str) -> Any:
-    torch.manual_seed(0)
-    return make(attention).eval().requires_grad_(False)
-
-
-def ids(batch: int, length: int) -> Tensor:
-    generator = torch.Generator().manual_seed(length)
-    return torch.randint(3, 64, (batch, length), generator=generator)
-
-
-def masks(compiler: sc.Compiler) -> list[str]:
+def masks(nodes: Sequence[NodeReport]) -> list[str]:
     """Of all attentions, the reason where one has no kernel."""
-    found = (node for node in compiler.report.nodes if node.reader == "attention")
-    return [node.mask if node.packed else node.reason for node in found]
+    found = (node for node in nodes if node.reader == "attention")
+    return [node.mask if node.packed else f"left: {node.reason}" for node in found]
 
 
-def first(model: Any, x: Tensor, **kwargs: Any) -> Tensor:
-    result: Tensor = model(x, **kwargs)[0]
-    return result
+SINKS = "left: its scores are concatenated with {} before the softmax; its weights go through "
+SINKS += "getitem, to"
+CHUNKS = (
+    "left: its scores are written into diagonal_attention_scores piece by piece; its weights go "
+    "through masked_fill, type_as, transpose, reshape, pad, view, getitem; its products are by "
+    "einsum bcxd,bcyd->bcxy, einsum bcwd,bcdh->bcwh, not matmul"
+)
+BMM = "left: its weights go through {}; its products are by {}, not matmul"
+READ_TWICE = "left: its weights {} are read by more than one node"
+BLOCKS = (
+    "left: its scores are concatenated with inner_band_product_2, rand_band_product_2, "
+    "last_band_product_2 before the softmax; its weights go through getitem; its products are by "
+    "einsum bhlqd,bhkd->bhlqk, einsum bhlqk,bhkd->bhlqd, not matmul"
+)
 
 
+@pytest.mark.filterwarnings("ignore:To copy construct from a tensor:UserWarning")
 @pytest.mark.parametrize(
-    ("make", "attention", "expected"),
+    ("architecture", "attention", "expected"),
     [
-        (llama, "sdpa", ["is_causal", "is_causal"]),
-        (llama, "eager", ["causal, added", "causal, added"]),
-        (mistral, "sdpa", ["causal & window(8)", "causal & window(8)"]),
+        (llama, "sdpa", 2 * ["is_causal"]),
+        (llama, "eager", 2 * ["causal, added"]),
+        (qwen3, "sdpa", 2 * ["is_causal"]),
+        (qwen3, "eager", 2 * ["causal, added"]),
+        (phi3, "sdpa", 2 * ["is_causal"]),
+        (phi3, "eager", 2 * ["causal, added"]),
+        (mistral, "sdpa", 2 * ["causal & window(8)"]),
+        (mistral, "eager", 2 * ["causal & window(8), added"]),
         (gemma2, "eager", ["causal & window(8), added", "causal, added"]),
         (gemma3, "sdpa", ["causal & window(8)", "is_causal"]),
-        pytest.param(
-            llama4,
-            "sdpa",
-            ["causal & chunked(8)", "causal & chunked(8)"],
-            marks=pytest.mark.filterwarnings("ignore:Torchinductor does not support:UserWarning"),
-        ),
-        (bert, "sdpa", ["none", "none"]),
+        (gemma3, "eager", ["causal & window(8), added", "causal, added"]),
+        (llama4, "sdpa", 2 * ["causal & chunked(8)"]),
+        (llama4, "eager", 2 * ["causal & chunked(8), added"]),
+        (gpt_neo, "eager", 2 * ["scanned, added"]),
+        (gpt_oss, "eager", [SINKS.format("sinks"), SINKS.format("sinks_1")]),
+        (bloom, "eager", [BMM.format("to, view", "baddbmm, bmm")]),
+        (bert, "sdpa", 2 * ["none"]),
+        (bert, "eager", 2 * ["none"]),
         (modernbert, "sdpa", ["none", "around(4)"]),
-        (gpt_neo, "eager", ["scanned, added", "scanned, added"]),
-        (t5, "eager", ["scanned, added", "scanned, added"]),
+        (modernbert, "eager", ["none", "around(4), added"]),
+        (deberta_v2, "eager", [BMM.format("view", "bmm")]),
+        (longformer, "eager", [CHUNKS]),
+        (bigbird_full, "eager", ["scanned, added"]),
+        (
+            bigbird,
+            "eager",
+            [
+                READ_TWICE.format("first_attn_weights"),
+                READ_TWICE.format("second_attn_weights"),
+                BLOCKS,
+                READ_TWICE.format("second_last_attn_weights"),
+                READ_TWICE.format("last_attn_weights"),
+            ],
+        ),
+        (t5, "eager", 2 * ["scanned, added"]),
+        (t5_with_decoder, "sdpa", ["scanned, added", "scanned, added", "none"]),
+        (t5_with_decoder, "eager", ["scanned, added", "scanned, added", "none"]),
+        (whisper, "sdpa", ["none", "causal", "none"]),
+        (whisper, "eager", ["none", "causal, added", "none"]),
+        (vit, "sdpa", ["none"]),
+        (vit, "eager", ["none"]),
+        (swin, "sdpa", 2 * ["scanned, added"]),
+        (swin, "eager", 2 * ["scanned, added"]),
     ],
+    ids=lambda value: getattr(value, "name", None),
 )
 @torch.no_grad()
-def test_the_pattern_of_every_layer(make: Make, attention: str, expected: list[str]) -> None:
-    model, x = build(make, attention), ids(2, 40)
-    compiler = sc.Compiler()
-    ours, eager = first(torch.compile(model, backend=compiler), x), first(model, x)
-    assert masks(compiler) == expected
-    assert_no_worse(ours, eager, first(model.double(), x))
+def test_the_pattern_of_every_layer(
+    architecture: Architecture, attention: str, expected: list[str]
+) -> None:
+    model = build(architecture, attention)
+    inputs = architecture.inputs(model, architecture.lengths[-1])
+    compiler, backend = compiler_of(architecture, attention)
+    ours = floating_outputs(torch.compile(model, backend=backend), inputs)
+    assert masks(compiler.report.nodes) == expected
+    eager = floating_outputs(model, inputs)
+    wide = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
+    exact = floating_outputs(in_double(model), wide)
+    for name in ours:
+        assert_no_worse(ours[name], eager[name], exact[name])
+
+
+PADDING = (torch.arange(12) >= torch.tensor([[0], [3], [8]])).long()
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("make", "attention"), [(bert, "sdpa"), (llama, "sdpa"), (llama, "eager")])
-def test_padding(make: Make, attention: str) -> None:
-    model, x = build(make, attention), ids(3, 20)
-    padding = torch.arange(20) >= torch.tensor([[0], [7], [18]])
-    compiler = sc.Compiler()
-    compiled = torch.compile(model, backend=compiler)
-    ours = first(compiled, x, attention_mask=padding.long())[padding]
-    eager = first(model, x, attention_mask=padding.long())[padding]
-    # In float64 the least number and a score below 0 make rows of infinities.
-    wide = build(make, "sdpa").double()
-    exact = first(wide, x, attention_mask=padding.long())[padding]
-    assert_no_worse(ours, eager, exact)
-    assert all("padding" in mask or "scanned" in mask for mask in masks(compiler))
-
-
-@pytest.mark.parametrize("cache", ["dynamic", "static"])
 @pytest.mark.parametrize(
-    ("make", "attention"), [(llama, "sdpa"), (gemma3, "sdpa"), (gemma2, "eager")]
+    ("architecture", "attention"),
+    [(bert, "sdpa"), (llama, "sdpa"), (llama, "eager"), (modernbert, "eager"), (t5, "sdpa")],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_padding(architecture: Architecture, attention: str) -> None:
+    model, x, there = build(architecture, attention), ids(3, 12), PADDING.bool()
+    compiler, backend = compiler_of(architecture, attention)
+    compiled = torch.compile(model, backend=backend)
+    # In float64 the least number and a score below 0 make rows of infinities.
+    wide = build(architecture, "sdpa").double()
+    runs = (run(x, attention_mask=PADDING)[0][there] for run in (compiled, model, wide))
+    assert_no_worse(*runs)
+    assert all("padding" in mask or "scanned" in mask for mask in masks(compiler.report.nodes))
+
+
+def generate(model: Any, inputs: Inputs, **options: Any) -> Any:
+    inputs = {k: v.to(model.dtype) if v.is_floating_point() else v for k, v in inputs.items()}
+    more = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    more |= {"max_new_tokens": 9, "min_new_tokens": 9, "use_cache": True}
+    special = {"decoder_start_token_id": 1, "pad_token_id": 0, "eos_token_id": 2}
+    return GenerationMixin.generate(model, **inputs, **more, **special, **options)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "attention", "cache", "beams", "steps"),
+    [
+        (llama, "sdpa", "dynamic", 1, {"causal & padding"}),
+        (llama, "sdpa", "static", 2, {"padding"}),
+        (gemma2, "eager", "dynamic", 2, {"causal & window(8), added", "causal, added"}),
+        (gemma2, "eager", "static", 1, {"scanned, added"}),
+        (gemma3, "sdpa", "dynamic", 2, {"causal & window(8) & padding", "causal & padding"}),
+        (gemma3, "sdpa", "static", 1, {"padding"}),
+        (mistral, "sdpa", "dynamic", 1, {"causal & window(8) & padding"}),
+        (mistral, "eager", "static", 2, {"scanned, added"}),
+        (llama4, "sdpa", "dynamic", 1, {"causal & chunked(8) & padding"}),
+        (qwen3, "sdpa", "static", 1, {"padding"}),
+        (phi3, "eager", "dynamic", 1, {"causal, added"}),
+        (gpt_neo, "eager", "dynamic", 2, {"scanned, added"}),
+        (gpt_oss, "eager", "static", 1, {SINKS.format("sinks"), SINKS.format("sinks_1")}),
+        (t5_with_decoder, "sdpa", "dynamic", 2, {"scanned, added"}),
+        (whisper, "sdpa", "static", 1, {"padding", "none"}),
+    ],
+    ids=lambda value: getattr(value, "name", None),
 )
 @torch.no_grad()
-def test_generated_tokens_are_the_same(make: Make, attention: str, cache: str) -> None:
-    model, x = build(make, attention), ids(1, 12)
-    options = {"max_new_tokens": 9, "do_sample": False, "cache_implementation": cache}
-    expected = model.generate(x, **options)
-    compiler = sc.Compiler()
-    model.forward = torch.compile(model.forward, backend=compiler)
-    assert torch.equal(model.generate(x, **options), expected)
-    assert not [
-        mask for mask in masks(compiler) if " " in mask and "&" not in mask and "," not in mask
-    ]
+def test_generation(
+    architecture: Architecture, attention: str, cache: str, beams: int, steps: set[str]
+) -> None:
+    """Prompts, of which two are padded, and steps after them, with the masks of the last."""
+    model = build(architecture, attention)
+    inputs = {"input_ids": ids(3, 12)}
+    if architecture is whisper:
+        inputs = {"input_features": architecture.inputs(model, 1)["input_features"]}
+    elif attention == "sdpa":
+        # In float64 the least number and a score below 0 make rows of infinities.
+        inputs["attention_mask"] = PADDING
+    options = {"cache_implementation": cache, "num_beams": beams}
+    eager, exact = (generate(each, inputs, **options) for each in (model, in_double(model)))
+    compiler, backend = compiler_of(architecture, attention)
+    model.forward = torch.compile(model.forward, backend=backend)
+    ours = generate(model, inputs, **options)
+    assert torch.equal(ours.sequences, eager.sequences)
+    assert torch.equal(exact.sequences, eager.sequences)
+    assert_no_worse(*(torch.cat(each.logits) for each in (ours, eager, exact)))
     # A prompt and a step; a dynamic cache's first step has sizes of its own.
-    assert compiler.report.graphs <= (2 if cache == "static" else 4)
-
-
-@torch.no_grad()
-def test_beams_and_a_padded_batch() -> None:
-    model, x = build(llama, "sdpa"), ids(3, 12)
-    padding = (torch.arange(12) >= torch.tensor([[0], [3], [8]])).long()
-    options = {"max_new_tokens": 6, "do_sample": False, "num_beams": 2, "attention_mask": padding}
-    expected = model.generate(x, **options)
-    compiler = sc.Compiler()
-    model.forward = torch.compile(model.forward, backend=compiler)
-    assert torch.equal(model.generate(x, **options), expected)
-    assert all(node.packed for node in compiler.report.nodes if node.reader == "attention")
+    assert compiler.report.graphs <= (2 if cache == "static" else 3)
+    assert set(masks(compiler.report.graph_reports[-1].nodes)) == steps

@@ -16,7 +16,7 @@ from sparsecompile.graph.edit import Edit
 from sparsecompile.graph.pattern import Call
 
 MATMUL = (torch.matmul, operator.matmul, "matmul")
-SOFTMAX = Call((F.softmax, torch.softmax, "softmax"), ("input", "dim", "dtype", "stacklevel"))
+SOFTMAX = Call((F.softmax, torch.softmax, "softmax"), ("input", "dim", "dtype", "_stacklevel"))
 CONVERTED = Call(("to", "type_as", "type"), ("input", "dtype"))
 
 _PRODUCT = Call(MATMUL, ("left", "right"))
@@ -52,27 +52,30 @@ def scores_of(node: Node, before: Node, edit: Edit) -> Scores:
 
     Args:
         node: the softmax's argument.
-        before: where a mask is made of what fills scores instead.
+        before: where a mask is made of what fills scores, and of all that is added to them.
         edit: the graph.
 
     Raises:
         Reject: it is no product of queries and keys.
     """
-    node, mask = _converted(node), None
-    if added := _ADDED.match(node):
+    node, masks = _converted(node), []
+    while added := _ADDED.match(node):
         node, mask = _inner(added["input"], node), added["other"]
         if not isinstance(mask, Node):
             raise Reject(f"what is added to its scores is {mask!r}, no tensor")
+        masks.append(mask)
     node, filled = _unfilled(node, before, edit)
-    if filled is not None and mask is not None:
-        mask = edit.call(operator.add, (filled, mask), before=before)
-    mask = mask if filled is None else mask or filled
+    masks += [filled] if filled is not None else []
     node, softcap = _uncapped(node)
     node, scale = _unscaled(node)
     product = _PRODUCT.match(node)
     if product is None:
         raise Reject(f"its scores are {node.name}, no product of queries and keys")
-    return Scores(product["left"], _untransposed(product["right"], edit), mask, scale, softcap)
+    right = _untransposed(product["right"], edit)
+    mask = masks.pop() if masks else None
+    while masks:
+        mask = edit.call(operator.add, (mask, masks.pop()), before=before)
+    return Scores(product["left"], right, mask, scale, softcap)
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,10 @@ class Booleans:
         """Conditions under which 0 is added, and what is otherwise."""
         if term.op in _SAME | _FLOATS or (term.op in _FRONT and _keeps_last_axes(term)):
             return self._added(term.args[0])
+        if _number(term) == 0:
+            return ALWAYS, -math.inf
+        if term.op == "add" and 0 in (numbers := [_number(each) for each in term.args]):
+            return self._added(term.args[1 - numbers.index(0)])
         if term.op == "where":
             condition, kept, dropped = (self.read(term.args[0]), *map(_number, term.args[1:3]))
             if kept == 0 and dropped is not None:

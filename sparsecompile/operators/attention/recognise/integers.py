@@ -56,7 +56,7 @@ class Integers:
         """What it is made of, None where that is not understood."""
         if not isinstance(term.value, Tensor):
             return Linear(term.value) if isinstance(term.value, int) else None
-        if term.op in _SAME:
+        if term.op in _SAME or (term.op == "repeat" and _is_expanded(term)):
             return None if _is_no_integer(term.args[0]) else self.read(term.args[0])
         if term.op in ("arange", "add", "sub", "neg", "mul", "floordiv", "div", "abs"):
             return self._computed(term)
@@ -228,6 +228,13 @@ def _check_integer(term: Term) -> None:
 
 def _is_no_integer(term: Term) -> bool:
     return isinstance(term.value, Tensor) and term.value.dtype not in _INTEGERS
+
+
+def _is_expanded(term: Term) -> bool:
+    """Whether only axes of size 1 are repeated."""
+    sizes, times = term.args[0].value.shape, term.args[1:]
+    pairs = zip(reversed(sizes), reversed(times), strict=False)
+    return len(times) >= len(sizes) and all(any(map(is_one, pair)) for pair in pairs)
 
 
 def _rising(term: Term, axis: int) -> Linear:

@@ -21,9 +21,11 @@ def text_of(conditions: Conditions, *, one_query: bool) -> str:
     lows, highs = set(conditions.lows), set(conditions.highs)
     for high in sorted(conditions.highs, key=_linear):
         low = next((low for low in sorted(lows, key=_linear) if _is_constant(high - low)), None)
-        chunk = None if low is None else _chunk(low, high)
+        chunk = None if low is None else _chunk(low, high, one_query=one_query)
         if chunk is not None:
-            parts.append(f"chunked({chunk})")
+            size, offset = chunk
+            parts.append(f"chunked({size})")
+            offsets.append(offset)
         elif high.slope(-2) == 1 or (one_query and not _differs(high)):
             text, offset = _around(low, high)
             parts = [text, *parts]
@@ -55,14 +57,18 @@ def _around(low: Linear | None, high: Linear) -> tuple[str, Linear]:
     return f"causal & window({size})", offset
 
 
-def _chunk(low: Linear, high: Linear) -> int | None:
-    """The size, of a chunk that begins where positions are a multiple of it."""
+def _chunk(low: Linear, high: Linear, *, one_query: bool) -> tuple[int, Linear] | None:
+    """The size of a chunk that begins where positions are a multiple of it, and the first query's.
+
+    That is, where among the keys the first query stands, for all entries alike.
+    """
     size = (high - low).constant
     for atom, factor in low.atoms:
         if isinstance(atom, Floor) and factor == size == atom.step:
-            rest = low - Linear.of(atom) * size
-            if rest + (atom.inner - Linear.along(-2) * bool(atom.inner.slope(-2))) == Linear():
-                return size
+            offset = low - Linear.of(atom) * size + atom.inner.without(-2)
+            moves = atom.inner.slope(-2) == 1 or one_query
+            if moves and not _differs(offset) and not offset.depends_on(-2):
+                return size, offset
     return None
 
 

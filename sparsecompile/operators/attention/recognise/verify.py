@@ -21,7 +21,8 @@ _POINTWISE = {
 _COMPUTED = _POINTWISE | {
     *("arange", "zeros", "ones", "full", "new_zeros", "new_ones", "new_full", "zeros_like"),
     *("ones_like", "tensor", "getitem", "index", "expand", "unsqueeze", "squeeze", "view"),
-    *("reshape", "diff", "cumsum", "tril", "triu", "masked_fill", "long", "int", "float", "type"),
+    *("reshape", "repeat", "diff", "cumsum", "tril", "triu", "masked_fill"),
+    *("long", "int", "float", "type"),
 }
 _ROWS = 64
 """Rows of a mask that are computed: more take as long as the mask itself does."""
