@@ -19,7 +19,7 @@ from sparsecompile.graph.fake_calls import Use, use_of
 from sparsecompile.graph.transformed_regions import ambient_scope, scopes
 from sparsecompile.weights.expression import Apply, Binding, Leaf, is_fake, live
 from sparsecompile.weights.packed_tensor import PackedTensor
-from sparsecompile.weights.parts import part
+from sparsecompile.weights.parts import part, product, product_bias
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
@@ -53,7 +53,8 @@ def weight_function(*, lossy: str = "") -> Callable[[Function], Function]:
     return declare
 
 
-weight_function()(part)
+for _function in (part, product, product_bias):
+    weight_function()(_function)
 
 
 def weight_reader(function: Function) -> Function:
@@ -111,6 +112,10 @@ class WeightView:
         if node.op == "call_method":
             return node.target in _METHODS
         return node.op == "call_function" and node.target in _FUNCTIONS
+
+    def is_declared(self, node: Node) -> bool:
+        """Whether it calls a `weight_function`."""
+        return hasattr(node.target, "sparsecompile_lossy") and self.is_function(node)
 
     def is_weight(self, node: object) -> bool:
         """Whether a node is a parameter of the model, or a pure function of some."""

@@ -31,7 +31,7 @@ from sparsecompile.weights.stored import store
 
 logger = logging.getLogger("sparsecompile")
 
-OPTIONS = ("formats", "passes", "prune", "quantize", "strict")
+OPTIONS = ("formats", "passes", "prune", "low_rank", "quantize", "strict")
 """Those of `Options` that say what becomes of weights."""
 REASONS = 3
 """How many a warning has; the log has all of them."""
@@ -52,13 +52,13 @@ def compress(model: M, **options: Any) -> M:
     else holds it. The model still runs as it is, and `torch.compile(model, backend="sparse")` takes
     the packed weights as they are. Passes choose the format as they do for a compiled model for
     which nothing is measured; weights that no format makes smaller stay as they are, and the log
-    says why, with a warning where all of them do. Without `prune` and `quantize` every value stays
-    what it is.
+    says why, with a warning where all of them do. Without `prune`, `low_rank` and `quantize` every
+    value stays what it is, but for rounding where a low rank is found.
 
     Args:
         model: a module on the CPU.
-        options: `prune`, `quantize`, `formats`, `passes`, `strict`, as in `Options`; names of
-            weights that patterns are held against are those of `model.named_parameters()`.
+        options: `prune`, `low_rank`, `quantize`, `formats`, `passes`, `strict`, as in `Options`;
+            names of weights that patterns are held against are those of `model.named_parameters()`.
 
     Returns:
         The model.
@@ -137,11 +137,11 @@ def _compressed(
         return PackedTensor(stored), ""
     considered = list(edit.considered.values())
     survey = considered[-1].survey if considered else None
-    packing = ("prune", "quantize", "fold_quantized", "pack_linear")
+    packing = ("prune", "find_low_rank", "quantize", "fold_quantized", "pack_linear")
     reasons = [r.reason for r in edit.rewrites if r.reason and r.pass_name in packing]
     reason = "; ".join(dict.fromkeys(reasons)) or "no pass packed it"
     options = compiler.options
-    if options.strict and ((survey and survey.zeros) or options.prune or options.quantize):
+    if options.strict and ((survey and survey.zeros) or options.changes_weights):
         raise RejectedError(names[0], reason, survey.zeros if survey else None)
     linear = Call(LINEAR, ("x", "weight", "bias")).match(result)
     if linear is not None and edit.weights.is_function(linear["weight"]):
