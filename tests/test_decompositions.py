@@ -79,13 +79,13 @@ REFUSED = [
 
 @pytest.mark.parametrize(("weight", "reason"), REFUSED)
 def test_columns_that_are_no_outliers(weight: Tensor, reason: str) -> None:
-    (columns,) = sc.default_registry().all(sc.Decomposition)
+    columns = sc.default_registry().decomposition("outlier_columns")
     with pytest.raises(sc.Reject, match=reason):
         columns.split(weight)
 
 
 def test_a_zero_below_the_sampled_rows() -> None:
-    (columns,) = sc.default_registry().all(sc.Decomposition)
+    columns = sc.default_registry().decomposition("outlier_columns")
     weight = torch.zeros(1000, 64)
     weight[:, 3] = weight[:, 5] = 1
     weight[7, 5] = 0

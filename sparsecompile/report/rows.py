@@ -183,8 +183,8 @@ def masks(nodes: Iterable[NodeReport]) -> Iterator[tuple[str, str]]:
 def lossy(nodes: Sequence[NodeReport]) -> Iterator[tuple[str, str]]:
     """What changed weights on request and how many of them, and their names."""
     for what in dict.fromkeys(node.lossy for node in nodes if node.lossy):
-        changed = [node for node in nodes if node.lossy == what]
-        count = len({node.weight for node in changed})
+        changed = list({node.weight: node for node in nodes if node.lossy == what}.values())
+        count = len(changed)
         kind = "weight" if changed[0].has_weight else changed[0].reader
         errors = _shares([node.error for node in changed if node.error is not None])
         off = f", relative error {errors}," if errors else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -171,7 +172,9 @@ def _packed(edit: Edit, shape: tuple[int, int]) -> Packed | PackedExpr | None:
         if not isinstance(binding, Apply) or binding.function is not part:
             return packed
         _, of, index = binding.args
-        parts[index], form = packed, decomposition_of(of).form(shape)
+        found = decomposition_of(of)
+        is_exact = packed.exact and found.exact and not found.tolerance(packed.dtype)
+        parts[index], form = replace(packed, exact=is_exact), found.form(shape)
     return form.of(packed for _, packed in sorted(parts.items())) if form is not None else None
 
 

@@ -77,8 +77,6 @@ class LowRank(Decomposition):
         if not most:
             raise Reject(f"{n} x {k} is no larger than factors of rank 1")
         least = _rank_of_some(weight.weight, most * 9 // 8 + _MARGIN)
-        if least > most:
-            raise Reject(f"the rank is more than {most}, up to which is looked")
         *_, values = _factors(weight.weight, min(least + _MARGIN, n, k), scaled=True)
         return LowRank(_needed(values, torch.finfo(weight.weight.dtype).eps / 2))
 
@@ -130,9 +128,12 @@ def relative_error(weight: Tensor, parts: Expression[Tensor]) -> float:
 
 
 def _rank_of_some(weight: Tensor, side: int) -> int:
-    """The rank of at most so many rows and columns, within rounding; all there are if it is full.
+    """The rank of at most so many rows and columns, within rounding.
 
     Columns lie side by side: others would be as many reads of memory as all of them.
+
+    Raises:
+        Reject: it is full, but for a ninth of them, or they hold only zeros.
     """
     n, k = weight.shape
     step, first = max(1, n // side), max(0, (k - side) // 2)
@@ -140,14 +141,15 @@ def _rank_of_some(weight: Tensor, side: int) -> int:
     for dim in (1, 0):
         sizes = sample.abs().amax(dim, keepdim=True)
         kept = (sizes > 0).flatten().nonzero().flatten()
+        if not kept.numel():
+            raise Reject("no values in the rows and columns that were looked at")
         sample = (sample / sizes).index_select(1 - dim, kept)
     pivots = torch.linalg.lu_factor_ex(sample)[0].diagonal().abs()
-    if not pivots.numel():
-        return 0
     last = pivots[pivots.numel() * 8 // 9 :].median()
     # Pivots of what is left behind the rank are of the size of roundings, some of them larger.
     if not last < pivots.max() / 16:
-        return pivots.numel()
+        some = " x ".join(map(str, sample.shape))
+        raise Reject(f"the rank of {some} of it is full: a lower one can be asked for")
     return 1 + max(int(place) for place in (pivots > 8 * last).nonzero())
 
 
