@@ -136,7 +136,7 @@ def _rank_of_some(weight: Tensor, side: int) -> int:
         Reject: it is full, but for a ninth of them, or they hold only zeros.
     """
     n, k = weight.shape
-    step, first = max(1, n // side), max(0, (k - side) // 2)
+    step, first = max(n // side - 1, 0) | 1, max(0, (k - side) // 2)
     sample = weight[::step][:side, first : first + side].float()
     for dim in (1, 0):
         sizes = sample.abs().amax(dim, keepdim=True)
