@@ -71,7 +71,7 @@ class FuseLowRank(Pass):
             for bias in filter(None, (match["inner_bias"], match["bias"])):
                 edit.binding(bias)
         if len(inner.users) > 1:
-            raise Reject(f"{inner.name}, which the first of two linears gives, is read by others")
+            raise Reject("what the first of two linears gives is read by others, too")
         if writer := edit.writes_between(inner, match.node):
             raise Reject(f"{writer.name} writes in place in between")
         x = edit.value(match["input"])

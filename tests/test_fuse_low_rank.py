@@ -196,7 +196,7 @@ class Special(Chain):
 
 
 REFUSED = [
-    ("read", ", which the first of two linears gives, is read by others"),
+    ("read", "what the first of two linears gives is read by others, too"),
     ("writes", "add_ writes in place in between"),
 ]
 

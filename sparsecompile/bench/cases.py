@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +57,7 @@ class LinearCase:
         return None if is_whole else parse_recipe(self.format)
 
     @property
-    def options(self) -> dict[str, float]:
+    def options(self) -> dict[str, Any]:
         """What the backend is asked for: the rank, since a large one is not looked for."""
         rank = rank_of(self.format)
         return {"low_rank": rank / min(self.n, self.k)} if rank else {}
@@ -68,7 +70,7 @@ class LinearCase:
         """
         dtype, rank = DTYPES[self.dtype], rank_of(self.format)
         if rank:
-            u = torch.randn(self.n, rank, generator=generator) / rank**0.5
+            u = torch.randn(self.n, rank, generator=generator) / math.sqrt(rank)
             return (u @ torch.randn(rank, self.k, generator=generator)).to(dtype)
         weight = torch.randn(self.n, self.k, generator=generator).to(dtype)
         if self.pruning is not None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from sparsecompile.codecs.float import Float
@@ -20,7 +21,7 @@ from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.trial import Trial
 from sparsecompile.operators.linear.operator import Linear, density_of
 from sparsecompile.structures.dense import Dense
-from sparsecompile.weights.expression import Binding, Leaf
+from sparsecompile.weights.expression import Apply, Binding, Leaf
 from sparsecompile.weights.packing import packer
 from sparsecompile.weights.parts import has_parts
 
@@ -65,7 +66,10 @@ class Runner:
     @property
     def _dense_use(self) -> DenseUse:
         """As in lowering: parts with zeros never run dense, others need a copy for it."""
-        if isinstance(self.binding, Leaf):
+        binding = self.binding
+        if isinstance(binding, Apply) and binding.function is torch.t:
+            (binding,) = binding.args
+        if isinstance(binding, Leaf):
             return DenseUse.ANYWHERE
         if self.format.structure.family != "dense" and has_parts(self.binding):
             return DenseUse.NEVER
