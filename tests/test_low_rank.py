@@ -52,13 +52,11 @@ def test_the_rank_is_found(n: int, k: int, rank: int, dtype: torch.dtype) -> Non
     assert relative_error(weight, found.split(weight)) <= found.tolerance(dtype)
 
 
-def test_small_rows_and_columns_are_as_exact_as_large_ones() -> None:
-    weight = thin(200, 300, 10).weight
-    weight[::2] *= 1e-6
-    weight[:, ::3] *= 1e5
-    found = find(weight)
-    assert found == LowRank(10)
-    assert found.split(weight)
+def test_small_rows_are_as_exact_as_large_ones() -> None:
+    """Those here have a rank of their own."""
+    weight = torch.cat((thin(100, 300, 4).weight, 1e-12 * thin(100, 300, 6).weight))
+    assert find(weight) == LowRank(10)
+    assert LowRank(10).split(weight)
 
 
 def test_rows_without_values_count_for_nothing() -> None:
@@ -187,7 +185,8 @@ def test_parts_of_one_weight_are_made_together(monkeypatch: pytest.MonkeyPatch) 
     assert torch.equal(part(weight, name, 0), u)
     assert len(made) == 2
     weight.mul_(2)
-    torch.testing.assert_close(part(weight, name, 0) @ part(weight, name, 1), weight)
+    v, u = part(weight, name, 1), part(weight, name, 0)
+    torch.testing.assert_close(u @ v, weight)
     with torch.inference_mode():
         assert torch.equal(part(weight.clone(), name, 0), part(weight, name, 0))
 
@@ -320,6 +319,14 @@ def test_without_a_kernel_for_dense_weights(
         assert node.reason.endswith("no kernel for dense/float") or not options
     assert ("dense_0, dense_1" in backend.compiler.report.after) == bool(options)
     close(result / 10, near(model, {"weight": 10})(torch.ones(5, 128)) / 10)
+
+
+@torch.no_grad()
+def test_without_the_pass_that_packs_linears() -> None:
+    model, x = nn.Linear(128, 256), torch.randn(5, 128)
+    backend = Packing(low_rank=0.25, passes={"without": ["pack_linear"]})
+    close(torch.compile(model, backend=backend)(x), near(model, {"weight": 32})(x))
+    assert {node.reason for node in backend.compiler.report.nodes} == {"no pass looked at it"}
 
 
 def refusal(model: nn.Module, recipe: Any, **options: Any) -> str:

@@ -149,6 +149,9 @@ class WeightView:
 
     def _has_name(self, node: Node) -> bool:
         """Whether a placeholder is the model's own, and no input of it."""
+        if node not in self._values:
+            # What lowering put in for a weight.
+            return False
         return id(self._values[node][1]) in self._names or _source_name(node) is not None
 
     def own_names(self) -> dict[int, tuple[str, ...]]:
