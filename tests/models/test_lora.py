@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from packing import Packing, sparse_
 from torch import Tensor, nn
 
@@ -68,6 +70,30 @@ def test_the_sum_is_in_the_epilogue_of_the_base(rows: int, dtype: torch.dtype) -
     report = str(backend.compiler.report)
     assert "strips +add" in report
     assert "product(96x4, 4x64) of rank 4, multiplied out, takes " in report
+
+
+@st.composite
+def sums(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
+    """A base with adapters, thin and thick ones, one or two of them."""
+    torch.manual_seed(draw(st.integers(0, 2**16)))
+    model = Lora(96, 64, draw(st.sampled_from((1, 4, 16, 80)))).eval()
+    if draw(st.booleans()):
+        model.base = nn.Linear(64, 96, bias=draw(st.booleans()))
+    model.active = draw(st.sampled_from((["one"], ["one", "two"])))
+    model.scaling["two"] = draw(st.sampled_from((0.5, 1.0, -3.0)))
+    if draw(st.booleans()):
+        sparse_(model.a["two"])
+    dtype = draw(st.sampled_from((torch.float32, torch.bfloat16)))
+    rows = draw(st.sampled_from((0, 1, 3, 17, 64, 130)))
+    return model.to(dtype), torch.randn(rows, 64).to(dtype)
+
+
+@given(sums())
+@settings(max_examples=20)
+def test_any_sum_is_as_exact_as_eager(case: tuple[nn.Module, Tensor]) -> None:
+    torch._dynamo.reset()
+    model, x = case
+    agree(torch.compile(model, backend=Packing()), model, x)
 
 
 def test_adapters_are_live(packings: list[object]) -> None:
