@@ -6,7 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from sparsecompile import LINEAR, Call, Edit, Format, Match, Phase, Rule, insert_packed_linear
+from sparsecompile import (
+    LINEAR,
+    Call,
+    Dense,
+    Edit,
+    Float,
+    Format,
+    KernelSpec,
+    Match,
+    Phase,
+    Rule,
+    insert_packed_linear,
+)
+from sparsecompile.weights.parts import part, product
 
 
 @dataclass(frozen=True)
@@ -14,7 +27,8 @@ class PackLinear(Rule[Format]):
     """`linear(x, weight, bias) -> packed_linear(x, weight, bias, format)`.
 
     For the format that finds itself in the weight and takes the fewest bytes, when these are
-    fewer than the dense weight's.
+    fewer than the dense weight's. What passes made of weights of the model is packed anyway: it
+    has to be kept.
     """
 
     name: ClassVar[str] = "pack_linear"
@@ -26,8 +40,14 @@ class PackLinear(Rule[Format]):
 
     def guard(self, match: Match, edit: Edit) -> Format:
         """The format."""
-        found = edit.survey(match.node, match["weight"]).format()
-        edit.check_dtypes(match["weight"], x=match["x"], bias=match["bias"])
+        weight = match["weight"]
+        survey = edit.survey(match.node, weight)
+        if survey.best is None and weight.target in (part, product):
+            found = Format(Dense(), Float())
+            edit.device.check(KernelSpec(found, edit.value(weight).dtype))
+        else:
+            found = survey.format()
+        edit.check_dtypes(weight, x=match["x"], bias=match["bias"])
         return found
 
     def replace(self, match: Match, facts: Format, edit: Edit) -> None:

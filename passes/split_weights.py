@@ -15,6 +15,7 @@ from sparsecompile import (
     Call,
     Edit,
     Format,
+    KernelSpec,
     Match,
     Pass,
     Phase,
@@ -133,7 +134,9 @@ class SplitWeights(Pass):
         Raises:
             Reject: they are not.
         """
-        if is_faster(parts, whole, edit.value(match["x"]), self.tune, edit):
+        for each in parts:
+            edit.device.check(KernelSpec(each.format, edit.value(match["x"]).dtype))
+        if is_faster(parts, [whole], edit.value(match["x"]), self.tune, edit):
             return
         nbytes, alone = sum(each.survey.best_bytes for each in parts), whole.survey.best_bytes
         if nbytes >= alone:
@@ -146,9 +149,10 @@ def _replace(match: Match, split: Split, edit: Edit) -> None:
     value, leaves = edit.value(weight), []
     for index, (shape, format) in enumerate(split.parts.leaves()):
         args = (weight, split.of, index)
-        new = edit.call(part, args, before=node, like=weight, value=value.new_empty(shape))
-        dense_bytes = value.numel() * value.element_size()
-        leaves.append((new, format, PartOf(split.text, index, dense_bytes)))
+        which = PartOf(split.text, index, value.nbytes)
+        shaped = value.new_empty(shape)
+        new = edit.call(part, args, before=node, like=weight, value=shaped, part=which)
+        leaves.append((new, format))
     new = _applied(split.parts.of(leaves), match["x"], match["bias"], node, edit)
     if edit.weights.stored(weight) is None:
         # For when its zeros change: it may then be better as it is.
@@ -167,7 +171,7 @@ def _stored(binding: Binding, edit: Edit) -> Split | None:
     return Split(text, stored.expression.map(lambda leaf: (leaf.shape, leaf.format)), text)
 
 
-Placed = tuple[Node, Format, PartOf]
+Placed = tuple[Node, Format]
 
 
 def _applied(
@@ -189,10 +193,9 @@ def _applied(
 
 def _packed(leaf: Placed, x: Node, bias: Node | None, before: Node, edit: Edit) -> Node:
     """A packed linear of one leaf."""
-    weight, format, part_of = leaf
+    weight, format = leaf
     linear = edit.call(F.linear, (x, weight, bias), before=before)
     edit.survey(linear, weight)
-    edit.considered[linear.name].part = part_of
     args = (x, weight, bias, format)
     new = insert_packed_linear(edit, *args, before=linear, origins=(linear.name,))
     edit.replace(linear, new)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparsecompile.bench.cases import DTYPES, LinearCase
+from sparsecompile.bench.cases import LinearCase
 from sparsecompile.compiler import Compiler
 from sparsecompile.errors import SparseCompileError
 
@@ -55,7 +55,7 @@ class Subject:
 
     @classmethod
     def of(cls, case: LinearCase, copies: int) -> Subject:
-        """Random values, the weight pruned to the case's format.
+        """Random values, the weight in the case's format.
 
         Args:
             case: the case.
@@ -64,14 +64,10 @@ class Subject:
         Raises:
             OptionError: the format cannot be pruned to.
         """
-        dtype = DTYPES[case.dtype]
-        weight = torch.randn(case.n, case.k).to(dtype)
-        if case.pruning is not None:
-            structure, share = case.pruning
-            weight *= structure.prune(weight, share)
+        weight = case.weight()
         return cls(
             case,
-            torch.randn(case.m, case.k).to(dtype),
+            torch.randn(case.m, case.k).to(weight.dtype),
             [_layer(weight)] + [_layer(weight.clone()) for _ in range(copies - 1)],
         )
 
@@ -145,7 +141,7 @@ def _compiled(x: Tensor, layers: Sequence[nn.Linear], backend: Any) -> Callable[
 
 
 def _sparse(subject: Subject, options: Mapping[str, Any]) -> Candidate:
-    compiler = Compiler(**options)
+    compiler = Compiler(**subject.case.options, **options)
     run = _compiled(subject.x, subject.layers, compiler)
     run()
     report = compiler.report
@@ -155,8 +151,11 @@ def _sparse(subject: Subject, options: Mapping[str, Any]) -> Candidate:
             "their times would say nothing; report this with the versions that `sparsecompile "
             "version` prints"
         )
-    (node,) = report.nodes
+    nodes = report.nodes
     name = " ".join((SPARSE, *(str(value) for value in options.values())))
-    if node.kernel is None:
-        return Candidate(name, run, node.dense_bytes, False, f"dense: {node.reason}")
-    return Candidate(name, run, node.packed_bytes, False, f"{node.format} {node.kernel.template}")
+    if len(nodes) == 1 and not nodes[0].packed:
+        return Candidate(name, run, nodes[0].dense_bytes, False, f"dense: {nodes[0].reason}")
+    # Of a low rank there are two, which may run dense.
+    kernels = (f"{n.format} {n.kernel.template}" if n.kernel else "dense" for n in nodes)
+    nbytes = sum(node.packed_bytes for node in nodes)
+    return Candidate(name, run, nbytes, False, " + ".join(kernels))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from sparsecompile.errors import OptionError
 from sparsecompile.formats.structure import Structure
@@ -20,14 +23,15 @@ DENSE = "dense"
 
 @dataclass(frozen=True)
 class LinearCase:
-    """`y[m, n] = x[m, k] @ W[n, k].T` with a pruned weight.
+    """`y[m, n] = x[m, k] @ W[n, k].T` with a weight that is less than it seems.
 
     Attributes:
         m: rows of x.
         n: out features.
         k: in features.
         dtype: of x, W and y, such as `bfloat16`.
-        format: what the weight is pruned to: a recipe of `options["prune"]`, or `dense`.
+        format: what the weight is pruned to: a recipe of `options["prune"]`; `dense`; or
+            `low_rank(r)`, a product of two of rank r.
     """
 
     m: int
@@ -48,8 +52,31 @@ class LinearCase:
 
     @property
     def pruning(self) -> tuple[Structure, float | None] | None:
-        """Structure and share of zeros, or None for `dense`."""
-        return None if self.format == DENSE else parse_recipe(self.format)
+        """Structure and share of zeros, or None for `dense` and a low rank."""
+        is_whole = self.format == DENSE or rank_of(self.format)
+        return None if is_whole else parse_recipe(self.format)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the backend is asked for: the rank, since a large one is not looked for."""
+        rank = rank_of(self.format)
+        return {"low_rank": rank / min(self.n, self.k)} if rank else {}
+
+    def weight(self, generator: torch.Generator | None = None) -> Tensor:
+        """Random values `[n, k]` in the format.
+
+        Raises:
+            OptionError: the format cannot be pruned to.
+        """
+        dtype, rank = DTYPES[self.dtype], rank_of(self.format)
+        if rank:
+            u = torch.randn(self.n, rank, generator=generator) / math.sqrt(rank)
+            return (u @ torch.randn(rank, self.k, generator=generator)).to(dtype)
+        weight = torch.randn(self.n, self.k, generator=generator).to(dtype)
+        if self.pruning is not None:
+            structure, share = self.pruning
+            weight *= structure.prune(weight, share)
+        return weight
 
     def __str__(self) -> str:
         """`4096x4096 m=1 bfloat16 2:4`."""
@@ -63,7 +90,7 @@ def linear_cases(shapes: str, rows: str, dtypes: str, formats: str) -> tuple[Lin
         shapes: of the weight, `n x k`, such as `4096x4096,1536x576`.
         rows: numbers of rows of x, such as `1,128`.
         dtypes: such as `bfloat16,float32`.
-        formats: such as `2:4,unstructured(0.7),block(16,16,0.5),dense`.
+        formats: such as `2:4,unstructured(0.7),block(16,16,0.5),low_rank(512),dense`.
 
     Raises:
         OptionError: a list is empty or holds what cannot be used.
@@ -78,9 +105,15 @@ def linear_cases(shapes: str, rows: str, dtypes: str, formats: str) -> tuple[Lin
     ]
     # What is wrong with a recipe is better said before an hour of measuring than after.
     for recipe in recipes:
-        if recipe != DENSE:
+        if recipe != DENSE and not rank_of(recipe):
             parse_recipe(recipe)
     return tuple(cases)
+
+
+def rank_of(format: str) -> int:
+    """That of `low_rank(512)`, 0 of anything else."""
+    found = re.fullmatch(r"low_rank\((\d+)\)", format)
+    return int(found[1]) if found else 0
 
 
 def split(text: str, option: str) -> Sequence[str]:

@@ -41,7 +41,7 @@ def linear(
     shape: Annotated[str, typer.Option(help="Out x in features.")] = "4096x4096",
     m: Annotated[str, typer.Option("--m", help="Rows of the input.")] = "1,4,128,512",
     recipes: Annotated[
-        str, typer.Option("--format", help="What weights are pruned to, or 'dense'.")
+        str, typer.Option("--format", help="To what weights are pruned; 'low_rank(512)'; 'dense'.")
     ] = "2:4,unstructured(0.7),block(16,16,0.5)",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, float16.")] = "bfloat16",
     quantize: Quantize = None,

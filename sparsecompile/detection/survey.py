@@ -169,8 +169,7 @@ def _with_splits(
     asked = device.registry.all(Decomposition) if all(f.codec.lossless for f in formats) else ()
     for decomposition in (d for d in asked if d.exact):
         try:
-            if not found.zeros:
-                raise Reject("the weight holds no zeros")
+            decomposition = decomposition.find(dense)
             parts = decomposition.parts(dense.weight).map(Occupancy)
             surveys = parts.map(lambda part: _look(formats, device, spec, part))
             nbytes = sum(each.best_bytes for each in surveys.leaves())

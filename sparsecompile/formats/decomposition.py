@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from sparsecompile.component import Family
 from sparsecompile.errors import Reject
 from sparsecompile.formats.expression import Expression, Shape
+from sparsecompile.formats.occupancy import Occupancy
 
 
 class Decomposition(Family):
@@ -22,11 +23,32 @@ class Decomposition(Family):
       `form`. What depends on values, such as how many columns there are, is a bound in `split`.
     - `split` gives an expression of that form or raises `Reject`, and takes what `approximate`
       gives;
-    - where it is `exact` the parts, in float32, make every value of the weight again.
+    - where it is `exact` the parts, in float32, make every value of the weight again, or one within
+      `tolerance`.
     """
 
-    exact: ClassVar[bool]
-    """Whether the parts make the weight bit for bit. Only those are looked for unasked."""
+    exact: bool
+    """Whether the parts make the weight. Only those are looked for unasked."""
+
+    def tolerance(self, dtype: torch.dtype) -> float:
+        """How far off what the parts of an exact one make may be; 0 means bit for bit.
+
+        As a share of the norm of every row and of every column, and only as far as rounding takes
+        weights of this dtype that are made of such parts.
+        """
+        return 0.0
+
+    def find(self, weight: Occupancy) -> Decomposition:
+        """The one of the family that fits a weight, whose parameters `form` may depend on.
+
+        Quick: it is asked of every weight. By default this one, of weights with zeros.
+
+        Raises:
+            Reject: none does, as far as it looks.
+        """
+        if weight.kept == weight.mask.numel():
+            raise Reject("the weight holds no zeros")
+        return self
 
     @abstractmethod
     def form(self, shape: tuple[int, int]) -> Expression[Shape]:

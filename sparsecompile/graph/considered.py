@@ -24,17 +24,22 @@ class Rewrite:
 
 @dataclass(frozen=True)
 class PartOf:
-    """Which part of a weight the weight of a node is.
+    """Which part of a weight of the model, or product of several, the weight of a node is.
 
     Attributes:
         expression: what the weight is, such as `outlier_columns: sum(n_m[2:4]/float, csr/float)`.
-        index: the part's place among the leaves.
-        dense_bytes: bytes of the whole weight, dense.
+        index: the part's place among the leaves; None of a product.
+        dense_bytes: bytes of the model's weight, or weights, dense.
+        lossy: what changed the weight on request, else empty.
+        error: the distance of what all parts make to the weight, as a share of its norm, where they
+            were made to be near it only.
     """
 
     expression: str
-    index: int
+    index: int | None
     dense_bytes: int
+    lossy: str = ""
+    error: float | None = None
 
 
 @dataclass

@@ -14,7 +14,7 @@ from sparsecompile.detection.survey import Survey, survey, with_codec
 from sparsecompile.errors import Reject
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.packed import Format
-from sparsecompile.graph.considered import Considered, Rewrite, module_name
+from sparsecompile.graph.considered import Considered, PartOf, Rewrite, module_name
 from sparsecompile.graph.fake_calls import example, fake_call
 from sparsecompile.graph.mutation import writes_in_place
 from sparsecompile.graph.pattern import Target
@@ -67,6 +67,7 @@ class Edit:
         like: Node | None = None,
         value: Any = None,
         origins: tuple[str, ...] = (),
+        part: PartOf | None = None,
     ) -> Node:
         """Insert a call.
 
@@ -78,6 +79,7 @@ class Edit:
             value: fake tensor that stands for its value; by default the call is run on the fake
                 tensors of its arguments.
             origins: linears of the model that it does the work of, for the report.
+            part: which part it is, for the report.
         """
         graph = self.module.graph
         with graph.inserting_before(before):
@@ -90,6 +92,7 @@ class Edit:
         }
         node.meta["example_value"] = fake_call(node) if value is None else value
         node.meta["sparsecompile_origins"] = origins
+        node.meta["sparsecompile_part"] = part
         return node
 
     def replace(self, old: Node, new: Node) -> None:
@@ -197,7 +200,9 @@ class Edit:
             )
             with timed("detection"):
                 considered.survey = considered.look(self.weights.live(binding))
-            considered.lossy = ", ".join(filter(None, (lossy(binding), change)))
+            part = considered.part = weight.meta.get("sparsecompile_part")
+            changes = (lossy(binding), part.lossy if part is not None else "", change)
+            considered.lossy = ", ".join(filter(None, changes))
         except Reject as reject:
             considered.reason = reject.reason
             raise

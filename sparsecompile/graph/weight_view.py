@@ -19,7 +19,7 @@ from sparsecompile.graph.fake_calls import Use, use_of
 from sparsecompile.graph.transformed_regions import ambient_scope, scopes
 from sparsecompile.weights.expression import Apply, Binding, Leaf, is_fake, live
 from sparsecompile.weights.packed_tensor import PackedTensor
-from sparsecompile.weights.parts import part
+from sparsecompile.weights.parts import part, product, product_bias
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
@@ -53,7 +53,8 @@ def weight_function(*, lossy: str = "") -> Callable[[Function], Function]:
     return declare
 
 
-weight_function()(part)
+for _function in (part, product, product_bias):
+    weight_function()(_function)
 
 
 def weight_reader(function: Function) -> Function:
@@ -112,6 +113,10 @@ class WeightView:
             return node.target in _METHODS
         return node.op == "call_function" and node.target in _FUNCTIONS
 
+    def is_declared(self, node: Node) -> bool:
+        """Whether it calls a `weight_function`."""
+        return hasattr(node.target, "sparsecompile_lossy") and self.is_function(node)
+
     def is_weight(self, node: object) -> bool:
         """Whether a node is a parameter of the model, or a pure function of some."""
         if not isinstance(node, Node):
@@ -144,6 +149,9 @@ class WeightView:
 
     def _has_name(self, node: Node) -> bool:
         """Whether a placeholder is the model's own, and no input of it."""
+        if node not in self._values:
+            # What lowering put in for a weight.
+            return False
         return id(self._values[node][1]) in self._names or _source_name(node) is not None
 
     def own_names(self) -> dict[int, tuple[str, ...]]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from torch.fx import GraphModule, Node
 
+from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Format
 from sparsecompile.graph.edit import Edit, origins
 from sparsecompile.kernels.codegen import Device
@@ -50,6 +52,7 @@ def lower(
     _follow(edit, problems, lowerings)
     lowerings |= _decided(edit, problems, follows=True)
     slots, lowered = _Slots(edit), []
+    slots.make_once()
     for operator, match in operator_nodes(edit):
         problem, names = problems[match.node], origins(match.node)
         lowering = lowerings[problem]
@@ -190,6 +193,19 @@ class _Slots:
         """The dense copy of a weight."""
         key = (weight, copy)
         return self._node(key, "dense", lambda: DenseSlot(self._edit.binding(weight), copy))
+
+    def make_once(self) -> None:
+        """Give slots to weights and biases that passes computed and that are not packed.
+
+        In the graph they would be computed in each call.
+        """
+        edit = self._edit
+        packed = {m["weight"] for _, m in operator_nodes(edit) if "weight" in m.captured}
+        for node in edit.nodes():
+            readers = [user for user in node.users if not edit.weights.is_function(user)]
+            if readers and node not in packed and edit.weights.is_declared(node):
+                with suppress(Reject):
+                    edit.replace(node, self.dense(node, None))
 
     def read(self, node: Node | None, lowered: Lowered) -> None:
         """Note that a packed node reads a packed slot."""

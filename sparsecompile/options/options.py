@@ -11,13 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecompile.errors import OptionError
 from sparsecompile.options.inductor import check_options
-from sparsecompile.options.recipes import recipes_of
+from sparsecompile.options.recipes import low_rank_recipes, recipes_of
 
 if TYPE_CHECKING:
     from sparsecompile.masks.predicate import Function
 
 TUNE = ("off", "cached", "fast", "full")
-LOSSY = {"prune": "prune", "quantize": "quantize", "attention": "sparsify_attention"}
+LOSSY = {
+    "prune": "prune",
+    "low_rank": "find_low_rank",
+    "quantize": "quantize",
+    "attention": "sparsify_attention",
+}
 """Options that ask for lossy changes, and the passes that make them."""
 
 
@@ -43,6 +48,9 @@ class Options:
             activations, when it runs), `"int4"` (weights only, a scale for 128 columns) for every
             linear, with other groups or scales as in `"int4[group=32,scales=float16]"`, or a
             mapping as for `prune`.
+        low_rank: lossy. Two factors of the nearest weight of a lower rank: 0.25 is a share of the
+            smaller side, `{"energy": 0.99}` the smallest rank that keeps this share of the squared
+            singular values; for every linear, or a mapping as for `prune`.
         attention: lossy. Which keys queries attend to, besides what the model's own mask drops:
             the text of a pattern such as `"window(256) + global(16)"`, of a choice such as
             `"top_blocks(0.2)"`, or a predicate `mask_mod(b, h, q, kv)`; for every attention, or a
@@ -69,6 +77,7 @@ class Options:
     passes: Mapping[str, Any] = field(default_factory=dict)
     prune: str | Mapping[str, str] | None = None
     quantize: str | Mapping[str, str] | None = None
+    low_rank: float | Mapping[str, Any] | None = None
     attention: str | Function | Mapping[str, str | Function] | None = None
     tune: str = field(default_factory=_default_tune)
     dense_copies: bool = False
@@ -101,10 +110,16 @@ class Options:
         result._check()
         return result
 
-    def recipes(self) -> dict[str, Mapping[str, str]]:
+    def recipes(self) -> dict[str, Mapping[str, Any]]:
         """Patterns of weight names and their recipes, by the option that gives them."""
         names = ("prune", "quantize")
-        return {name: recipes_of(name, self._asked(name)) for name in names}
+        found = {name: recipes_of(name, self._asked(name)) for name in names}
+        return {**found, "low_rank": low_rank_recipes(self._asked("low_rank"))}
+
+    @property
+    def changes_weights(self) -> bool:
+        """Whether lossy changes of weights are asked for."""
+        return any(map(bool, self.recipes().values()))
 
     def masks(self) -> Mapping[str, str | Function]:
         """Patterns of names of attentions, and what is asked for them."""

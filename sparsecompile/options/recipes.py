@@ -52,6 +52,30 @@ def recipes_of(option: str, given: object, *, functions: bool = False) -> Mappin
     )
 
 
+def low_rank_recipes(given: object) -> Mapping[str, Any]:
+    """Patterns of weight names and the ranks asked for, from the value of option `low_rank`.
+
+    Raises:
+        OptionError: neither a number or `{"energy": ...}`, nor patterns to such. Whether these
+            numbers can be used is not looked at.
+    """
+
+    def is_recipe(value: object) -> bool:
+        energy = isinstance(value, Mapping) and set(value) == {"energy"}
+        return energy or isinstance(value, (int, float))
+
+    found = {} if given is None else {"*": given} if is_recipe(given) else given
+    if isinstance(found, Mapping) and all(
+        isinstance(pattern, str) and is_recipe(recipe) for pattern, recipe in found.items()
+    ):
+        return found
+    raise OptionError(
+        "low_rank",
+        "option 'low_rank' must be a share of the rank such as 0.25, {\"energy\": 0.99}, or a "
+        f"mapping from patterns of weight names to these, not {given!r}",
+    )
+
+
 def recipe_for(option: str, recipes: Mapping[str, R], names: Collection[str]) -> R:
     """The recipe of the first pattern that means a weight.
 

@@ -144,8 +144,13 @@ def _node_report(
         reader=considered.reader,
     )
     if (part := considered.part) is not None:
-        of, index = part.expression, part.index
-        node = replace(node, dense_bytes=part.dense_bytes, expression=of, part=index)
+        node = replace(
+            node,
+            dense_bytes=part.dense_bytes,
+            expression=part.expression,
+            part=part.index,
+            error=part.error,
+        )
     return _with_outcome(node, low) if low is not None else node
 
 

@@ -75,7 +75,10 @@ class NodeReport:
         expression: what the weight is where this is a linear of a part of it alone, such as
             `outlier_columns: sum(n_m[2:4]/float, csr/float)`; else empty. All but `weight` and
             `dense_bytes` is then of the part; `node` was put in by a pass.
-        part: its place among the leaves of that, from 0; else None.
+        part: its place among the leaves of that, from 0; else None, as of a product of several
+            weights, which is one linear.
+        error: how far what was made of the weight on request is from it, as a share of its norm
+            (Frobenius); None where that is not known.
     """
 
     graph: int | None
@@ -104,6 +107,7 @@ class NodeReport:
     picture: str = ""
     expression: str = ""
     part: int | None = None
+    error: float | None = None
 
     @property
     def packed(self) -> bool:
@@ -131,6 +135,7 @@ def _outcome(node: NodeReport) -> NodeReport:
         dropped=(),
         kept=None,
         picture="",
+        error=None,
     )
 
 

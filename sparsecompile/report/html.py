@@ -90,7 +90,9 @@ def _row(row: Row, largest: int, report: ReportFacts) -> str:
     facts = [("kernel", f"{kernel.spec}, {kernel.template} {kernel.schedule}")] if kernel else []
     facts += [("source", kernel.source)] if kernel and kernel.source else []
     facts += [("one kernel call for", linears) for linears in merged([row])]
-    facts += [("part", f"{node.part} of {node.expression}")] if node.expression else []
+    if node.expression:
+        part = f"{node.part} of " if node.part is not None else ""
+        facts.append(("part", part + node.expression))
     facts += [("lossy", node.lossy)] if node.lossy else []
     facts += [("chosen", node.chosen_by)] if node.chosen_by else []
     facts += [("serves", "; ".join(kernel.ranges))] if kernel and kernel.ranges else []

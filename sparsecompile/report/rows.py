@@ -60,7 +60,7 @@ class Row:
             str(len(self.nodes)),
             " x ".join(map(str, node.shape or ())),
             DTYPES.get(node.dtype, one_line(node.dtype)),
-            _zeros([n.zeros for n in self.nodes if n.zeros is not None]),
+            _shares([n.zeros for n in self.nodes if n.zeros is not None]),
             one_line(node.format or node.mask).removesuffix("/float"),
             one_line(node.kernel.template + steps) if node.kernel else "",
             _size(largest, self.dense_bytes, *packed),
@@ -147,10 +147,12 @@ def outcome(node: NodeReport) -> Hashable:
 
 
 def expressions(nodes: Sequence[NodeReport]) -> Iterator[tuple[str, str]]:
-    """What weights are made of that have more than one row, and their names."""
+    """What weights are that are several, in one way or the other, and their names."""
     for text in dict.fromkeys(node.expression for node in nodes if node.expression):
-        split = [node for node in nodes if node.expression == text and node.part == 0]
-        yield one_line(text), names(fold(split, lambda node: None), ", ")
+        first = [node for node in nodes if node.expression == text and not node.part]
+        is_one = any(node.part is None for node in first)
+        calls = "one kernel call for" if is_one else "a kernel call for each part of"
+        yield f"{one_line(text)}, {calls}", names(fold(first, lambda node: None), ", ")
 
 
 def merged(rows: Iterable[Row]) -> list[str]:
@@ -181,11 +183,13 @@ def masks(nodes: Iterable[NodeReport]) -> Iterator[tuple[str, str]]:
 def lossy(nodes: Sequence[NodeReport]) -> Iterator[tuple[str, str]]:
     """What changed weights on request and how many of them, and their names."""
     for what in dict.fromkeys(node.lossy for node in nodes if node.lossy):
-        changed = [node for node in nodes if node.lossy == what]
-        count = len({node.weight for node in changed})
+        changed = list({node.weight: node for node in nodes if node.lossy == what}.values())
+        count = len(changed)
         kind = "weight" if changed[0].has_weight else changed[0].reader
+        errors = _shares([node.error for node in changed if node.error is not None])
+        off = f", relative error {errors}," if errors else ""
         title = (
-            f"lossy: {one_line(what)} on {count} {kind}{'s' * (count != 1)}: "
+            f"lossy: {one_line(what)}{off} on {count} {kind}{'s' * (count != 1)}: "
             "the compiled model computes something else than the model"
         )
         yield title, names(fold(changed, lambda node: None), ", ")
@@ -242,7 +246,7 @@ def _found(finding: Finding, node: NodeReport) -> str:
     return f"{finding.nbytes:,} bytes{share}{chosen}"
 
 
-def _zeros(shares: Sequence[float]) -> str:
+def _shares(shares: Sequence[float]) -> str:
     """`50.0%`, or `49.8%-50.3%`."""
     ends = (min(shares), max(shares)) if shares else ()
     return "-".join(dict.fromkeys(map(_percent, ends)))

@@ -41,7 +41,7 @@ def settle(
         if not node.has_weight:
             wanted, refused = _is_asked(node, options), not node.lossy
         else:
-            wanted = bool(node.zeros or options.prune or options.quantize)
+            wanted = bool(node.zeros) or options.changes_weights
             refused = not node.packed and node.node not in chosen
         if options.strict and wanted and refused and not failure:
             raise RejectedError(node.weight, node.reason, node.zeros)

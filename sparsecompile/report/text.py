@@ -76,7 +76,7 @@ def render(
         _say(console, "")
         layout.print(console, packed)
     for text, split in expressions(nodes):
-        _say(console, f"\n{text}, a kernel call for each part of")
+        _say(console, f"\n{text}")
         _say(console, split, indent=2)
     calls = merged(packed)
     if calls:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
@@ -31,7 +32,7 @@ from sparsecompile.weights.stored import store
 
 logger = logging.getLogger("sparsecompile")
 
-OPTIONS = ("formats", "passes", "prune", "quantize", "strict")
+OPTIONS = ("formats", "passes", "prune", "low_rank", "quantize", "strict")
 """Those of `Options` that say what becomes of weights."""
 REASONS = 3
 """How many a warning has; the log has all of them."""
@@ -52,13 +53,13 @@ def compress(model: M, **options: Any) -> M:
     else holds it. The model still runs as it is, and `torch.compile(model, backend="sparse")` takes
     the packed weights as they are. Passes choose the format as they do for a compiled model for
     which nothing is measured; weights that no format makes smaller stay as they are, and the log
-    says why, with a warning where all of them do. Without `prune` and `quantize` every value stays
-    what it is.
+    says why, with a warning where all of them do. Without `prune`, `low_rank` and `quantize` every
+    value stays what it is, but for rounding where a low rank is found.
 
     Args:
         model: a module on the CPU.
-        options: `prune`, `quantize`, `formats`, `passes`, `strict`, as in `Options`; names of
-            weights that patterns are held against are those of `model.named_parameters()`.
+        options: `prune`, `low_rank`, `quantize`, `formats`, `passes`, `strict`, as in `Options`;
+            names of weights that patterns are held against are those of `model.named_parameters()`.
 
     Returns:
         The model.
@@ -137,11 +138,11 @@ def _compressed(
         return PackedTensor(stored), ""
     considered = list(edit.considered.values())
     survey = considered[-1].survey if considered else None
-    packing = ("prune", "quantize", "fold_quantized", "pack_linear")
+    packing = ("prune", "find_low_rank", "quantize", "fold_quantized", "pack_linear")
     reasons = [r.reason for r in edit.rewrites if r.reason and r.pass_name in packing]
     reason = "; ".join(dict.fromkeys(reasons)) or "no pass packed it"
     options = compiler.options
-    if options.strict and ((survey and survey.zeros) or options.prune or options.quantize):
+    if options.strict and ((survey and survey.zeros) or options.changes_weights):
         raise RejectedError(names[0], reason, survey.zeros if survey else None)
     linear = Call(LINEAR, ("x", "weight", "bias")).match(result)
     if linear is not None and edit.weights.is_function(linear["weight"]):
@@ -171,7 +172,9 @@ def _packed(edit: Edit, shape: tuple[int, int]) -> Packed | PackedExpr | None:
         if not isinstance(binding, Apply) or binding.function is not part:
             return packed
         _, of, index = binding.args
-        parts[index], form = packed, decomposition_of(of).form(shape)
+        found = decomposition_of(of)
+        is_exact = packed.exact and found.exact and not found.tolerance(packed.dtype)
+        parts[index], form = replace(packed, exact=is_exact), found.form(shape)
     return form.of(packed for _, packed in sorted(parts.items())) if form is not None else None
 
 

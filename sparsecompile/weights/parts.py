@@ -1,14 +1,22 @@
-"""`part`: one of the weights that a weight of the model is an expression of."""
+"""Weights that are made of others: `part`, of an expression; `product`, of factors."""
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from functools import reduce
+
+import torch
 from torch import Tensor
 
 from sparsecompile.errors import Reject
 from sparsecompile.formats.names import decomposition_of
 from sparsecompile.weights.expression import Apply, Binding
 from sparsecompile.weights.packed_tensor import PackedTensor
+from sparsecompile.weights.snapshot import take_snapshot
 from sparsecompile.weights.stored import Stored, StoredExpression
+
+_LEFT: dict[Hashable, dict[int, Tensor]] = {}
+"""What nobody has asked for yet of the last weight that was split: parts are made one by one."""
 
 
 def part(weight: Tensor, of: str, index: int) -> Tensor:
@@ -25,7 +33,40 @@ def part(weight: Tensor, of: str, index: int) -> Tensor:
     """
     if isinstance(weight, PackedTensor):
         return stored_part(weight, of, index).unpack()
-    return decomposition_of(of).parts(weight).leaves()[index]
+    key = (of, None if weight.is_inference() else take_snapshot(weight).fingerprint)
+    left = _LEFT.pop(key, {})
+    _LEFT.clear()
+    if index not in left or weight.is_inference():
+        left = dict(enumerate(decomposition_of(of).parts(weight).leaves()))
+    found = left.pop(index)
+    _LEFT[key] = left
+    return found
+
+
+def product(*factors: Tensor) -> Tensor:
+    """`factors[0] @ factors[1] @ ...`, rounded once: a function of weights that graphs call.
+
+    Args:
+        factors: `[n, r]`, ..., `[r, k]`, of one dtype.
+    """
+    return _product(*factors).to(factors[0].dtype)
+
+
+def product_bias(factor: Tensor, inner: Tensor, outer: Tensor | None) -> Tensor:
+    """`factor @ inner + outer`, rounded once: the bias `[n]` of two linears that become one.
+
+    Args:
+        factor: `[n, r]`.
+        inner: `[r]`.
+        outer: `[n]`, or None for zeros.
+    """
+    found = _product(factor, inner)
+    return (found if outer is None else found + outer).to(factor.dtype)
+
+
+def _product(*factors: Tensor) -> Tensor:
+    wide = torch.float64 if factors[0].dtype == torch.float32 else torch.float32
+    return reduce(torch.matmul, (factor.to(wide) for factor in factors))
 
 
 def stored_part(weight: PackedTensor, of: str, index: int) -> Stored:

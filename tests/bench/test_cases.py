@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from sparsecompile.bench.cases import LinearCase, linear_cases, split
 from sparsecompile.errors import OptionError
@@ -28,6 +29,15 @@ def test_dense_is_not_pruned() -> None:
     (dense, blocks) = linear_cases("8x8", "1", "float16", "dense,block(4,4,0.5)")
     assert dense.pruning is None
     assert blocks.pruning == (Block(4, 4), 0.5)
+
+
+def test_a_low_rank() -> None:
+    (case,) = linear_cases("64x32", "1", "bfloat16", "low_rank(8)")
+    assert case.pruning is None
+    assert case.options == {"low_rank": 0.25}
+    weight = case.weight()
+    assert (weight.shape, weight.dtype) == ((64, 32), torch.bfloat16)
+    assert int((torch.linalg.svdvals(weight.float()) > 0.1).sum()) == 8
 
 
 @pytest.mark.parametrize(

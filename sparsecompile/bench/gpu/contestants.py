@@ -41,10 +41,7 @@ class PrunedWeight:
 
     def __init__(self, case: LinearCase) -> None:
         generator = torch.Generator().manual_seed(0)
-        self.weight = torch.randn(case.n, case.k, generator=generator).to(DTYPES[case.dtype])
-        if case.pruning is not None:
-            structure, share = case.pruning
-            self.weight *= structure.prune(self.weight, share)
+        self.weight = case.weight(generator)
         self._packed: dict[Format, Packed] = {}
 
     def packed(self, form: Format) -> Packed:

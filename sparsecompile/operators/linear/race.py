@@ -1,10 +1,12 @@
-"""Whether linears that take the place of one are faster together, as far as that is measured."""
+"""Whether linears that take the place of others are faster, as far as that is measured."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from sparsecompile.codecs.float import Float
@@ -17,10 +19,14 @@ from sparsecompile.kernels.kernel import Lowering
 from sparsecompile.kernels.problem import LAYOUT_ROWS, DenseUse, Problem, rows_of
 from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.trial import Trial
-from sparsecompile.operators.linear.operator import density_of
+from sparsecompile.operators.linear.operator import Linear, density_of
 from sparsecompile.structures.dense import Dense
-from sparsecompile.weights.expression import Binding
+from sparsecompile.weights.expression import Apply, Binding, Leaf
 from sparsecompile.weights.packing import packer
+from sparsecompile.weights.parts import has_parts
+
+if TYPE_CHECKING:
+    from sparsecompile.kernels.cost import Cost
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,11 @@ class Runner:
         """Its format; `dense/float` where none is smaller."""
         return self.survey.best or Format(Dense(), Float())
 
-    def problem(self, x: Tensor, dense: DenseUse, tune: str) -> Problem[KernelSpec]:
+    def problem(self, x: Tensor, tune: str, edit: Edit) -> Problem[KernelSpec]:
         """What its linear needs a kernel for, without bias and epilogue."""
         rows, is_dynamic = rows_of(x)
+        dense = self._dense_use
+        needs_copy = dense is DenseUse.ALONE and not edit.weights.grad
         return Problem(
             spec=KernelSpec(self.format, x.dtype),
             shape=self.survey.shape,
@@ -52,7 +60,30 @@ class Runner:
             tune=tune,
             density=density_of([self.survey.zeros]),
             layout_rows=LAYOUT_ROWS if is_dynamic else rows,
+            dense_copy=edit.device.codegen.dense_copy(x.dtype) if needs_copy else None,
         )
+
+    @property
+    def _dense_use(self) -> DenseUse:
+        """As in lowering: parts with zeros never run dense, others need a copy for it."""
+        binding = self.binding
+        if isinstance(binding, Apply) and binding.function is torch.t:
+            (binding,) = binding.args
+        if isinstance(binding, Leaf):
+            return DenseUse.ANYWHERE
+        if self.format.structure.family != "dense" and has_parts(self.binding):
+            return DenseUse.NEVER
+        return DenseUse.ALONE
+
+    def cost(self, x: Tensor, edit: Edit) -> Cost:
+        """What its linear has to do at least."""
+        from sparsecompile.kernels.cost import Cost
+
+        survey = self.survey
+        whole = Linear().dense_cost(self.problem(x, "off", edit))
+        kept = 1 - survey.zeros * (survey.best is not None)
+        nbytes = whole.nbytes - survey.dense_bytes + survey.best_bytes
+        return Cost(nbytes, whole.operations * kept, whole.kind)
 
     def sample(self, edit: Edit) -> Callable[[], Sample]:
         """What packs it, for measurements."""
@@ -60,13 +91,15 @@ class Runner:
         return lambda: Contents(pack())
 
 
-def is_faster(parts: Sequence[Runner], whole: Runner, x: Tensor, tune: str, edit: Edit) -> bool:
-    """Whether the linears of some weights, one after the other, take less time than that of one.
+def is_faster(
+    ours: Sequence[Runner], theirs: Sequence[Runner], x: Tensor, tune: str, edit: Edit
+) -> bool:
+    """Whether linears, one after the other, take less time than those that compute the same now.
 
     Args:
-        parts: their weights.
-        whole: the weight of the one, which may run dense, too.
-        x: its input.
+        ours: their weights.
+        theirs: the weights of those that there are; they may run dense, too.
+        x: the input of both.
         tune: as in `Options`.
         edit: the graph.
 
@@ -74,29 +107,31 @@ def is_faster(parts: Sequence[Runner], whole: Runner, x: Tensor, tune: str, edit
         True; False where nothing is measured.
 
     Raises:
-        Reject: they take as long at some m, or the weight is too small for any gain.
+        Reject: they take as long at some m, or the weights are too small for any gain.
     """
     rows, _ = rows_of(x)
     if tune == "off":
         return False
-    if reason := edit.device.codegen.nothing_to_gain(whole.survey.shape, rows, x.dtype):
-        raise Reject(reason)
-    problems = [part.problem(x, DenseUse.NEVER, tune) for part in parts]
-    problems.append(whole.problem(x, DenseUse.ANYWHERE, tune))
-    samples = [runner.sample(edit) for runner in (*parts, whole)]
+    too_small = (edit.device.codegen.nothing_to_gain(r.survey.shape, rows, x.dtype) for r in theirs)
+    if all(reasons := list(too_small)):
+        raise Reject(reasons[0])
+    runners = (*ours, *theirs)
+    problems = [runner.problem(x, tune, edit) for runner in runners]
+    samples = [runner.sample(edit) for runner in runners]
     try:
         found = edit.device.lower(dict(zip(problems, samples, strict=True)))
     except (BuildError, CacheError):
         # Lowering meets the same, and says so.
         return False
     for m in rows:
-        *ours, theirs = (_chosen(found[problem], m) for problem in problems)
-        if theirs is None or None in ours:
+        trials = [trial for problem in problems if (trial := _chosen(found[problem], m))]
+        if len(trials) < len(runners):
             return False
-        taken = sum(trial.seconds + trial.noise for trial in ours if trial is not None)
-        if taken >= theirs.seconds:
-            figures = f"{taken * 1e3:.3g} ms, {theirs.label} {theirs.seconds * 1e3:.3g} ms"
-            raise Reject(f"is no faster: m={m} {figures}")
+        new, old = trials[: len(ours)], trials[len(ours) :]
+        taken, now = sum(t.seconds + t.noise for t in new), sum(t.seconds for t in old)
+        if taken >= now:
+            names = " + ".join(dict.fromkeys(trial.label for trial in old))
+            raise Reject(f"is no faster: m={m} {taken * 1e3:.3g} ms, {names} {now * 1e3:.3g} ms")
     return True
 
 
