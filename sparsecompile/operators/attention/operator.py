@@ -15,6 +15,7 @@ from sparsecompile.graph.pattern import Match
 from sparsecompile.kernels.contents import NoWeight, Sample
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import DenseUse, Problem, rows_of
+from sparsecompile.kernels.prologue import rounded_rows
 from sparsecompile.operators.attention import ops  # noqa: F401 - those that graphs call
 from sparsecompile.operators.attention.asked import asked_for, remember
 from sparsecompile.operators.attention.cost import cost_of
@@ -80,6 +81,7 @@ class Attention(Operator[AttentionSpec]):
         blocks, bias = kept_of(match, edit).emit(match, edit)
         scale, softcap = float(match["scale"]), float(match["softcap"])
         args = (match["q"], match["k"], match["v"], blocks, bias, scale, softcap, call.key)
+        args += (match["k_scale"], match["v_scale"])
         new = edit.call(call.op, args, before=match.node, origins=origins(match.node))
         edit.replace(match.node, new)
         return Emitted(new)
@@ -96,15 +98,17 @@ class Attention(Operator[AttentionSpec]):
         return lambda: _sample(problem)
 
     def examples(self) -> Sequence[tuple[Problem[AttentionSpec], Sample]]:
-        """Every kind of mask, dtypes and heads in turn."""
+        """Every kind of mask, dtypes, heads and caches in turn."""
         found = []
         dtypes = itertools.cycle((torch.float32, torch.bfloat16, torch.float16))
         heads = itertools.cycle(((16, 16, 1), (64, 32, 3), (40, 40, 2)))
-        kept = [kept_detailed({"mask": kind}) for kind in MASKS]
+        own = [kept_detailed({"mask": kind}) for kind in MASKS]
         asked = [remember(asked_for(text)) for text in ASKED]
-        kept += [Narrowed(own, pattern) for own in kept[:2] for pattern in asked]
-        for each, dtype, (width, values, groups) in zip(kept, dtypes, heads, strict=False):
-            spec = AttentionSpec(dtype, width, values, groups)
+        kept = [*own, *(Narrowed(each, pattern) for each in own[:2] for pattern in asked)]
+        cases = [*((each, None) for each in kept), *((each, torch.int8) for each in own)]
+        for (each, stored), dtype, sizes in zip(cases, dtypes, heads, strict=False):
+            width, values, groups = sizes
+            spec = AttentionSpec(dtype, width, values, groups, kv_dtype=stored)
             problem = Problem(
                 spec=spec,
                 shape=(2, 2 * groups, 70),
@@ -122,7 +126,7 @@ class Attention(Operator[AttentionSpec]):
     def example(
         self, problem: Problem[AttentionSpec], rows: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        """Q `[batch, heads, rows, d]`, k, v, and a mask as `Kept.example` has it, or `[0]`."""
+        """Q `[batch, heads, rows, d]`, k, v, a mask as `Kept.example` has it, or `[0]`, and scales."""
         spec, (batch, heads, keys) = problem.spec, problem.shape
         kv_heads, keys = heads // spec.groups, max(keys, rows)
         shapes = (
@@ -131,7 +135,11 @@ class Attention(Operator[AttentionSpec]):
             (batch, kv_heads, keys, spec.value_dim),
         )
         q, k, v = (torch.randn(s, generator=generator).to(spec.dtype) for s in shapes)
-        return (q, k, v, kept_detailed(dict(problem.details)).example(rows, keys, spec.dtype))
+        mask = kept_detailed(dict(problem.details)).example(rows, keys, spec.dtype)
+        if spec.kv_dtype is None:
+            return q, k, v, mask
+        (k, k_scale), (v, v_scale) = rounded_rows(k), rounded_rows(v)
+        return q, k.to(spec.kv_dtype), v.to(spec.kv_dtype), mask, k_scale, v_scale
 
     def run(
         self,
@@ -141,22 +149,23 @@ class Attention(Operator[AttentionSpec]):
         kernel: Kernel[AttentionSpec],
     ) -> Callable[[], Tensor]:
         """The op, with the kept tiles at hand."""
-        q, k, v, mask = inputs
+        q, k, v, mask, *scales = inputs
         blocks, bias = kept_detailed(dict(problem.details)).made(q, k, mask)
         blocks = None if blocks is None else blocks.to(q.device)
         scale, softcap = _scales(problem.spec)
         op = torch.ops.sparsecompile.attention
-        return partial(op, q, k, v, blocks, bias, scale, softcap, kernel.key)
+        return partial(op, q, k, v, blocks, bias, scale, softcap, kernel.key, *scales)
 
     def run_dense(
         self, problem: Problem[AttentionSpec], inputs: Sequence[Tensor], weight: Tensor
     ) -> Callable[[], Tensor]:
         """As the model computes it; what a pattern keeps is at hand as a mask."""
-        q, k, v, mask = inputs
+        q, k, v, mask, *scales = inputs
         details = dict(problem.details)
         given, causal = kept_detailed(details).baseline(q, k, mask)
         scale, softcap = _scales(problem.spec)
-        return partial(attention, q, k, v, given, scale, softcap, causal, details["spelling"])
+        spelling = details["spelling"]
+        return partial(attention, q, k, v, given, scale, softcap, causal, spelling, "", *scales)
 
     def dense_cost(self, problem: Problem[AttentionSpec]) -> Cost:
         """q, k, v and what is returned once, and two products with every key."""
@@ -170,7 +179,9 @@ class Attention(Operator[AttentionSpec]):
 
 def spec_of(q: Tensor, k: Tensor, v: Tensor, *, softcap: bool) -> AttentionSpec:
     """The spec for tensors of these shapes."""
-    return AttentionSpec(q.dtype, q.shape[3], v.shape[3], q.shape[1] // k.shape[1], softcap)
+    kv_dtype = None if k.dtype == q.dtype else k.dtype
+    groups = q.shape[1] // k.shape[1]
+    return AttentionSpec(q.dtype, q.shape[3], v.shape[3], groups, softcap, kv_dtype)
 
 
 def _sample(problem: Problem[AttentionSpec]) -> Sample:
