@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from sparsecompile.kernels.spec import KernelSpec, Schedule
     from sparsecompile.kernels.target import Target
     from sparsecompile.kernels.template import Fragment, Source, Template
+    from sparsecompile.operators.attention.int8_cache import Int8Cache
     from sparsecompile.operators.linear.packed import (
         PACKED,
         insert_packed_linear,
@@ -117,6 +118,7 @@ _MODULES = {
         "sparsecompile.kernels.spec": "KernelSpec Schedule",
         "sparsecompile.kernels.target": "Target",
         "sparsecompile.kernels.template": "Fragment Source Template",
+        "sparsecompile.operators.attention.int8_cache": "Int8Cache",
         "sparsecompile.operators.linear.packed": (
             "PACKED insert_packed_linear packed_linear packed_linears"
         ),
@@ -249,6 +251,7 @@ __all__ = [
     "GraphReport",
     "Int4",
     "Int8",
+    "Int8Cache",
     "Kernel",
     "KernelChoice",
     "KernelSpec",
