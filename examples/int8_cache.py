@@ -32,8 +32,8 @@ def size(cache: StaticCache) -> int:
 
 def last_logits(model: LlamaForCausalLM, tokens: Tensor, cache: StaticCache) -> Tensor:
     """Of the last token, which is a step of its own."""
-    model(tokens[:, :-1], past_key_values=cache)
-    logits: Tensor = model(tokens[:, -1:], past_key_values=cache).logits
+    model(tokens[:, :-1], cache=cache)
+    logits: Tensor = model(tokens[:, -1:], cache=cache).logits
     return logits
 
 
@@ -49,7 +49,7 @@ def main() -> None:
     compiler = sparsecompile.Compiler()
     model.forward = torch.compile(model.forward, backend=compiler)
     cache = sparsecompile.Int8Cache(CONFIG, TOKENS)
-    model.generate(prompt, past_key_values=cache, max_new_tokens=NEW, do_sample=False)
+    model.generate(prompt, cache=cache, max_new_tokens=NEW, do_sample=False)
     attentions = [node for node in compiler.report.nodes if node.reader == "attention"]
     for node in attentions:
         print(f"{node.weight}: {node.problem}")
