@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from sparsecompile.kernels.template import Fragment as Fragment
     from sparsecompile.kernels.template import Source as Source
     from sparsecompile.kernels.template import Template as Template
+    from sparsecompile.operators.attention.int8_cache import Int8Cache as Int8Cache
     from sparsecompile.operators.linear.packed import PACKED as PACKED
     from sparsecompile.operators.linear.packed import insert_packed_linear as insert_packed_linear
     from sparsecompile.operators.linear.packed import packed_linear as packed_linear
@@ -134,6 +135,7 @@ _MODULES = {
         "sparsecompile.kernels.spec": "KernelSpec Schedule",
         "sparsecompile.kernels.target": "Target",
         "sparsecompile.kernels.template": "Fragment Source Template",
+        "sparsecompile.operators.attention.int8_cache": "Int8Cache",
         "sparsecompile.operators.linear.packed": (
             "PACKED insert_packed_linear packed_linear packed_linears"
         ),

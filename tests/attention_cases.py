@@ -48,7 +48,7 @@ class AttentionCase:
         """All pairs of what a kernel depends on."""
         spec = self.spec
         dims = (spec.head_dim, spec.value_dim)
-        parts = (self.isa, spec.dtype, dims, f"groups={spec.groups}", spec.softcap)
+        parts = (self.isa, spec.dtype, dims, f"groups={spec.groups}", spec.softcap, spec.kv_dtype)
         return combinations(parts, 2)
 
 
@@ -72,11 +72,9 @@ class CallCase:
 @cache
 def cases() -> list[AttentionCase]:
     """Few kernels, among them every pair of what they depend on."""
-    every = product(LEVELS, DTYPES, DIMS, GROUPS, (False, True))
-    return covering(
-        (AttentionCase(isa, AttentionSpec(dtype, *d, g, cap)) for isa, dtype, d, g, cap in every),
-        AttentionCase.facts,
-    )
+    every = product(LEVELS, DTYPES, DIMS, GROUPS, (False, True), (None, torch.int8))
+    specs = ((isa, AttentionSpec(dtype, *d, *others)) for isa, dtype, d, *others in every)
+    return covering((AttentionCase(*each) for each in specs), AttentionCase.facts)
 
 
 @cache
@@ -114,6 +112,8 @@ class Inputs:
     allowed: Tensor | None
     bias: Tensor | None
     mask: Tensor | None
+    k_scale: Tensor | None = None
+    v_scale: Tensor | None = None
 
     @classmethod
     def of(cls, spec: AttentionSpec, call: CallCase) -> Inputs:
@@ -121,23 +121,37 @@ class Inputs:
         kv_heads = 1 if spec.groups == 8 else 2
         batch, heads, q, kv = 2, kv_heads * spec.groups, call.queries, call.keys
         queries = laid_out((batch, heads, q, spec.head_dim), spec.dtype, call.layout)
-        keys = laid_out((batch, kv_heads, kv, spec.head_dim), spec.dtype, call.layout)
-        values = laid_out((batch, kv_heads, kv, spec.value_dim), spec.dtype, call.layout)
+        stored, shape = spec.kv_dtype or spec.dtype, (batch, kv_heads, kv)
+        keys = laid_out((*shape, spec.head_dim), stored, call.layout)
+        values = laid_out((*shape, spec.value_dim), stored, call.layout)
+        scales: list[Tensor] = []
+        if spec.kv_dtype is not None:
+            # Those of keys may be one for each head.
+            of_keys = (1, kv_heads, 1, 1) if call.layout == "expanded" else (*shape, 1)
+            sizes = (of_keys, (*shape, 1))
+            scales = [((torch.rand(size) - 0.3) / 64).to(call.bias) for size in sizes]
         allowed, bias, mask = masked(call, batch, heads)
-        return cls(queries, keys, values, allowed, bias, mask)
+        return cls(queries, keys, values, allowed, bias, mask, *scales)
 
 
 def laid_out(shape: tuple[int, int, int, int], dtype: torch.dtype, layout: str) -> Tensor:
     """A random tensor of this shape: rows of a larger one, or dense in another order."""
     batch, heads, length, columns = shape
     if layout == "transposed":
-        return torch.randn(batch, length, heads, columns).to(dtype).transpose(1, 2)
+        return drawn((batch, length, heads, columns), dtype).transpose(1, 2)
     if layout == "cache":
-        return torch.randn(batch, heads, length + 9, columns).to(dtype)[:, :, :length]
+        return drawn((batch, heads, length + 9, columns), dtype)[:, :, :length]
     if layout == "strided":
-        return torch.randn(batch, heads, length, 2 * columns).to(dtype)[..., ::2]
+        return drawn((batch, heads, length, 2 * columns), dtype)[..., ::2]
     if layout == "expanded":
-        return torch.randn(1, heads, length, columns).to(dtype).expand(shape)
+        return drawn((1, heads, length, columns), dtype).expand(shape)
+    return drawn(shape, dtype)
+
+
+def drawn(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Random numbers; integers from the whole range of their type."""
+    if dtype == torch.int8:
+        return torch.randint(-128, 128, shape, dtype=dtype)
     return torch.randn(shape).to(dtype)
 
 
@@ -175,7 +189,8 @@ def attend(
 ) -> Tensor:
     """The op."""
     return torch.ops.sparsecompile.attention(  # type: ignore[no-any-return]
-        given.q, given.k, given.v, given.mask, given.bias, scale, cap, kernel.key
+        *(given.q, given.k, given.v, given.mask, given.bias, scale, cap, kernel.key),
+        *(given.k_scale, given.v_scale),
     )
 
 
@@ -227,7 +242,10 @@ class _Wide:
 
     @classmethod
     def of(cls, given: Inputs, groups: int) -> _Wide:
-        k, v = (t.double().repeat_interleave(groups, 1) for t in (given.k, given.v))
+        k, v = given.k.double(), given.v.double()
+        if given.k_scale is not None and given.v_scale is not None:
+            k, v = k * given.k_scale, v * given.v_scale
+        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
         bias = given.bias.double() if given.bias is not None else None
         return cls(given.q.double(), k, v, given.allowed, bias)
 
@@ -257,8 +275,10 @@ class _Wide:
         ):
             allowed = self.allowed[..., keys] if self.allowed is not None else None
             bias = self.bias[..., keys] if self.bias is not None else None
-            q, k = self.q[..., columns], self.k[:, :, keys][..., columns]
-            yield _Wide(q, k, self.v[:, :, keys], allowed, bias).result(dtype, scale, cap)
+            # What integers and scales stand for is rounded.
+            q, k, v = self.q, self.k[:, :, keys].to(dtype), self.v[:, :, keys].to(dtype)
+            reordered = _Wide(q[..., columns], k[..., columns], v, allowed, bias)
+            yield reordered.result(dtype, scale, cap)
 
 
 def _error(result: Tensor, known: Tensor) -> float:

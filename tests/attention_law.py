@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from itertools import combinations, product
 
 import torch
@@ -30,10 +30,11 @@ class Case:
     queries: int
     keys: int
     mask: str
+    stored: torch.dtype | None = None
 
     @property
     def spec(self) -> AttentionSpec:
-        return AttentionSpec(self.dtype, *self.heads, self.groups, self.softcap != 0)
+        return AttentionSpec(self.dtype, *self.heads, self.groups, self.softcap != 0, self.stored)
 
     def __str__(self) -> str:
         return f"{self.spec} {self.queries}x{self.keys} {self.mask}"
@@ -41,8 +42,12 @@ class Case:
 
 def cases() -> list[Case]:
     """So few that all pairs occur."""
-    every = product(DTYPES, HEADS, (1, 3), (0.0, 5.0), (1, 7, 17, 64, 70), (70, 130), MASKS)
-    return covering((Case(*values) for values in every), _pairs)
+    sizes = ((1, 3), (0.0, 5.0), (1, 7, 17, 64, 70), (70, 130))
+    every = product(DTYPES, HEADS, *sizes, MASKS, (None, torch.int8))
+    cases = (Case(*values) for values in every)
+    # On GPUs integers are for queries of 16 bits.
+    taken = (c for c in cases if c.stored is None or c.dtype != torch.float32)
+    return covering(taken, _pairs)
 
 
 def _pairs(case: Case) -> list[tuple[object, ...]]:
@@ -60,6 +65,8 @@ class Call:
         mask: `[2 or 1, 1, queries, keys]` bool; None for all keys.
         low: of intervals, `[1, 1, queries]`.
         bias: what is added to scores.
+        k_scale: of rows of keys that are int8, of any shape that fits.
+        v_scale: the same of values.
     """
 
     q: Tensor
@@ -68,10 +75,15 @@ class Call:
     mask: Tensor | None = None
     low: Tensor | None = None
     bias: Tensor | None = None
+    k_scale: Tensor | None = None
+    v_scale: Tensor | None = None
 
     def exact(self, case: Case, dtype: torch.dtype) -> Tensor:
         """The definition, in a dtype: rows without a key are zeros."""
-        k, v = (t.to(dtype).repeat_interleave(case.groups, 1) for t in (self.k, self.v))
+        k, v = self.k.to(dtype), self.v.to(dtype)
+        if self.k_scale is not None and self.v_scale is not None:
+            k, v = k * self.k_scale.to(dtype), v * self.v_scale.to(dtype)
+        k, v = (t.repeat_interleave(case.groups, 1) for t in (k, v))
         scores = self.q.to(dtype) @ k.mT * case.heads[0] ** -0.5
         if case.softcap:
             scores = torch.tanh(scores / case.softcap) * case.softcap
@@ -89,6 +101,17 @@ def _bytes(dtype: torch.dtype) -> int:
 
 def call_of(case: Case) -> Call:
     """Random arguments; k and v are parts of longer caches, and q is as a projection gives it."""
+    call = _floats(case)
+    if case.stored is None:
+        return call
+    # Those of values are one for each head.
+    k, v = (torch.randint(-128, 128, t.shape, dtype=case.stored) for t in (call.k, call.v))
+    sizes = ((2, 2, case.keys, 1), (1, 2, 1, 1))
+    k_scale, v_scale = (((torch.rand(size) - 0.3) / 64).to(case.dtype) for size in sizes)
+    return replace(call, k=k, v=v, k_scale=k_scale, v_scale=v_scale)
+
+
+def _floats(case: Case) -> Call:
     torch.manual_seed(0)
     (d, dv), queries, keys = case.heads, case.queries, case.keys
     q = torch.randn(2, queries, 2 * case.groups, d).to(case.dtype).transpose(1, 2)

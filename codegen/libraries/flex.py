@@ -55,6 +55,8 @@ class Flex(InlineExtern[AttentionSpec]):
         Raises:
             Reject: scores are capped, another device, or an old version of torch.
         """
+        if spec.kv_dtype is not None:
+            raise Reject(f"FlexAttention reads no {spec.kv_dtype}")
         if spec.softcap:
             raise Reject("FlexAttention is called for scores without a cap")
         if target.device != "cpu":

@@ -35,8 +35,10 @@ class Sdpa(InlineExtern[AttentionSpec]):
         """Return for scores as they are, on every device.
 
         Raises:
-            Reject: scores are capped.
+            Reject: scores are capped, or keys and values stored in another dtype.
         """
+        if spec.kv_dtype is not None:
+            raise Reject(f"scaled_dot_product_attention reads no {spec.kv_dtype}")
         if spec.softcap:
             raise Reject("scaled_dot_product_attention caps no scores")
 

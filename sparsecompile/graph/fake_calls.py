@@ -47,7 +47,7 @@ class _Watch(TorchDispatchMode):
             alias = argument.alias_info
             writes = argument.name.startswith("running_") or (alias and alias.is_write)
             value = args[place] if place < len(args) else (kwargs or {}).get(argument.name)
-            if writes and _storages(value) & self._inputs:
+            if writes and storages_of(value) & self._inputs:
                 raise _WritesAnInput
         return func(*args, **(kwargs or {}))
 
@@ -82,11 +82,11 @@ def use_of(node: Node, tensor: Node) -> Use:
         return Use.MAY_WRITE
     args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
     try:
-        with _mode_of(values.values()), _Watch(_storages(list(values.values()))):
+        with _mode_of(values.values()), _Watch(storages_of(list(values.values()))):
             result = _call(node, args, kwargs)
     except (_WritesAnInput, *_CANNOT_RUN):
         return Use.MAY_WRITE
-    return Use.ALIASES if _storages(result) & _storages(values[tensor]) else Use.READS
+    return Use.ALIASES if storages_of(result) & storages_of(values[tensor]) else Use.READS
 
 
 def _call(node: Node, args: Sequence[Any], kwargs: Any) -> Any:
@@ -101,7 +101,8 @@ def _faked(value: Any) -> Any:
     return torch.empty_like(value, device="meta") if has_memory else value
 
 
-def _storages(value: Any) -> set[int]:
+def storages_of(value: Any) -> set[int]:
+    """The memories that the tensors of a value lie in."""
     tensors = (leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor))
     return {tensor.untyped_storage()._cdata for tensor in tensors}
 

@@ -19,10 +19,16 @@ def quantize_activation(x: Tensor) -> Tensor:
     """
     if not x.shape[-1]:
         return x
+    integers, scale = rounded_rows(x)
+    return (integers * scale).to(x.dtype)
+
+
+def rounded_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The integers and the scales `[..., 1]` of `quantize_activation`, both as float32."""
     wide = x.float()
     scale = wide.abs().amax(-1, keepdim=True) / 127
     scale = torch.where(scale < _TINY, torch.ones_like(scale), scale)
-    return (torch.round(wide / scale) * scale).to(x.dtype)
+    return torch.round(wide / scale), scale
 
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

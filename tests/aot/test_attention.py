@@ -32,9 +32,10 @@ SPECS = tuple(spec for dtype in DTYPES for spec in FLASH.examples(dtype))
 
 
 def gates() -> list[tuple[AttentionSpec, str]]:
-    """Every target with every dtype, heads in turn; then the widest heads."""
+    """Every target with every dtype, heads in turn; caches of int8; then the widest heads."""
     turns = product(DTYPES, TARGETS)
     found = [(FLASH.examples(dtype)[i % 4], arch) for i, (dtype, arch) in enumerate(turns)]
+    found += [(FLASH.examples(torch.bfloat16)[4], arch) for arch in TARGETS]
     return found + [(spec, arch) for spec in WIDEST for arch in TARGETS[:2]]
 
 
@@ -113,7 +114,7 @@ def test_parts_are_merged() -> None:
     assert analyse(kernel_of(function, types, {}), "sm_90").faults == ()
 
 
-@pytest.mark.parametrize("spec", SPECS[:4], ids=str)
+@pytest.mark.parametrize("spec", SPECS[:5], ids=str)
 def test_specs_are_read_as_they_are_written(spec: AttentionSpec) -> None:
     assert parse_spec(str(spec), REGISTRY) == spec
 

@@ -7,33 +7,43 @@
 namespace driver {
 
 // [heads, length, columns], not aligned to more than an element.
+template <class T = Element>
 struct Rows {
-  Element* memory;
+  T* memory;
   const int64_t length, columns, count;
   Rows(int64_t heads, int64_t length, int64_t columns)
       : length(length), columns(columns), count(heads * length * columns) {
-    memory = static_cast<Element*>(std::malloc(count * sizeof(Element)));
-    for (int64_t i = 0; i < count; ++i) memory[i] = from_float<Element>((i * 7919 % 13 - 6) / 4.0f);
+    memory = static_cast<T*>(std::malloc(count * sizeof(T)));
+    for (int64_t i = 0; i < count; ++i) {
+      if constexpr (std::is_same_v<T, int8_t>)
+        memory[i] = static_cast<int8_t>(i * 7919 % 13 - 6);
+      else
+        memory[i] = from_float<T>((i * 7919 % 13 - 6) / 4.0f);
+    }
   }
   ~Rows() { std::free(memory); }
   Rows(const Rows&) = delete;
   Rows& operator=(const Rows&) = delete;
-  SCRows rows() const { return {memory, 0, length * columns, columns}; }
+  SCRows rows() const {
+    const int64_t dtype = std::is_same_v<T, float> ? 0 : std::is_same_v<T, bfloat16> ? 1 : 2;
+    return {memory, 0, length * columns, columns, dtype};
+  }
 };
 
 void call(SCAttention function, const SCBlockMask* mask, int64_t q, int64_t kv, bool biased,
           int64_t threads) {
   const int64_t kv_heads = 2, heads = kv_heads * groups;
-  const Rows queries(heads, q, head_dim), keys(kv_heads, kv, head_dim);
-  const Rows values(kv_heads, kv, value_dim), out(heads, q, value_dim), bias(1, q, kv);
+  const Rows<> queries(heads, q, head_dim), out(heads, q, value_dim), bias(1, q, kv);
+  const Rows<Stored> keys(kv_heads, kv, head_dim), values(kv_heads, kv, value_dim);
+  const Rows<> scales(kv_heads, kv, 1);
   SCAttentionArguments a{};
   a.q = queries.rows();
   a.k = keys.rows();
   a.v = values.rows();
   a.out = out.rows();
   a.mask = mask;
-  if (biased) a.bias = {bias.memory, 0, 0, kv};
-  a.bias_dtype = std::is_same_v<Element, float> ? 0 : std::is_same_v<Element, bfloat16> ? 1 : 2;
+  a.k_scale = a.v_scale = scales.rows();
+  if (biased) a.bias = bias.rows();
   a.batch = 1;
   a.heads = heads;
   a.kv_heads = kv_heads;

@@ -37,11 +37,17 @@ OWN = [
         (torch.float16, (20, 40), 1),
     )
 ]
+STORED = [
+    AttentionCase(isa, AttentionSpec(dtype, 64, 80, 3, kv_dtype=torch.int8))
+    for isa, dtype in ((HOST.isa, torch.bfloat16), (LEVELS[0], torch.float32))
+]
+"""Of int8, with terms that are pairs and with such as are not."""
 
 
 def test_the_cases_leave_nothing_out() -> None:
     found = {fact for case in cases() for fact in case.facts()}
     assert {(a, b) for a in LEVELS for b in (*DTYPES, *DIMS)} < found
+    assert {(a, torch.int8) for a in (*LEVELS, *DTYPES, *DIMS)} < found
     assert {(a, f"groups={b}") for a in (*LEVELS, *DTYPES, *DIMS) for b in GROUPS} < found
 
 
@@ -97,6 +103,45 @@ def test_what_is_not_attended_to_leaves_no_trace(
                 assert torch.equal(ours.isnan().all(-1), k_seen & signs)
         else:
             assert torch.equal(ours, before)
+
+
+@pytest.mark.parametrize("case", STORED, ids=str)
+@pytest.mark.parametrize("symbol", ["", "sc_attention"])
+def test_kernels_of_int8(case: AttentionCase, symbol: str) -> None:
+    """Every call, of which each kind occurs with every other; few queries with tiles, too."""
+    for call in calls():
+        if not symbol or call.queries <= 16:
+            check_law(case, built(case, symbol), call)
+
+
+@pytest.mark.parametrize("case", STORED, ids=str)
+@pytest.mark.parametrize("queries", [1, 7, 130])
+@pytest.mark.parametrize("value", [NAN, float("inf"), -float("inf")])
+def test_scales_that_are_not_finite_reach_who_attends_to_their_rows(
+    case: AttentionCase, queries: int, value: float
+) -> None:
+    kernel = built(case)
+    given = Inputs.of(case.spec, CallCase(queries, 197, "random", torch.float32, "cache", 2))
+    assert given.allowed is not None
+    assert given.k_scale is not None
+    assert given.v_scale is not None
+    clean = attend(given, kernel)
+    known, size = exact(given, 3), (given.v * given.v_scale).abs().max()
+    given.v_scale[0, 0, 5] = value
+    given.k_scale[1, -1, 66] = value
+    got = attend(given, kernel)
+    v_seen, k_seen = given.allowed[0, 0, :, 5], given.allowed[1, 0, :, 66]
+    assert torch.equal(~got[0, :3].isfinite().all(-1), v_seen.expand(3, -1))
+    scores = given.q[1, 3:] @ given.k[1, -1, 66].to(given.q.dtype) * value
+    is_nan = scores.isnan() | (scores == float("inf"))
+    assert torch.equal(got[1, 3:].isnan().all(-1), k_seen & is_nan)
+    assert torch.equal(got[0, 3:], clean[0, 3:])
+    assert torch.equal(got[1, :3], clean[1, :3])
+    for head in range(3):
+        ours, before, right = (each[0, head, ~v_seen] for each in (got, clean, known))
+        assert_no_worse(ours, before, right, scale=size)
+        ours, before, right = (each[1, 3 + head, ~k_seen] for each in (got, clean, known))
+        assert_no_worse(ours, before, right, scale=size)
 
 
 @pytest.mark.parametrize("case", OWN, ids=str)

@@ -26,6 +26,9 @@ def inputs(queries: int = 20, mask: str = "none") -> Inputs:
     return Inputs.of(SPEC, CallCase(queries, 30, mask, torch.float32, "contiguous", 1))
 
 
+STORED = AttentionCase(HOST.isa, replace(SPEC, kv_dtype=torch.int8))
+
+
 def refused(match: str, given: Inputs, **numbers: float) -> None:
     with pytest.raises(RuntimeError, match=match):
         attend(given, built(CASE), **numbers)
@@ -41,6 +44,23 @@ def test_refuses_q_k_and_v() -> None:
     refused("k has 1 batch entries and 2 heads", replace(given, k=given.k[:1]))
     length = r"v has shape \[2, 2, 29, 64\], all but its columns .* those of k, \[2, 2, 30, 64\]"
     refused(length, replace(given, v=given.v[:, :, 1:]))
+
+
+def test_refuses_scales() -> None:
+    given = Inputs.of(STORED.spec, CallCase(20, 30, "none", torch.float32, "contiguous", 1))
+    scale = given.k_scale
+    assert scale is not None
+    refused("k is Char, the kernel was made for Float", given)
+    refused("there is a v_scale, and the kernel reads Float", replace(inputs(), v_scale=scale))
+    for match, wrong in (
+        ("there is no k_scale, and the kernel reads Char", replace(given, k_scale=None)),
+        ("v is Float, the kernel was made for Char", replace(given, v=given.v.float())),
+        ("k_scale must be float32, bfloat16 or", replace(given, k_scale=scale.double())),
+        (r"v_scale has shape \[2, 2, 29, 1\], it .*v, \[2, 2, 30, 1\], or 1 in some dimensions",
+         replace(given, v_scale=scale[:, :, 1:])),
+    ):
+        with pytest.raises(RuntimeError, match=match):
+            attend(wrong, built(STORED))
 
 
 def test_refuses_masks() -> None:
@@ -82,6 +102,7 @@ def test_refuses_numbers() -> None:
         (replace(SPEC, dtype=torch.float64), HOST, "attention in torch.float64 has no C++ type"),
         (replace(SPEC, head_dim=8), HOST, "heads have 8 columns, from 16 to 256 are served"),
         (replace(SPEC, value_dim=300), HOST, "heads have 300 columns"),
+        (replace(SPEC, kv_dtype=torch.uint8), HOST, "keys and values in torch.uint8 have no C++"),
         (SPEC, Target.parse("sm_90"), "C++ is for CPUs, not for cuda"),
     ],
 )

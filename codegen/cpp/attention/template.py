@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from sparsecompile.codegen.cpp.fragment import ELEMENTS
 from sparsecompile.codegen.cpp.text import read
 from sparsecompile.errors import Reject
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from sparsecompile.kernels.cost import Cost
 
 SMALLEST_DIM, LARGEST_DIM = 16, 256
+STORED = {torch.int8: "int8_t"}
+"""C++ types of keys and values that are not of the queries' dtype."""
 HEAD = """\
 // {spec}
 // template: {name}; schedule: {schedule}; target: {target}
@@ -30,7 +34,9 @@ HEAD = """\
 CONSTANTS = """\
 namespace {{
 
-using Element = {element};  // of q, k, v and out
+using Element = {element};  // of q and out
+using Stored = {stored};  // of k and v
+constexpr bool is_scaled = !std::is_same_v<Stored, Element>;  // whether rows of these have scales
 constexpr int64_t head_dim = {head_dim};    // columns of q and k
 constexpr int64_t value_dim = {value_dim};  // columns of v and out
 constexpr int64_t groups = {groups};        // heads of q for each of k and v
@@ -71,6 +77,8 @@ class FlashAttention(Template[AttentionSpec]):
             raise Reject(f"C++ is for CPUs, not for {target.device}")
         if spec.dtype not in ELEMENTS:
             raise Reject(f"attention in {spec.dtype} has no C++ type")
+        if spec.kv_dtype not in (None, *STORED):
+            raise Reject(f"keys and values in {spec.kv_dtype} have no C++ type")
         for size in (spec.head_dim, spec.value_dim):
             if not SMALLEST_DIM <= size <= LARGEST_DIM:
                 raise Reject(
@@ -92,6 +100,7 @@ class FlashAttention(Template[AttentionSpec]):
         choices = (f"constexpr int64_t {name} = {value};" for name, value in schedule.choices)
         constants = CONSTANTS.format(
             element=ELEMENTS[spec.dtype],
+            stored=STORED.get(spec.kv_dtype, "Element"),
             head_dim=spec.head_dim,
             value_dim=spec.value_dim,
             groups=spec.groups,

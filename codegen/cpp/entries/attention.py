@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from sparsecompile.codegen.cpp.built import Built
@@ -15,6 +16,8 @@ from sparsecompile.codegen.tuning.variant import Variant
 from sparsecompile.kernels.kernel import Range
 from sparsecompile.operators.attention.spec import AttentionSpec
 
+KV_DTYPES = DTYPES | {torch.int8: 3}
+
 
 class NativeAttention(ctypes.Structure):
     """`SCAttentionKernel` of `text/native/attention.cpp`, field by field."""
@@ -22,6 +25,7 @@ class NativeAttention(ctypes.Structure):
     _fields_: ClassVar[Sequence[tuple[str, Any]]] = (
         ("key", ctypes.c_int64),
         ("dtype", ctypes.c_int64),
+        ("kv_dtype", ctypes.c_int64),
         ("head_dim", ctypes.c_int64),
         ("value_dim", ctypes.c_int64),
         ("groups", ctypes.c_int64),
@@ -51,6 +55,7 @@ class AttentionEntry(Entry[AttentionSpec]):
         native = NativeAttention(
             key=key,
             dtype=DTYPES[spec.dtype],
+            kv_dtype=KV_DTYPES[spec.kv_dtype or spec.dtype],
             head_dim=spec.head_dim,
             value_dim=spec.value_dim,
             groups=spec.groups,

@@ -32,6 +32,8 @@ FEW, MANY = "few", "many"
 """Names of the functions: for masks as words, and as tiles."""
 WIDEST = {"nvidia": 512, "amd": 256}
 """Bytes of the widest rows of which tiles fit in registers and shared memory, by vendor."""
+WIDEST_STORED = 128
+"""Columns of the widest rows of integers, which are in registers as they are and widened."""
 NARROWEST = 16
 """The least sides of a product."""
 VARIATIONS = (
@@ -46,6 +48,8 @@ unit."""
 
 HEADS = ((64, 64, 3), (128, 128, 4), (80, 96, 1), (64, 64, 2, True))
 """Widths of keys and of values, groups, and whether there is a cap."""
+STORED = (128, 128, 4, False, torch.int8)
+"""The same with keys and values that are int8."""
 
 HEAD = '''\
 """{spec}
@@ -83,7 +87,8 @@ ARGUMENTS = (
     "What is launched takes q `[batch, heads, queries, d]`, k `[batch, heads / groups, keys, d]`, "
     "v `[.., keys, dv]` and out `[batch, heads, queries, dv]`, whose rows are contiguous and begin "
     "where the strides say; mask, a BlockMask's layout as bytes, or None for all keys; bias "
-    "`[batch, heads, queries, keys]` or None."
+    "`[batch, heads, queries, keys]` or None; k_scale and v_scale `[batch, heads / groups, keys, 1]` "
+    "where k and v are int8, or None."
 )
 
 
@@ -108,12 +113,20 @@ class FlashAttention(TritonTemplate[AttentionSpec]):
         """
         check_target(spec, target)
         widest, fit = _widest(spec), WIDEST[target.gpu.vendor] // spec.dtype.itemsize
+        if spec.kv_dtype is not None:
+            fit = min(fit, WIDEST_STORED)
+            if spec.kv_dtype != torch.int8 or spec.dtype == torch.float32:
+                raise Reject(
+                    f"keys and values in {spec.kv_dtype} are not read for queries in {spec.dtype}, "
+                    "those in int8 are for queries of 16 bits"
+                )
         if widest > fit:
             raise Reject(f"{spec.dtype} heads of {widest} do not fit {target.arch}, {fit} do")
 
     def examples(self, dtype: torch.dtype) -> Sequence[AttentionSpec]:
-        """Heads as models have them: narrow, wide, of unequal widths, with a cap."""
-        return tuple(AttentionSpec(dtype, *heads) for heads in HEADS)
+        """Heads as models have them: narrow, wide, of unequal widths, with a cap, of int8."""
+        stored = () if dtype == torch.float32 else (STORED,)
+        return tuple(AttentionSpec(dtype, *heads) for heads in (*HEADS, *stored))
 
     def default(self, spec: AttentionSpec, target: Target) -> Schedule:
         """A row of tiles a program; smaller sides, or more warps, where heads are wide.
@@ -121,7 +134,8 @@ class FlashAttention(TritonTemplate[AttentionSpec]):
         Products of float32 go without matrix instructions, and have all their factors in registers.
         """
         is_exact, is_narrow = spec.dtype == torch.float32, _widest(spec) <= TILE
-        is_wide = _widest(spec) > 2 * TILE
+        # What is widened is in registers twice.
+        is_wide = _widest(spec) > 2 * TILE or spec.kv_dtype is not None
         sides = (32, 32) if is_narrow else (16, 16)
         if not is_exact:
             sides = (TILE, TILE if is_narrow else TILE // 2)

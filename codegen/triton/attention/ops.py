@@ -25,12 +25,15 @@ def attention(
     scale: float,
     softcap: float,
     kernel: int,
+    k_scale: Optional = None,
+    v_scale: Optional = None,
 ) -> Tensor:
     """See `start_attention`."""
     found: Any = find_kernel(kernel)
     # Triton starts functions on the current device.
     with torch.cuda.device(q.device), kept_here():
-        return start_attention(found, q, k, v, mask, bias, scale, softcap, FUSION)
+        scales = (k_scale, v_scale)
+        return start_attention(found, q, k, v, mask, bias, scale, softcap, FUSION, *scales)
 
 
 def scan_mask(mask: Tensor) -> Tensor:

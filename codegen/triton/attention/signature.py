@@ -11,6 +11,8 @@ from sparsecompile.operators.attention.spec import AttentionSpec
 STRIDES = tuple(
     f"{name}_{axis}" for name in ("q", "k", "v", "out") for axis in ("batch", "head", "row")
 )
+SCALES = ("k_scale", "v_scale")
+SCALE_STRIDES = tuple(f"{name}_{axis}" for name in SCALES for axis in ("batch", "head", "row"))
 BIAS_STRIDES = ("bias_batch", "bias_head", "bias_row", "bias_key")
 SIZES = ("heads", "queries", "keys")
 
@@ -29,7 +31,9 @@ def attention_signature(
     """
     pointer, is_few = POINTERS[spec.dtype], launch.largest_m is not None
     given: dict[str, str | None] = {
-        **dict.fromkeys("qkv", pointer),
+        "q": pointer,
+        **dict.fromkeys("kv", POINTERS[spec.kv_dtype or spec.dtype]),
+        **dict.fromkeys(SCALES, "*fp32" if spec.kv_dtype is not None else None),
         "mask": "*u8" if mask else None,
         "bias": pointer if bias else None,
         "out": pointer,
@@ -41,13 +45,14 @@ def attention_signature(
     given |= dict.fromkeys(SIZES, "i32")
     if is_few:
         given["parts"] = "i32"
-    given |= dict.fromkeys((*STRIDES, *BIAS_STRIDES), "i32")
+    given |= dict.fromkeys((*STRIDES, *BIAS_STRIDES, *SCALE_STRIDES), "i32")
     constants: dict[str, Any] = {name: None for name, type_ in given.items() if type_ is None}
-    constants |= {"bias_key": 1, "BLOCK_M": launch.block_m}
+    constants |= {"bias_key": 1, "k_scale_row": 1, "v_scale_row": 1, "BLOCK_M": launch.block_m}
     if not is_few:
         constants["BLOCK_N"] = launch.block_n
     names = dict.fromkeys((*given, *constants))
     types = {name: "constexpr" if name in constants else str(given[name]) for name in names}
-    aligned = (*"qkv", "mask", "bias", "out", "sums_out", "totals_out", *STRIDES, *BIAS_STRIDES)
+    aligned = (*"qkv", "mask", "bias", "out", "sums_out", "totals_out")
+    aligned += (*STRIDES, *BIAS_STRIDES, *SCALES, *SCALE_STRIDES)
     divisible = tuple(name for name in aligned if name in types and name not in constants)
     return Signature(types, constants, divisible)

@@ -25,6 +25,8 @@ def start_attention(
     scale: float,
     softcap: float,
     options: dict[str, Any],
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
 ) -> Tensor:
     """`softmax(softcap(q @ k.T * scale) + bias) @ v`: see `AttentionSpec`.
 
@@ -38,26 +40,31 @@ def start_attention(
         scale: of the products.
         softcap: see `AttentionSpec`.
         options: for Triton's compiler.
+        k_scale: of keys that are int8, of a shape that expands to `[batch, kv heads, keys, 1]`.
+        v_scale: the same of values.
 
     Returns:
         `[batch, heads, queries, dv]`, with the heads of a query beside each other in memory.
 
     Raises:
-        SparseCompileError: k or v do not fit q.
+        SparseCompileError: k, v or their scales do not fit q.
     """
-    _check(kernel, q, k, v)
+    _check(kernel, q, k, v, k_scale, v_scale)
     (batch, heads, queries, _), keys = q.shape, k.shape[2]
     out = q.new_empty((batch, queries, heads, v.shape[3])).transpose(1, 2)
     q, k, v = (t if t.stride(3) == 1 else t.contiguous() for t in (q, k, v))
     if bias is not None:
         bias = bias.expand(batch, heads, queries, keys)
+    scales = [t if t is None else t.expand(*k.shape[:3], 1) for t in (k_scale, v_scale)]
     places = [stride for t in (q, k, v, out) for stride in t.stride()[:3]]
     strides = (*places, *(bias.stride() if bias is not None else (0,) * 4))
+    for scale_of in scales:
+        strides += scale_of.stride()[:3] if scale_of is not None else (0,) * 3
     launch = launch_for(kernel, queries)
     module = kernel.modules[launch.source]
     function = getattr(module, launch.function)
     compiled = {"num_warps": launch.warps, "num_stages": launch.stages, **options}
-    tensors, numbers = (q, k, v, mask, bias, out), (scale, softcap, heads, queries, keys)
+    tensors, numbers = (q, k, v, *scales, mask, bias, out), (scale, softcap, heads, queries, keys)
     if launch.symbol == MANY:
         blocks = batch * heads * -(-queries // launch.block_m)
         sides = {"BLOCK_M": launch.block_m, "BLOCK_N": launch.block_n}
@@ -87,7 +94,9 @@ def launch_for(kernel: TritonKernel, queries: int) -> Launch:
     return kernel.launch_of(replace(kernel.range_at(queries), symbol=symbol))
 
 
-def _check(kernel: TritonKernel, q: Tensor, k: Tensor, v: Tensor) -> None:
+def _check(
+    kernel: TritonKernel, q: Tensor, k: Tensor, v: Tensor, *scales: Tensor | None
+) -> None:
     """A kernel reads what it is told is there."""
     spec: Any = kernel.spec
     batch, heads = q.shape[0], q.shape[1]
@@ -96,8 +105,23 @@ def _check(kernel: TritonKernel, q: Tensor, k: Tensor, v: Tensor) -> None:
     for name, given, shape in zip(
         "qkv", (q, k, v), (*expected, (*wanted, spec.value_dim)), strict=True
     ):
-        if tuple(given.shape) != shape or given.dtype != spec.dtype:
+        dtype = spec.dtype if name == "q" else spec.kv_dtype or spec.dtype
+        if tuple(given.shape) != shape or given.dtype != dtype:
             raise SparseCompileError(
                 f"{name} of an attention is {tuple(given.shape)} {given.dtype}; its kernel takes "
-                f"{shape} {spec.dtype}"
+                f"{shape} {dtype}"
+            )
+    for name, scale in zip("kv", scales, strict=True):
+        if (scale is None) != (spec.kv_dtype is None):
+            said = "no scale" if scale is None else "a scale"
+            raise SparseCompileError(
+                f"{name} of an attention has {said}; its kernel takes {spec.kv_dtype or spec.dtype}"
+            )
+        fits = (*wanted, 1)
+        if scale is not None and any(
+            a not in (1, b) for a, b in zip(scale.shape, fits, strict=True)
+        ):
+            raise SparseCompileError(
+                f"the scale of {name} is {tuple(scale.shape)}; its kernel takes {fits}, or 1 in "
+                "some dimensions"
             )

@@ -25,9 +25,11 @@ def bits_of_tiles(mask):
 
 @triton.jit(do_not_specialize=["queries", "keys", "parts"])
 def attend_tiles(
-    q, k, v, mask, bias, out, scale, softcap, heads, queries, keys,
+    q, k, v, k_scale, v_scale, mask, bias, out,
+    scale, softcap, heads, queries, keys,
     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
     out_batch, out_head, out_row, bias_batch, bias_head, bias_row, bias_key,
+    k_scale_batch, k_scale_head, k_scale_row, v_scale_batch, v_scale_head, v_scale_row,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):
     """BLOCK_M queries of one head, of one row of tiles; BLOCK_N keys of a kept tile a pass."""
@@ -42,6 +44,8 @@ def attend_tiles(
     q_tile = load_rows(q_rows, q_row, rows < queries, HEAD_DIM, HEAD_PADDED)
     k_head_rows = k + batch * k_batch + key_head * k_head
     v_head_rows = v + batch * v_batch + key_head * v_head
+    k_scales = scales_at(k_scale, batch * k_scale_batch + key_head * k_scale_head)
+    v_scales = scales_at(v_scale, batch * v_scale_batch + key_head * v_scale_head)
     if bias is not None:
         bias_rows = bias + batch * bias_batch + head * bias_head
         bias_rows += tl.cast(first, tl.int64) * bias_row
@@ -62,7 +66,10 @@ def attend_tiles(
         in_tile = turn * BLOCK_N - place * TILE + tl.arange(0, BLOCK_N)
         there = tile * TILE + in_tile < keys
         begin = tl.cast(tile, tl.int64) * TILE + (turn * BLOCK_N - place * TILE)
-        k_tile = load_rows(k_head_rows + begin * k_row, k_row, there, HEAD_DIM, HEAD_PADDED)
+        k_tile = load_scaled_rows(
+            k_head_rows + begin * k_row, k_row, scales_at(k_scales, begin * k_scale_row),
+            k_scale_row, there, q_tile.dtype, HEAD_DIM, HEAD_PADDED,
+        )
         scores = scores_of(q_tile, k_tile, scale, softcap)
         scores += tl.where(there, 0.0, float("-inf"))[None, :]
         if mask is not None:
@@ -77,7 +84,10 @@ def attend_tiles(
                 inside = (rows < queries)[:, None] & there[None, :]
                 added = tl.load(bias_rows + begin * bias_key + at, mask=inside, other=0.0)
                 scores += bias_of(added)
-        v_tile = load_rows(v_head_rows + begin * v_row, v_row, there, VALUE_DIM, VALUE_PADDED)
+        v_tile = load_scaled_rows(
+            v_head_rows + begin * v_row, v_row, scales_at(v_scales, begin * v_scale_row),
+            v_scale_row, there, q_tile.dtype, VALUE_DIM, VALUE_PADDED,
+        )
         largest, total, sums = add_keys(scores, v_tile, largest, total, sums)
     # Zeros where a query has no key.
     result = sums / tl.where(total == 0, 1.0, total)[:, None]

@@ -15,9 +15,11 @@ def words_of_mask(mask, batch, head, query):
 
 @triton.jit(do_not_specialize=["queries", "keys", "parts"])
 def attend_words(
-    q, k, v, mask, bias, out, sums_out, totals_out, scale, softcap, heads, queries, keys, parts,
+    q, k, v, k_scale, v_scale, mask, bias, out, sums_out, totals_out,
+    scale, softcap, heads, queries, keys, parts,
     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
     out_batch, out_head, out_row, bias_batch, bias_head, bias_row, bias_key,
+    k_scale_batch, k_scale_head, k_scale_row, v_scale_batch, v_scale_head, v_scale_row,
     BLOCK_M: tl.constexpr,
 ):
     """BLOCK_M rows: queries of all heads that share a key head, TILE keys a pass.
@@ -42,6 +44,8 @@ def attend_words(
     q_tile = tl.load(q_rows[:, None] + columns[None, :], mask=inside, other=0.0)
     k_head_rows = k + batch * k_batch + key_head * k_head
     v_head_rows = v + batch * v_batch + key_head * v_head
+    k_scales = scales_at(k_scale, batch * k_scale_batch + key_head * k_scale_head)
+    v_scales = scales_at(v_scale, batch * v_scale_batch + key_head * v_scale_head)
     if mask is not None:
         word_rows = words_of_mask(mask, batch, head, query)
     if bias is not None:
@@ -61,13 +65,19 @@ def attend_words(
             counts = counts & ((words[:, None] >> bit.to(tl.int64)[None, :] & 1) != 0)
             # Where nobody attends to any of the keys they are not read.
             there = begin + bit < keys * tl.max((words != 0).to(tl.int32), 0)
-        k_tile = load_rows(k_head_rows + begin * k_row, k_row, there, HEAD_DIM, HEAD_PADDED)
+        k_tile = load_scaled_rows(
+            k_head_rows + begin * k_row, k_row, scales_at(k_scales, begin * k_scale_row),
+            k_scale_row, there, q_tile.dtype, HEAD_DIM, HEAD_PADDED,
+        )
         scores = scores_of(q_tile, k_tile, scale, softcap)
         if bias is not None:
             added = (bias_rows + begin * bias_key)[:, None] + (bit * bias_key)[None, :]
             scores += bias_of(tl.load(added, mask=counts, other=0.0))
         scores = tl.where(counts, scores, float("-inf"))
-        v_tile = load_rows(v_head_rows + begin * v_row, v_row, there, VALUE_DIM, VALUE_PADDED)
+        v_tile = load_scaled_rows(
+            v_head_rows + begin * v_row, v_row, scales_at(v_scales, begin * v_scale_row),
+            v_scale_row, there, q_tile.dtype, VALUE_DIM, VALUE_PADDED,
+        )
         largest, total, sums = add_keys(scores, v_tile, largest, total, sums)
     columns = tl.arange(0, VALUE_PADDED)
     inside = is_row[:, None] & (columns < VALUE_DIM)[None, :]

@@ -167,7 +167,8 @@ def parse_spec(text: str, registry: Registry) -> Spec:
         sizes = dict(word.split("=") for word in (dtype, *rest) if "=" in word)
         d, groups = int(sizes["d"]), int(sizes.get("groups", 1))
         value_dim, has_cap = int(sizes.get("dv", d)), "softcap" in rest
-        return AttentionSpec(getattr(torch, name), d, value_dim, groups, has_cap)
+        stored = getattr(torch, sizes["kv"]) if "kv" in sizes else None
+        return AttentionSpec(getattr(torch, name), d, value_dim, groups, has_cap, stored)
     rounded = [word.removeprefix("activations=") for word in rest if "=" in word]
     steps = tuple(word for word in rest if "=" not in word)
     return KernelSpec(

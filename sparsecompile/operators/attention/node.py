@@ -24,6 +24,8 @@ def attention(
     causal: bool,
     spelling: str,
     pattern: str = "",
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
 ) -> Tensor:
     """What an attention computes: a node of the graph until it gets its kernel.
 
@@ -39,10 +41,13 @@ def attention(
         spelling: how the model computes it: `SDPA`, `GROUPED` or `PRODUCTS`.
         pattern: what else has to keep a key, see `kept_keys`; then what is added to scores says
             which keys count, and a query without any gets zeros. Empty for nothing.
+        k_scale: of keys that are int8, `[batch or 1, kv heads or 1, keys or 1, 1]`; else None.
+        v_scale: the same of values.
 
     Returns:
         `[batch, heads, queries, dv]`.
     """
+    k, v = _dequantized(k, k_scale, q.dtype), _dequantized(v, v_scale, q.dtype)
     if pattern:
         mask, causal = kept_keys(q, k, mask, causal, pattern), False
     groups = q.shape[1] // k.shape[1]
@@ -66,9 +71,20 @@ def attention(
 
 
 ATTENTION = Call(
-    (attention,), ("q", "k", "v", "mask", "scale", "softcap", "causal", "spelling", "pattern")
+    (attention,),
+    (
+        *("q", "k", "v", "mask", "scale", "softcap", "causal", "spelling", "pattern"),
+        *("k_scale", "v_scale"),
+    ),
 )
 """Pattern of an attention that has no kernel yet."""
+
+
+def _dequantized(stored: Tensor, scale: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Rows times their scales, rounded once."""
+    if scale is None:
+        return stored
+    return (stored.to(torch.promote_types(scale.dtype, torch.float32)) * scale).to(dtype)
 
 
 def _repeated(heads: Tensor, groups: int) -> Tensor:

@@ -16,6 +16,7 @@ from sparsecompile.kernels.contents import NoWeight, Sample
 from sparsecompile.kernels.extern import InlineExtern
 from sparsecompile.kernels.kernel import Kernel
 from sparsecompile.kernels.problem import DenseUse, Problem, rows_of
+from sparsecompile.kernels.prologue import rounded_rows
 from sparsecompile.operators.attention import ops  # noqa: F401 - those that graphs call
 from sparsecompile.operators.attention.asked import asked_for, remember
 from sparsecompile.operators.attention.cost import cost_of
@@ -91,6 +92,7 @@ class Attention(Operator[AttentionSpec]):
             blocks, bias = kept_of(match, edit).emit(match, edit)
             scale, softcap = float(match["scale"]), float(match["softcap"])
             args = (match["q"], match["k"], match["v"], blocks, bias, scale, softcap, call.key)
+            args += (match["k_scale"], match["v_scale"])
             function = call.op
         new = edit.call(function, args, before=match.node, origins=origins(match.node))
         edit.replace(match.node, new)
@@ -110,16 +112,18 @@ class Attention(Operator[AttentionSpec]):
         return lambda: _sample(problem)
 
     def examples(self) -> Sequence[tuple[Problem[AttentionSpec], Sample]]:
-        """Every kind of mask, dtypes and heads in turn."""
+        """Every kind of mask, dtypes, heads and caches in turn."""
         found = []
         dtypes = itertools.cycle((torch.float32, torch.bfloat16, torch.float16))
         heads = itertools.cycle(((16, 16, 1), (64, 32, 3), (40, 40, 2)))
         asked = [remember(asked_for(text)) for text in ASKED]
         narrowed = [Narrowed(own, pattern) for own in MASKS[:2] for pattern in asked]
-        drawn = zip((*MASKS, *narrowed), dtypes, heads, strict=False)
-        for each, dtype, (width, values, groups) in drawn:
+        kept = (*MASKS, *narrowed)
+        cases = (*((each, None) for each in kept), *((each, torch.int8) for each in MASKS))
+        for (each, stored), dtype, sizes in zip(cases, dtypes, heads, strict=False):
+            width, values, groups = sizes
             spelling = PRODUCTS if each.kind.endswith(", added") else SDPA
-            spec = AttentionSpec(dtype, width, values, groups)
+            spec = AttentionSpec(dtype, width, values, groups, kv_dtype=stored)
             problem = Problem(
                 spec=spec,
                 shape=(2, 2 * groups, 70),
@@ -137,7 +141,7 @@ class Attention(Operator[AttentionSpec]):
     def example(
         self, problem: Problem[AttentionSpec], rows: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        """Q `[batch, heads, rows, d]`, k, v, and a mask as `Kept.example` has it, or `[0]`."""
+        """Q `[batch, heads, rows, d]`, k, v, a mask as `Kept.example` has it, or `[0]`, and scales."""
         spec, (batch, heads, keys) = problem.spec, problem.shape
         kv_heads, keys = heads // spec.groups, max(keys, rows)
         shapes = (
@@ -146,7 +150,11 @@ class Attention(Operator[AttentionSpec]):
             (batch, kv_heads, keys, spec.value_dim),
         )
         q, k, v = (torch.randn(s, generator=generator).to(spec.dtype) for s in shapes)
-        return (q, k, v, kept_detailed(dict(problem.details)).example(rows, keys, spec.dtype))
+        mask = kept_detailed(dict(problem.details)).example(rows, keys, spec.dtype)
+        if spec.kv_dtype is None:
+            return q, k, v, mask
+        (k, k_scale), (v, v_scale) = rounded_rows(k), rounded_rows(v)
+        return q, k.to(spec.kv_dtype), v.to(spec.kv_dtype), mask, k_scale, v_scale
 
     def run(
         self,
@@ -156,7 +164,7 @@ class Attention(Operator[AttentionSpec]):
         kernel: Kernel[AttentionSpec],
     ) -> Callable[[], Tensor]:
         """The op, with the kept tiles at hand; or the library call."""
-        q, k, v, mask = inputs
+        q, k, v, mask, *scales = inputs
         scale, softcap = _scales(problem.spec)
         if isinstance(kernel.template, InlineExtern):
             given = {"q": q, "k": k, "v": v, "scale": scale, "softcap": softcap}
@@ -164,17 +172,18 @@ class Attention(Operator[AttentionSpec]):
         blocks, bias = kept_detailed(dict(problem.details)).made(q, k, mask)
         blocks = None if blocks is None else blocks.to(q.device)
         op = torch.ops.sparsecompile.attention
-        return partial(op, q, k, v, blocks, bias, scale, softcap, kernel.key)
+        return partial(op, q, k, v, blocks, bias, scale, softcap, kernel.key, *scales)
 
     def run_dense(
         self, problem: Problem[AttentionSpec], inputs: Sequence[Tensor], weight: Tensor
     ) -> Callable[[], Tensor]:
         """As the model computes it; what a pattern keeps is at hand as a mask."""
-        q, k, v, mask = inputs
+        q, k, v, mask, *scales = inputs
         details = dict(problem.details)
         given, causal = kept_detailed(details).baseline(q, k, mask)
         scale, softcap = _scales(problem.spec)
-        return partial(attention, q, k, v, given, scale, softcap, causal, details["spelling"])
+        spelling = details["spelling"]
+        return partial(attention, q, k, v, given, scale, softcap, causal, spelling, "", *scales)
 
     def dense_cost(self, problem: Problem[AttentionSpec]) -> Cost:
         """q, k, v and what is returned once, and two products with every key."""
@@ -188,7 +197,9 @@ class Attention(Operator[AttentionSpec]):
 
 def spec_of(q: Tensor, k: Tensor, v: Tensor, *, softcap: bool) -> AttentionSpec:
     """The spec for tensors of these shapes."""
-    return AttentionSpec(q.dtype, q.shape[3], v.shape[3], q.shape[1] // k.shape[1], softcap)
+    kv_dtype = None if k.dtype == q.dtype else k.dtype
+    groups = q.shape[1] // k.shape[1]
+    return AttentionSpec(q.dtype, q.shape[3], v.shape[3], groups, softcap, kv_dtype)
 
 
 def _sample(problem: Problem[AttentionSpec]) -> Sample:

@@ -66,6 +66,8 @@ def _attention(
     scale: float,
     softcap: float,
     kernel: int,
+    k_scale: Tensor | None = None,
+    v_scale: Tensor | None = None,
 ) -> Tensor:
     batch, heads, length, _ = q.shape
     return q.new_empty((batch, length, heads, v.shape[3])).transpose(1, 2)

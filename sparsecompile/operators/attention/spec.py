@@ -18,11 +18,13 @@ class AttentionSpec(Spec):
     value_dim]`; which keys a query attends to is a `BlockMask`. Sums are accumulated in float32.
 
     Attributes:
-        dtype: of q, k, v and the result: float32, bfloat16 or float16.
+        dtype: of q and the result, and what k and v stand for: float32, bfloat16 or float16.
         head_dim: columns of q and k.
         value_dim: columns of v.
         groups: heads of q for each of k and v.
         softcap: whether scores become `cap * tanh(score / cap)`; the cap is a run-time value.
+        kv_dtype: of what k and v are in memory, int8, of which each row has a scale; None for that
+            of q.
     """
 
     operator: ClassVar[str] = "attention"
@@ -32,9 +34,10 @@ class AttentionSpec(Spec):
     value_dim: int
     groups: int = 1
     softcap: bool = False
+    kv_dtype: torch.dtype | None = None
 
     def __str__(self) -> str:
-        """`attention bfloat16 d=64 groups=3`, `attention float32 d=96 dv=64 softcap`."""
+        """`attention bfloat16 d=64 groups=3 kv=int8`, `attention float32 d=96 dv=64 softcap`."""
         fields = [self.operator, str(self.dtype).removeprefix("torch."), f"d={self.head_dim}"]
         if self.value_dim != self.head_dim:
             fields.append(f"dv={self.value_dim}")
@@ -42,4 +45,6 @@ class AttentionSpec(Spec):
             fields.append(f"groups={self.groups}")
         if self.softcap:
             fields.append("softcap")
+        if self.kv_dtype is not None:
+            fields.append(f"kv={self.kv_dtype}".replace("torch.", ""))
         return " ".join(fields)

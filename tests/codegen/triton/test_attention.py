@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from sparsecompile.operators.attention.spec import AttentionSpec
 
 GOLDENS = Path(__file__).parent / "goldens"
 FLASH, SPEC = FlashAttention(), AttentionSpec(torch.bfloat16, 64, 64, 3)
+STORED = replace(SPEC, kv_dtype=torch.int8)
 REGISTRY = sc.default_registry()
 
 
@@ -55,6 +57,11 @@ def test_what_it_does_not_take() -> None:
     assert refusal(wide, "sm_90") == "torch.float32 heads of 256 do not fit sm_90, 128 do"
     wide = AttentionSpec(torch.bfloat16, 64, 256)
     assert refusal(wide, "gfx942") == "torch.bfloat16 heads of 256 do not fit gfx942, 128 do"
+    stored = AttentionSpec(torch.bfloat16, 256, 64, kv_dtype=torch.int8)
+    assert refusal(stored, "sm_90") == "torch.bfloat16 heads of 256 do not fit sm_90, 128 do"
+    stored = AttentionSpec(torch.float32, 64, 64, kv_dtype=torch.int8)
+    why = "keys and values in torch.int8 are not read for queries in torch.float32, those in int8"
+    assert refusal(stored, "sm_90").startswith(why)
     assert "float64 activations" in refusal(AttentionSpec(torch.float64, 64, 64), "sm_90")
 
 
@@ -78,6 +85,23 @@ def test_tensors_that_do_not_fit(name: str, sizes: tuple[int, ...], said: str) -
     given = [torch.zeros(shape, dtype=torch.bfloat16) for shape in shapes.values()]
     with pytest.raises(SparseCompileError, match=said):
         start_attention(kernel, *given, None, None, 1.0, 0.0, {})
+
+
+@pytest.mark.parametrize(
+    ("spec", "scales", "said"),
+    [
+        (STORED, (None, (1, 2, 9, 1)), "k of an attention has no scale; its kernel takes .*int8"),
+        (SPEC, (None, (1, 2, 9, 1)), "v of an attention has a scale; its kernel takes .*bfloat16"),
+        (STORED, ((1, 1, 9, 1), (1, 2, 8, 1)), r"scale of v is .*8, 1\); its kernel takes .*9, 1"),
+    ],
+)
+def test_scales_that_do_not_fit(spec: AttentionSpec, scales: Any, said: str) -> None:
+    kernel: Any = TritonCodegen().build(spec, FLASH, FLASH.default(spec, H100), H100, REGISTRY)
+    q = torch.zeros(1, 6, 5, 64, dtype=spec.dtype)
+    k = torch.zeros(1, 2, 9, 64, dtype=spec.kv_dtype or spec.dtype)
+    given = [None if size is None else torch.ones(size) for size in scales]
+    with pytest.raises(SparseCompileError, match=said):
+        start_attention(kernel, q, k, k, None, None, 1.0, 0.0, {}, *given)
 
 
 def test_a_report_says_what_serves_it() -> None:

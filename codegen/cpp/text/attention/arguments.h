@@ -33,6 +33,7 @@ static_assert(sizeof(SCBlockMask) == 128, "HEADER_BYTES in sparsecompile/masks/b
 struct SCRows {
   const void* data;
   int64_t batch, head, row;
+  int64_t dtype;  // 0 float32, 1 bfloat16, 2 float16; 3 int8
 };
 
 // One call: out = softmax(softcap(q @ k.T * scale) + bias, where the mask allows) @ v, rows without
@@ -41,7 +42,7 @@ struct SCAttentionArguments {
   SCRows q, k, v, out;      // [batch, heads, q, d], [batch, kv_heads, kv, d], [.., kv, dv], [.., q, dv]
   const SCBlockMask* mask;  // or null: every query attends to every key
   SCRows bias;              // [batch, heads, q, kv]; data is null where there is none
-  int64_t bias_dtype;       // 0 float32, 1 bfloat16, 2 float16
+  SCRows k_scale, v_scale;  // [batch, kv_heads, kv, 1]: of rows of int8 in k and v
   int64_t batch, heads, kv_heads, q_length, kv_length;
   float scale;
   float softcap;    // cap * tanh(score / cap), read where the kernel was made for one

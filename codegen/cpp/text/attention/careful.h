@@ -13,12 +13,13 @@ inline void visit_scores(const SCAttentionArguments& a, int64_t batch, int64_t h
     for (int64_t n = 0; n < keys; ++n) {
       if (tile.words && !(tile.words[n] >> query % SC_TILE & 1)) continue;
       const int64_t key = tile.first_key + n;
-      const Element* k = row_of(a.k, batch, kv_head_of(head), key);
+      const Stored* k = row_of<Stored>(a.k, batch, kv_head_of(head), key);
       double dot = 0.0;
       for (int64_t d = 0; d < head_dim; ++d) dot += double{to_float(q[d])} * to_float(k[d]);
+      dot *= scale_of(a.k_scale, batch, kv_head_of(head), key);
       float score = cap_score(broadcast(static_cast<float>(dot)), a.scale, a.softcap)[0];
       if (tile.is_biased)
-        with_bias(a, batch, head, query, [&](const auto* bias) { score += to_float(bias[key]); });
+        with_row(a.bias, batch, head, query, [&](const auto* bias) { score += to_float(bias[key]); });
       visit(key, score);
     }
   });
@@ -33,9 +34,10 @@ SC_SHARED void attend_carefully(const SCAttentionArguments& a, int64_t batch, in
   const float base = largest == -infinity ? 0.0f : largest;
   visit_scores(a, batch, head, query, [&](int64_t key, float score) {
     const double weight = exponential(score - base);
-    const Element* v = row_of(a.v, batch, kv_head_of(head), key);
+    const double scaled = weight * scale_of(a.v_scale, batch, kv_head_of(head), key);
+    const Stored* v = row_of<Stored>(a.v, batch, kv_head_of(head), key);
     total += weight;
-    for (int64_t d = 0; d < value_dim; ++d) sums[d] += weight * to_float(v[d]);
+    for (int64_t d = 0; d < value_dim; ++d) sums[d] += scaled * to_float(v[d]);
   });
   Element* out = row_to_write(a.out, batch, head, query);
   const double share = total == 0.0 ? 0.0 : 1.0 / total;

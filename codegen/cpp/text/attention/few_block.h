@@ -6,6 +6,7 @@ namespace {
 struct Block {
   int64_t count = 0;
   alignas(64) int64_t keys[block_keys];
+  alignas(64) float k_scales[block_keys], v_scales[block_keys];  // where rows have scales
 
   // With those that are missing in the last vector, for which the last one stands.
   int64_t fill() {
@@ -16,12 +17,24 @@ struct Block {
 };
 
 // Where rows of keys are, half a vector of them at a time.
-SC_INLINE void find_rows(const Element* first, int64_t step, const int64_t* keys, int64_t count,
-                         const Element** rows) {
+SC_INLINE void find_rows(const Stored* first, int64_t step, const int64_t* keys, int64_t count,
+                         const Stored** rows) {
   using Places = Vector<int64_t, lanes / 2>;
   for (int64_t i = 0; i < count; i += lanes / 2)
-    store(rows + i, load<Places>(keys + i) * step * static_cast<int64_t>(sizeof(Element)) +
+    store(rows + i, load<Places>(keys + i) * step * static_cast<int64_t>(sizeof(Stored)) +
                         reinterpret_cast<int64_t>(first));
+}
+
+SC_INLINE void find_scales(const SCRows& of, const Group& group, const int64_t* keys, int64_t count,
+                           float* scales) {
+  with_row(of, group.batch, group.kv_head, 0, [&](const auto* first) SC_INLINED {
+    if (of.row == 1 && keys[count - 1] - keys[0] == count - 1) {
+      for (int64_t i = 0; i < count; i += lanes)
+        store(scales + i, load_floats<lanes>(first + keys[0] + i));
+      return;
+    }
+    for (int64_t i = 0; i < count; ++i) scales[i] = to_float(first[keys[i] * of.row]);
+  });
 }
 
 // What a thread works with.
@@ -63,13 +76,16 @@ SC_INLINE void weigh_row(const Few& few, const Group& group, const Block& block,
   float* scores = few.scores + row * block_keys;
   const bool is_biased = a.bias.data && (!a.mask || a.mask->is_biased);
   float scale = a.scale;
+  if constexpr (is_scaled)
+    for (int64_t i = 0; i < block.count; i += lanes)
+      store(scores + i, load<Values>(scores + i) * load<Values>(block.k_scales + i));
   if (has_softcap || is_biased) {
     for (int64_t i = 0; i < block.count; i += lanes)
       store(scores + i, cap_score(load<Values>(scores + i), a.scale, a.softcap));
     scale = 1.0f;
   }
   if (is_biased) {
-    with_bias(a, group.batch, group.head_of(a, row), row % a.q_length, [&](const auto* bias) {
+    with_row(a.bias, group.batch, group.head_of(a, row), row % a.q_length, [&](const auto* bias) {
       for (int64_t i = 0; i < block.count; ++i) scores[i] += to_float(bias[block.keys[i]]);
     });
   }
@@ -86,8 +102,9 @@ SC_INLINE void weigh_row(const Few& few, const Group& group, const Block& block,
   const Values base = base_of(broadcast(state.largest[row]));
   Values total{};
   for (int64_t i = 0; i < block.count; i += lanes) {
-    const Values weight = power_of_two<in_pairs>((load<Values>(scores + i) * scale - base) * log2_of_e);
+    Values weight = power_of_two<in_pairs>((load<Values>(scores + i) * scale - base) * log2_of_e);
     total += weight;
+    if constexpr (is_scaled) weight = weight * load<Values>(block.v_scales + i);
     if constexpr (in_pairs)
       store_floats<lanes>(reinterpret_cast<bfloat16*>(scores) + i, weight);
     else
@@ -97,10 +114,12 @@ SC_INLINE void weigh_row(const Few& few, const Group& group, const Block& block,
 }
 
 // sums += weights . v for all rows, as many at a time as registers have sums of.
-SC_INLINE void sum_block(const Few& few, const Element* const* values, int64_t count,
-                         const Element* next, const State& state) {
+SC_INLINE void sum_block(const Few& few, const Stored* const* values, int64_t count,
+                         const Stored* next, const State& state) {
   constexpr int most_steps = sums_in_registers / step_depth;
-  constexpr int steps = few_value_steps < most_steps ? few_value_steps : most_steps;
+  // Rows of integers are widened once for four rows of sums.
+  constexpr int wanted = is_scaled ? most_steps / 4 : most_steps;
+  constexpr int steps = few_value_steps < wanted ? few_value_steps : wanted;
   constexpr int rows_together = most_steps / steps < 4 ? most_steps / steps : 4;
   for (int64_t row = 0; row < few.rows; row += rows_together) {
     with_count<rows_together>(few.rows - row, [&](auto rows) SC_INLINED {
@@ -118,10 +137,14 @@ SC_INLINE void sum_block(const Few& few, const Element* const* values, int64_t c
 
 SC_SHARED void attend_to_block(const Few& few, const Group& group, Block& block, const State& state) {
   const SCAttentionArguments& a = few.a;
-  alignas(64) const Element *keys[block_keys], *values[block_keys];
+  alignas(64) const Stored *keys[block_keys], *values[block_keys];
   const int64_t filled = block.fill();
-  find_rows(row_of(a.k, group.batch, group.kv_head, 0), a.k.row, block.keys, filled, keys);
-  find_rows(row_of(a.v, group.batch, group.kv_head, 0), a.v.row, block.keys, filled, values);
+  find_rows(row_of<Stored>(a.k, group.batch, group.kv_head, 0), a.k.row, block.keys, filled, keys);
+  find_rows(row_of<Stored>(a.v, group.batch, group.kv_head, 0), a.v.row, block.keys, filled, values);
+  if constexpr (is_scaled) {
+    find_scales(a.k_scale, group, block.keys, filled, block.k_scales);
+    find_scales(a.v_scale, group, block.keys, filled, block.v_scales);
+  }
   for (int64_t i = 0; i < block.count; i += lanes) {
     for (int64_t row = 0; row < few.rows; row += rows_of_scores) {
       with_count<rows_of_scores>(few.rows - row, [&](auto rows) SC_INLINED {

@@ -19,9 +19,9 @@ SC_INLINE constexpr int64_t first_of_step(int64_t step, int64_t columns) {
 // Ask for a row that will be read soon, into the second level of caches. Asked for row by row, between
 // products: all at once they would wait for each other.
 template <int64_t columns>
-SC_INLINE void fetch(const Element* row) {
+SC_INLINE void fetch(const Stored* row) {
 #pragma GCC unroll 16
-  for (int64_t c = 0; c < columns; c += 64 / sizeof(Element)) __builtin_prefetch(row + c, 0, 2);
+  for (int64_t c = 0; c < columns; c += 64 / sizeof(Stored)) __builtin_prefetch(row + c, 0, 2);
 }
 
 // Rows of a group: query `row % q_length` of its head `row / q_length`.
@@ -37,6 +37,17 @@ SC_INLINE Terms load_terms(const Element* from) {
     return load<Terms>(from);
   else
     return bit_cast<Terms>(load_floats<lanes>(from));
+}
+
+// Integers are exact in both types of terms.
+SC_INLINE Terms load_terms(const int8_t* from) {
+#if defined(__AVX512BF16__)
+  const auto odd = 2 * iota<uint16_t, 2 * lanes>() + 1;
+  if constexpr (in_pairs)
+    return (Terms)_mm512_permutex2var_epi16((__m512i)load_floats<lanes>(from), (__m512i)odd,
+                                            (__m512i)load_floats<lanes>(from + lanes));
+#endif
+  return bit_cast<Terms>(load_floats<lanes>(from));
 }
 
 // Sums over four lanes each of four vectors: those of the first four lanes side by side, then others.
@@ -79,14 +90,14 @@ inline void stage_rows(const SCAttentionArguments& a, const Group& group, int64_
 
 // scores[row][i] = k[i] . q[row] for a vector of keys and some rows; `values` are needed next, if any.
 template <int rows>
-SC_INLINE void score_keys(const Element* const* keys, const Element* const* values,
+SC_INLINE void score_keys(const Stored* const* keys, const Stored* const* values,
                           const Terms* queries, float* scores) {
   Values parts[rows][lanes / 4];
 #pragma GCC unroll 4
   for (int four = 0; four < lanes / 4; ++four) {
     for (int i = 0; values && i < 4; ++i) fetch<value_dim>(values[4 * four + i]);
     Values sums[rows][4] = {};
-#pragma GCC unroll 8
+#pragma GCC unroll 1
     for (int64_t s = 0; s < few_key_steps; ++s) {
       Terms terms[4];
 #pragma GCC unroll 4
@@ -109,7 +120,7 @@ SC_INLINE void score_keys(const Element* const* keys, const Element* const* valu
 // sums[row][column] += weights[row][i] * v[i][column] for some rows, and some steps of columns; of the keys
 // that are likely to be next `next` is the first, if any.
 template <int rows, int steps>
-SC_INLINE void sum_few(const Element* const* values, int64_t count, const Element* next,
+SC_INLINE void sum_few(const Stored* const* values, int64_t count, const Stored* next,
                        int64_t next_step, int64_t first_step, const float* weights, float* sums) {
   constexpr int vectors = steps * step_depth;
   Values total[rows][vectors];
@@ -126,7 +137,8 @@ SC_INLINE void sum_few(const Element* const* values, int64_t count, const Elemen
 #if defined(__AVX512BF16__)
       if constexpr (in_pairs) {
         // Words of two rows in turns, 128 bits at a time: half of them, then the others.
-        const auto a = load<__m512i>(values[i] + column), b = load<__m512i>(values[i + 1] + column);
+        const auto a = (__m512i)load_terms(values[i] + column);
+        const auto b = (__m512i)load_terms(values[i + 1] + column);
         terms[2 * s] = (Terms)_mm512_unpacklo_epi16(a, b);
         terms[2 * s + 1] = (Terms)_mm512_unpackhi_epi16(a, b);
         continue;

@@ -66,16 +66,18 @@ SC_SHARED void stage_queries(const SCAttentionArguments& a, int64_t batch, int64
 // Keys of a tile: in place where they are terms and all of a strip are there.
 inline Rows stage_keys(const SCAttentionArguments& a, int64_t batch, int64_t head, int64_t first,
                        int64_t keys, Scratch& scratch) {
-  constexpr bool are_terms = in_pairs || std::is_same_v<Element, float>;
-  const char* data = reinterpret_cast<const char*>(row_of(a.k, batch, head, first));
-  if (are_terms && keys % 16 == 0) return {data, a.k.row * static_cast<int64_t>(sizeof(Element))};
+  constexpr bool are_terms = in_pairs ? !is_scaled : std::is_same_v<Stored, float>;
+  const char* data = reinterpret_cast<const char*>(row_of<Stored>(a.k, batch, head, first));
+  if (are_terms && keys % 16 == 0) return {data, a.k.row * static_cast<int64_t>(sizeof(Stored))};
   for (int64_t n = 0; n < keys; ++n) {
-    const Element* k = row_of(a.k, batch, head, first + n);
+    const Stored* k = row_of<Stored>(a.k, batch, head, first + n);
     if constexpr (are_terms) {
       std::memcpy(scratch.keys[n], k, sizeof scratch.keys[n]);
     } else {
+      auto* terms = reinterpret_cast<std::conditional_t<in_pairs, bfloat16, float>*>(scratch.keys[n]);
+      const float scale = scale_of(a.k_scale, batch, head, first + n);
       cover<head_dim, lanes>([&](int64_t d) SC_INLINED {
-        store(&scratch.keys[n][d], load_floats<lanes>(k + d));
+        store_floats<lanes>(terms + d, load_floats<lanes>(k + d) * scale);
       });
     }
   }
@@ -83,30 +85,40 @@ inline Rows stage_keys(const SCAttentionArguments& a, int64_t batch, int64_t hea
   return {reinterpret_cast<const char*>(scratch.keys), sizeof scratch.keys[0]};
 }
 
+// Stored values as the bits of bfloat16.
+SC_INLINE Pairs load_halves(const Stored* from, float scale) {
+  uint16_t halves[lanes];
+  if constexpr (is_scaled)
+    store_floats<lanes>(reinterpret_cast<bfloat16*>(halves), load_floats<lanes>(from) * scale);
+  else
+    std::memcpy(halves, from, sizeof halves);
+  return __builtin_convertvector(load<Vector<uint16_t, lanes>>(halves), Pairs);
+}
+
 // Values of a tile: rows of floats, or rows of pairs from two rows each.
 inline Rows stage_values(const SCAttentionArguments& a, int64_t batch, int64_t head, int64_t first,
                          int64_t keys, Scratch& scratch) {
-  if constexpr (std::is_same_v<Element, float>) {
+  if constexpr (std::is_same_v<Stored, float>) {
     return {reinterpret_cast<const char*>(row_of(a.v, batch, head, first)),
             a.v.row * static_cast<int64_t>(sizeof(float))};
   } else if constexpr (in_pairs) {
     for (int64_t n = 0; n < keys; n += 2) {
-      const Element* v = row_of(a.v, batch, head, first + n);
+      const Stored* v = row_of<Stored>(a.v, batch, head, first + n);
       const bool is_alone = n + 1 == keys;
-      const Element* next = is_alone ? v : v + a.v.row;
+      const Stored* next = is_alone ? v : v + a.v.row;
+      const float scale = scale_of(a.v_scale, batch, head, first + n);
+      const float next_scale = scale_of(a.v_scale, batch, head, first + n + !is_alone);
       cover<value_dim, lanes>([&](int64_t d) SC_INLINED {
-        const auto low = load<Vector<uint16_t, lanes>>(v + d);
-        const auto high = load<Vector<uint16_t, lanes>>(next + d);
-        const Pairs upper = __builtin_convertvector(high, Pairs) << 16;
-        store(&scratch.values[n / 2][d],
-              __builtin_convertvector(low, Pairs) | (is_alone ? Pairs{} : upper));
+        const Pairs upper = load_halves(next + d, next_scale) << 16;
+        store(&scratch.values[n / 2][d], load_halves(v + d, scale) | (is_alone ? Pairs{} : upper));
       });
     }
   } else {
     for (int64_t n = 0; n < keys; ++n) {
-      const Element* v = row_of(a.v, batch, head, first + n);
+      const Stored* v = row_of<Stored>(a.v, batch, head, first + n);
+      const float scale = scale_of(a.v_scale, batch, head, first + n);
       cover<value_dim, lanes>([&](int64_t d) SC_INLINED {
-        store(&scratch.values[n][d], load_floats<lanes>(v + d));
+        store(&scratch.values[n][d], load_floats<lanes>(v + d) * scale);
       });
     }
   }
@@ -121,7 +133,7 @@ SC_SHARED void stage_bias(const SCAttentionArguments& a, int64_t batch, int64_t 
     for (int64_t n = 0; n < keys; n += lanes) {
       Values rows[lanes] = {};
       for (int64_t r = 0; r < lanes && i + r < queries; ++r) {
-        with_bias(a, batch, head, first_query + i + r, [&](const auto* bias) SC_INLINED {
+        with_row(a.bias, batch, head, first_query + i + r, [&](const auto* bias) SC_INLINED {
           rows[r] = load_some(bias + first_key + n, keys - n);
         });
       }

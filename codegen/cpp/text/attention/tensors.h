@@ -2,9 +2,9 @@
 
 namespace {
 
-SC_INLINE const Element* row_of(const SCRows& rows, int64_t batch, int64_t head, int64_t row) {
-  return static_cast<const Element*>(rows.data) + batch * rows.batch + head * rows.head +
-         row * rows.row;
+template <class T = Element>
+SC_INLINE const T* row_of(const SCRows& rows, int64_t batch, int64_t head, int64_t row) {
+  return static_cast<const T*>(rows.data) + batch * rows.batch + head * rows.head + row * rows.row;
 }
 SC_INLINE Element* row_to_write(const SCRows& rows, int64_t batch, int64_t head, int64_t row) {
   return const_cast<Element*>(row_of(rows, batch, head, row));
@@ -12,14 +12,20 @@ SC_INLINE Element* row_to_write(const SCRows& rows, int64_t batch, int64_t head,
 
 SC_INLINE int64_t kv_head_of(int64_t head) { return head / groups; }
 
-// visit(row) with the bias of a query for all keys, in the type that it has.
+// visit(row) of a bias or of scales, in the type that they have.
 template <class Visit>
-SC_INLINE void with_bias(const SCAttentionArguments& a, int64_t batch, int64_t head, int64_t query,
-                         Visit&& visit) {
-  const int64_t at = batch * a.bias.batch + head * a.bias.head + query * a.bias.row;
-  if (a.bias_dtype == 0) return visit(static_cast<const float*>(a.bias.data) + at);
-  if (a.bias_dtype == 1) return visit(static_cast<const bfloat16*>(a.bias.data) + at);
-  visit(static_cast<const float16*>(a.bias.data) + at);
+SC_INLINE void with_row(const SCRows& rows, int64_t batch, int64_t head, int64_t row, Visit&& visit) {
+  if (rows.dtype == 0) return visit(row_of<float>(rows, batch, head, row));
+  if (rows.dtype == 1) return visit(row_of<bfloat16>(rows, batch, head, row));
+  visit(row_of<float16>(rows, batch, head, row));
+}
+
+// What a stored row of keys or values is multiplied by.
+SC_INLINE float scale_of(const SCRows& scales, int64_t batch, int64_t head, int64_t row) {
+  float scale = 1.0f;
+  if constexpr (is_scaled)
+    with_row(scales, batch, head, row, [&](const auto* of) SC_INLINED { scale = to_float(*of); });
+  return scale;
 }
 
 // As many floats as there are, up to a vector of them; zeros for the others.

@@ -21,6 +21,18 @@ constexpr bool in_pairs = false;
 
 SC_INLINE Values broadcast(float value) { return value - Values{}; }
 
+template <int count>
+SC_INLINE Floats<count> load_floats(const int8_t* from) {
+#if defined(__AVX512F__)
+  return (Values)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(load<__m128i>(from)));
+#elif defined(__AVX2__)
+  return (Values)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from)));
+#else
+  const auto wide = __builtin_convertvector(load<Vector<int8_t, count>>(from), Ints<count>);
+  return __builtin_convertvector(wide, Floats<count>);
+#endif
+}
+
 // The larger ones; of a NaN and b always b.
 SC_INLINE Values maximum(Values a, Values b) {
 #if defined(__AVX512F__)

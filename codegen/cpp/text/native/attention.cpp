@@ -4,7 +4,8 @@
 // How Python registers a kernel of attention; native.py has the same fields.
 struct SCAttentionKernel {
   int64_t key;
-  int64_t dtype;      // of q, k, v and the result, as in SCKernel
+  int64_t dtype;      // of q and the result, as in SCKernel
+  int64_t kv_dtype;   // of k and v
   int64_t head_dim;   // columns of q and k
   int64_t value_dim;  // columns of v
   int64_t groups;     // heads of q for each of k and v
@@ -19,10 +20,9 @@ namespace {
 
 Published<SCAttentionKernel> attention_kernels;
 
-Tensor check_rows(const Tensor& tensor, const char* name, const SCAttentionKernel& kernel,
-                  int64_t columns) {
-  TORCH_CHECK(tensor.scalar_type() == dtypes[kernel.dtype], "sparsecompile: ", name, " is ",
-              tensor.scalar_type(), ", the kernel was made for ", dtypes[kernel.dtype],
+Tensor check_rows(const Tensor& tensor, const char* name, int64_t dtype, int64_t columns) {
+  TORCH_CHECK(tensor.scalar_type() == dtypes[dtype], "sparsecompile: ", name, " is ",
+              tensor.scalar_type(), ", the kernel was made for ", dtypes[dtype],
               "; convert it or compile the model in its dtype");
   TORCH_CHECK(tensor.dim() == 4 && tensor.size(3) == columns, "sparsecompile: ", name,
               " has shape ", tensor.sizes(), ", it must be [batch, heads, length, ", columns, "]");
@@ -32,7 +32,8 @@ Tensor check_rows(const Tensor& tensor, const char* name, const SCAttentionKerne
 // Sizes of 1 serve all.
 SCRows strided(const Tensor& tensor) {
   const auto stride = [&](int64_t dim) { return tensor.size(dim) == 1 ? 0 : tensor.stride(dim); };
-  return {tensor.const_data_ptr(), stride(0), stride(1), stride(2)};
+  const int64_t dtype = std::find(dtypes, std::end(dtypes), tensor.scalar_type()) - dtypes;
+  return {tensor.const_data_ptr(), stride(0), stride(1), stride(2), dtype};
 }
 
 const SCBlockMask* check_mask(const Tensor& mask, at::IntArrayRef shape) {
@@ -48,14 +49,27 @@ const SCBlockMask* check_mask(const Tensor& mask, at::IntArrayRef shape) {
   return header;
 }
 
-Tensor check_bias(const Tensor& bias, at::IntArrayRef shape) {
-  TORCH_CHECK(std::count(dtypes, dtypes + 3, bias.scalar_type()),
-              "sparsecompile: bias must be float32, bfloat16 or float16, not ", bias.scalar_type());
-  bool serves = bias.dim() == 4;
+void check_floats(const Tensor& tensor, const char* name, const char* of, at::IntArrayRef shape) {
+  TORCH_CHECK(std::count(dtypes, dtypes + 3, tensor.scalar_type()), "sparsecompile: ", name,
+              " must be float32, bfloat16 or float16, not ", tensor.scalar_type());
+  bool serves = tensor.dim() == 4;
   for (int64_t dim = 0; serves && dim < 4; ++dim)
-    serves = bias.size(dim) == 1 || bias.size(dim) == shape[dim];
-  TORCH_CHECK(serves, "sparsecompile: bias has shape ", bias.sizes(),
-              ", it must be that of the scores, ", shape, ", or 1 in some dimensions");
+    serves = tensor.size(dim) == 1 || tensor.size(dim) == shape[dim];
+  TORCH_CHECK(serves, "sparsecompile: ", name, " has shape ", tensor.sizes(),
+              ", it must be that of ", of, ", ", shape, ", or 1 in some dimensions");
+}
+
+SCRows check_scale(const OptionalTensor& scale, const char* name, const SCAttentionKernel& kernel,
+                   const Tensor& keys) {
+  TORCH_CHECK(given(scale) == (kernel.kv_dtype != kernel.dtype), "sparsecompile: there is ",
+              given(scale) ? "a " : "no ", name, ", and the kernel reads ", dtypes[kernel.kv_dtype]);
+  if (!given(scale)) return {};
+  check_floats(*scale, name, "the rows of k and v", {keys.size(0), keys.size(1), keys.size(2), 1});
+  return strided(*scale);
+}
+
+Tensor check_bias(const Tensor& bias, at::IntArrayRef shape) {
+  check_floats(bias, "bias", "the scores", shape);
   at::DimVector sizes(bias.sizes());
   sizes[3] = shape[3];
   const Tensor whole = bias.expand(sizes);
@@ -63,11 +77,12 @@ Tensor check_bias(const Tensor& bias, at::IntArrayRef shape) {
 }
 
 Tensor attention_cpu(const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& mask,
-                     const OptionalTensor& bias, double scale, double softcap, int64_t key) {
+                     const OptionalTensor& bias, double scale, double softcap, int64_t key,
+                     const OptionalTensor& k_scale, const OptionalTensor& v_scale) {
   const SCAttentionKernel& kernel = attention_kernels.at(key);
-  const Tensor queries = check_rows(q, "q", kernel, kernel.head_dim);
-  const Tensor keys = check_rows(k, "k", kernel, kernel.head_dim);
-  const Tensor values = check_rows(v, "v", kernel, kernel.value_dim);
+  const Tensor queries = check_rows(q, "q", kernel.dtype, kernel.head_dim);
+  const Tensor keys = check_rows(k, "k", kernel.kv_dtype, kernel.head_dim);
+  const Tensor values = check_rows(v, "v", kernel.kv_dtype, kernel.value_dim);
   const int64_t shape[] = {q.size(0), q.size(1), q.size(2), k.size(2)};
   TORCH_CHECK(k.size(0) == q.size(0) && k.size(1) * kernel.groups == q.size(1),
               "sparsecompile: k has ", k.size(0), " batch entries and ", k.size(1),
@@ -84,8 +99,9 @@ Tensor attention_cpu(const Tensor& q, const Tensor& k, const Tensor& v, const Op
   if (given(bias)) {
     added = check_bias(*bias, shape);
     a.bias = strided(added);
-    a.bias_dtype = std::find(dtypes, dtypes + 3, added.scalar_type()) - dtypes;
   }
+  a.k_scale = check_scale(k_scale, "k_scale", kernel, keys);
+  a.v_scale = check_scale(v_scale, "v_scale", kernel, keys);
   TORCH_CHECK(!a.mask || !a.mask->is_biased || a.bias.data,
               "sparsecompile: the mask has tiles to which a bias is added, and there is none");
   const Tensor out =

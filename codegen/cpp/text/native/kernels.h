@@ -62,7 +62,7 @@ Published<std::vector<SCKernel>> table;
 
 const std::vector<SCKernel>& kernels_of(int64_t key) { return table.at(key); }
 
-constexpr at::ScalarType dtypes[] = {at::kFloat, at::kBFloat16, at::kHalf};
+constexpr at::ScalarType dtypes[] = {at::kFloat, at::kBFloat16, at::kHalf, at::kChar};
 
 at::ScalarType dtype_of(const SCKernel& kernel) { return dtypes[kernel.dtype]; }
 

@@ -11,7 +11,8 @@ attend_tiles takes any number: 64 queries a program, 64 keys a pass, 4 warps. Bo
 What is launched takes q `[batch, heads, queries, d]`, k `[batch, heads / groups, keys, d]`, v `[..,
 keys, dv]` and out `[batch, heads, queries, dv]`, whose rows are contiguous and begin where the
 strides say; mask, a BlockMask's layout as bytes, or None for all keys; bias `[batch, heads,
-queries, keys]` or None.
+queries, keys]` or None; k_scale and v_scale `[batch, heads / groups, keys, 1]` where k and v are
+int8, or None.
 """
 
 import triton
@@ -35,6 +36,28 @@ def load_rows(data, stride, there, WIDTH: tl.constexpr, PADDED: tl.constexpr):
     inside = there[:, None] & (columns < WIDTH)[None, :]
     rows = data + tl.arange(0, there.shape[0])[:, None] * stride
     return tl.load(rows + columns[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def load_scaled_rows(
+    data, stride, scales, scale_stride, there, dtype: tl.constexpr,
+    WIDTH: tl.constexpr, PADDED: tl.constexpr,
+):
+    """The same of a dtype: where there are scales, of integers that are multiplied by these."""
+    rows = load_rows(data, stride, there, WIDTH, PADDED)
+    if scales is not None:
+        scale = tl.load(scales + tl.arange(0, there.shape[0]) * scale_stride, mask=there, other=0.0)
+        rows = (rows.to(tl.float32) * scale.to(tl.float32)[:, None]).to(dtype)
+    return rows
+
+
+@triton.jit
+def scales_at(scales, offset):
+    """Where scales begin, if there are any."""
+    if scales is None:
+        return scales
+    else:
+        return scales + offset
 
 
 @triton.jit
@@ -102,9 +125,11 @@ def bits_of_tiles(mask):
 
 @triton.jit(do_not_specialize=["queries", "keys", "parts"])
 def attend_tiles(
-    q, k, v, mask, bias, out, scale, softcap, heads, queries, keys,
+    q, k, v, k_scale, v_scale, mask, bias, out,
+    scale, softcap, heads, queries, keys,
     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
     out_batch, out_head, out_row, bias_batch, bias_head, bias_row, bias_key,
+    k_scale_batch, k_scale_head, k_scale_row, v_scale_batch, v_scale_head, v_scale_row,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
 ):
     """BLOCK_M queries of one head, of one row of tiles; BLOCK_N keys of a kept tile a pass."""
@@ -119,6 +144,8 @@ def attend_tiles(
     q_tile = load_rows(q_rows, q_row, rows < queries, HEAD_DIM, HEAD_PADDED)
     k_head_rows = k + batch * k_batch + key_head * k_head
     v_head_rows = v + batch * v_batch + key_head * v_head
+    k_scales = scales_at(k_scale, batch * k_scale_batch + key_head * k_scale_head)
+    v_scales = scales_at(v_scale, batch * v_scale_batch + key_head * v_scale_head)
     if bias is not None:
         bias_rows = bias + batch * bias_batch + head * bias_head
         bias_rows += tl.cast(first, tl.int64) * bias_row
@@ -139,7 +166,10 @@ def attend_tiles(
         in_tile = turn * BLOCK_N - place * TILE + tl.arange(0, BLOCK_N)
         there = tile * TILE + in_tile < keys
         begin = tl.cast(tile, tl.int64) * TILE + (turn * BLOCK_N - place * TILE)
-        k_tile = load_rows(k_head_rows + begin * k_row, k_row, there, HEAD_DIM, HEAD_PADDED)
+        k_tile = load_scaled_rows(
+            k_head_rows + begin * k_row, k_row, scales_at(k_scales, begin * k_scale_row),
+            k_scale_row, there, q_tile.dtype, HEAD_DIM, HEAD_PADDED,
+        )
         scores = scores_of(q_tile, k_tile, scale, softcap)
         scores += tl.where(there, 0.0, float("-inf"))[None, :]
         if mask is not None:
@@ -154,7 +184,10 @@ def attend_tiles(
                 inside = (rows < queries)[:, None] & there[None, :]
                 added = tl.load(bias_rows + begin * bias_key + at, mask=inside, other=0.0)
                 scores += bias_of(added)
-        v_tile = load_rows(v_head_rows + begin * v_row, v_row, there, VALUE_DIM, VALUE_PADDED)
+        v_tile = load_scaled_rows(
+            v_head_rows + begin * v_row, v_row, scales_at(v_scales, begin * v_scale_row),
+            v_scale_row, there, q_tile.dtype, VALUE_DIM, VALUE_PADDED,
+        )
         largest, total, sums = add_keys(scores, v_tile, largest, total, sums)
     # Zeros where a query has no key.
     result = sums / tl.where(total == 0, 1.0, total)[:, None]
@@ -177,9 +210,11 @@ def words_of_mask(mask, batch, head, query):
 
 @triton.jit(do_not_specialize=["queries", "keys", "parts"])
 def attend_words(
-    q, k, v, mask, bias, out, sums_out, totals_out, scale, softcap, heads, queries, keys, parts,
+    q, k, v, k_scale, v_scale, mask, bias, out, sums_out, totals_out,
+    scale, softcap, heads, queries, keys, parts,
     q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row,
     out_batch, out_head, out_row, bias_batch, bias_head, bias_row, bias_key,
+    k_scale_batch, k_scale_head, k_scale_row, v_scale_batch, v_scale_head, v_scale_row,
     BLOCK_M: tl.constexpr,
 ):
     """BLOCK_M rows: queries of all heads that share a key head, TILE keys a pass.
@@ -204,6 +239,8 @@ def attend_words(
     q_tile = tl.load(q_rows[:, None] + columns[None, :], mask=inside, other=0.0)
     k_head_rows = k + batch * k_batch + key_head * k_head
     v_head_rows = v + batch * v_batch + key_head * v_head
+    k_scales = scales_at(k_scale, batch * k_scale_batch + key_head * k_scale_head)
+    v_scales = scales_at(v_scale, batch * v_scale_batch + key_head * v_scale_head)
     if mask is not None:
         word_rows = words_of_mask(mask, batch, head, query)
     if bias is not None:
@@ -223,13 +260,19 @@ def attend_words(
             counts = counts & ((words[:, None] >> bit.to(tl.int64)[None, :] & 1) != 0)
             # Where nobody attends to any of the keys they are not read.
             there = begin + bit < keys * tl.max((words != 0).to(tl.int32), 0)
-        k_tile = load_rows(k_head_rows + begin * k_row, k_row, there, HEAD_DIM, HEAD_PADDED)
+        k_tile = load_scaled_rows(
+            k_head_rows + begin * k_row, k_row, scales_at(k_scales, begin * k_scale_row),
+            k_scale_row, there, q_tile.dtype, HEAD_DIM, HEAD_PADDED,
+        )
         scores = scores_of(q_tile, k_tile, scale, softcap)
         if bias is not None:
             added = (bias_rows + begin * bias_key)[:, None] + (bit * bias_key)[None, :]
             scores += bias_of(tl.load(added, mask=counts, other=0.0))
         scores = tl.where(counts, scores, float("-inf"))
-        v_tile = load_rows(v_head_rows + begin * v_row, v_row, there, VALUE_DIM, VALUE_PADDED)
+        v_tile = load_scaled_rows(
+            v_head_rows + begin * v_row, v_row, scales_at(v_scales, begin * v_scale_row),
+            v_scale_row, there, q_tile.dtype, VALUE_DIM, VALUE_PADDED,
+        )
         largest, total, sums = add_keys(scores, v_tile, largest, total, sums)
     columns = tl.arange(0, VALUE_PADDED)
     inside = is_row[:, None] & (columns < VALUE_DIM)[None, :]

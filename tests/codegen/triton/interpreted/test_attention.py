@@ -54,7 +54,7 @@ def check(case: Case, **choices: int) -> None:
 
     def run(call: Call) -> Tensor:
         args = (call.q, call.k, call.v, layout_of(case, call), call.bias, scale, case.softcap)
-        out = start_attention(kernel, *args, {})
+        out = start_attention(kernel, *args, {}, call.k_scale, call.v_scale)
         assert out.transpose(1, 2).is_contiguous()
         return out
 
