@@ -306,6 +306,8 @@ def test_what_they_refuse(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = AttentionSpec(torch.float32, 64, 64, softcap=True)
     with pytest.raises(sc.Reject, match=r"caps no scores|scores without a cap"):
         extern.supports(spec, Target.host())
+    with pytest.raises(sc.Reject, match=r"reads no torch\.int8"):
+        extern.supports(AttentionSpec(torch.float32, 64, 64, kv_dtype=torch.int8), Target.host())
     if name == "flex":
         with pytest.raises(sc.Reject, match="called on CPUs, not on cuda"):
             extern.supports(AttentionSpec(torch.float32, 64, 64), Target.parse("sm_90"))

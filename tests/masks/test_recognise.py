@@ -23,6 +23,10 @@ def rows(q: int) -> Tensor:
     return torch.arange(q)[:, None]
 
 
+def additive(keeps: Tensor) -> Tensor:
+    return torch.where(keeps, 0.0, LEAST)
+
+
 def square(q: int) -> Tensor:
     return torch.ones((q, q), dtype=torch.bool)
 
