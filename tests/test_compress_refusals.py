@@ -17,7 +17,7 @@ import sparsecompile as sc
 
 def test_what_is_left_dense_says_why(caplog: pytest.LogCaptureFixture) -> None:
     model = MLP()
-    model.up.weight.data.fill_(1.0)
+    model.up.weight.data.normal_()
     with caplog.at_level(logging.INFO, "sparsecompile"):
         sc.compress(model)
     assert "up.weight: dense: the weight holds no zeros" in caplog.text

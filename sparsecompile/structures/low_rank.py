@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -102,23 +103,28 @@ class LowRank(Decomposition):
         return (u @ v).to(weight.dtype)
 
 
-def largest_rank(shape: tuple[int, int]) -> int:
+def largest_rank(shape: Sequence[int]) -> int:
     """The largest rank of which factors are smaller than a weight of this shape; 0 for none."""
     n, k = shape
     return max(n * k - 1, 0) // max(n + k, 1)
 
 
 def rank_for(weight: Tensor, energy: float) -> int:
-    """The smallest rank whose nearest weight keeps this share of the squared singular values."""
-    total, size = float(weight.double().square().sum()), min(weight.shape)
-    rank = min(64, size)
-    while True:
+    """The smallest rank whose nearest weight keeps this share of the squared singular values.
+
+    One too large for `largest_rank` where none up to that does.
+    """
+    total, most = float(weight.double().square().sum()), largest_rank(weight.shape)
+    rank = min(64, most)
+    while rank:
         *_, values = _factors(weight, rank, scaled=False)
-        kept = values.double().square().cumsum(0)
-        enough = (kept >= energy * total * (1 - 1e-6)).nonzero()
-        if enough.numel() or rank == size:
-            return int(enough[0]) + 1 if enough.numel() else size
-        rank = min(2 * rank, size)
+        enough = values.double().square().cumsum(0) >= energy * total * (1 - 1e-6)
+        if enough.any():
+            return int(enough.nonzero()[0]) + 1
+        if rank == most:
+            break
+        rank = min(2 * rank, most)
+    return most + 1
 
 
 def relative_error(weight: Tensor, parts: Expression[Tensor]) -> float:
