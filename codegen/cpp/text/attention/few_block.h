@@ -25,15 +25,17 @@ SC_INLINE void find_rows(const Stored* first, int64_t step, const int64_t* keys,
                         reinterpret_cast<int64_t>(first));
 }
 
-SC_INLINE void find_scales(const SCRows& of, const Group& group, const int64_t* keys, int64_t count,
+// Scales of the rows of a block, `filled` of them.
+SC_INLINE void find_scales(const SCRows& of, const Group& group, const Block& block, int64_t filled,
                            float* scales) {
+  const int64_t *keys = block.keys, last = block.count - 1;
   with_row(of, group.batch, group.kv_head, 0, [&](const auto* first) SC_INLINED {
-    if (of.row == 1 && keys[count - 1] - keys[0] == count - 1) {
-      for (int64_t i = 0; i < count; i += lanes)
+    if (of.row == 1 && filled == block.count && keys[last] - keys[0] == last) {
+      for (int64_t i = 0; i < filled; i += lanes)
         store(scales + i, load_floats<lanes>(first + keys[0] + i));
       return;
     }
-    for (int64_t i = 0; i < count; ++i) scales[i] = to_float(first[keys[i] * of.row]);
+    for (int64_t i = 0; i < filled; ++i) scales[i] = to_float(first[keys[i] * of.row]);
   });
 }
 
@@ -142,8 +144,8 @@ SC_SHARED void attend_to_block(const Few& few, const Group& group, Block& block,
   find_rows(row_of<Stored>(a.k, group.batch, group.kv_head, 0), a.k.row, block.keys, filled, keys);
   find_rows(row_of<Stored>(a.v, group.batch, group.kv_head, 0), a.v.row, block.keys, filled, values);
   if constexpr (is_scaled) {
-    find_scales(a.k_scale, group, block.keys, filled, block.k_scales);
-    find_scales(a.v_scale, group, block.keys, filled, block.v_scales);
+    find_scales(a.k_scale, group, block, filled, block.k_scales);
+    find_scales(a.v_scale, group, block, filled, block.v_scales);
   }
   for (int64_t i = 0; i < block.count; i += lanes) {
     for (int64_t row = 0; row < few.rows; row += rows_of_scores) {
