@@ -25,7 +25,8 @@ _INDEXED = Call((operator.getitem,), ("input", "index"))
 _PRODUCT = Call((operator.mul, torch.mul, "mul"), ("stored", "scale"), commutative=True)
 _ELEMENTWISE = (
     *(operator.mul, torch.mul, "mul", operator.sub, torch.sub, "sub", operator.add, "add"),
-    *("view", "reshape", torch.reshape, "expand", operator.getitem, torch.cat, operator.truediv),
+    *("view", "reshape", torch.reshape, "flatten", "unflatten", "expand", operator.getitem),
+    *(torch.cat, operator.truediv),
 )
 _ALL = (slice(None), slice(None))
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
