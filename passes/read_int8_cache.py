@@ -65,7 +65,7 @@ class Dequantized:
 
 @dataclass(frozen=True)
 class ReadInt8Cache(Pass):
-    """`attention(q, k8 * k_scale, v8 * v_scale, ...) -> attention(q, k8, v8, ..., k_scale, v_scale)`.
+    """`attention(q, k8 * s, v8 * t, ...) -> attention(q, k8, v8, ..., k_scale=s, v_scale=t)`.
 
     For int8 with a scale for each row at most, cast and multiplied in any order; of such a product
     the attention may be given some of the keys.

@@ -80,8 +80,8 @@ class Attention(Operator[AttentionSpec]):
         """`attention(...) -> sparsecompile::attention(...)`, its mask as the tiles it keeps."""
         blocks, bias = kept_of(match, edit).emit(match, edit)
         scale, softcap = float(match["scale"]), float(match["softcap"])
-        args = (match["q"], match["k"], match["v"], blocks, bias, scale, softcap, call.key)
-        args += (match["k_scale"], match["v_scale"])
+        given, scales = (match[name] for name in "qkv"), (match["k_scale"], match["v_scale"])
+        args = (*given, blocks, bias, scale, softcap, call.key, *scales)
         new = edit.call(call.op, args, before=match.node, origins=origins(match.node))
         edit.replace(match.node, new)
         return Emitted(new)
@@ -126,7 +126,7 @@ class Attention(Operator[AttentionSpec]):
     def example(
         self, problem: Problem[AttentionSpec], rows: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        """Q `[batch, heads, rows, d]`, k, v, a mask as `Kept.example` has it, or `[0]`, and scales."""
+        """Q `[batch, heads, rows, d]`, k, v, a mask as `Kept.example` has it, or `[0]`; scales."""
         spec, (batch, heads, keys) = problem.spec, problem.shape
         kv_heads, keys = heads // spec.groups, max(keys, rows)
         shapes = (
