@@ -25,7 +25,8 @@ _INDEXED = Call((operator.getitem,), ("input", "index"))
 _PRODUCT = Call((operator.mul, torch.mul, "mul"), ("stored", "scale"), commutative=True)
 _ELEMENTWISE = (
     *(operator.mul, torch.mul, "mul", operator.sub, torch.sub, "sub", operator.add, "add"),
-    *("view", "reshape", torch.reshape, "expand", operator.getitem, torch.cat, operator.truediv),
+    *("view", "reshape", torch.reshape, "flatten", "unflatten", "expand", operator.getitem),
+    *(torch.cat, operator.truediv),
 )
 _ALL = (slice(None), slice(None))
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -64,7 +65,7 @@ class Dequantized:
 
 @dataclass(frozen=True)
 class ReadInt8Cache(Pass):
-    """`attention(q, k8 * k_scale, v8 * v_scale, ...) -> attention(q, k8, v8, ..., k_scale, v_scale)`.
+    """`attention(q, k8 * s, v8 * t, ...) -> attention(q, k8, v8, ..., k_scale=s, v_scale=t)`.
 
     For int8 with a scale for each row at most, cast and multiplied in any order; of such a product
     the attention may be given some of the keys.

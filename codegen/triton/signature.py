@@ -10,7 +10,12 @@ import torch
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.kernels.spec import KernelSpec
 
-POINTERS = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int8: "*i8"}
+POINTERS = {
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.int8: "*i8",
+}
 """Triton's name of a pointer to each dtype."""
 ALIGNMENT = 16
 """Bytes at a multiple of which torch's tensors begin; sizes are taken to be multiples too."""

@@ -56,8 +56,10 @@ def test_refuses_scales() -> None:
         ("there is no k_scale, and the kernel reads Char", replace(given, k_scale=None)),
         ("v is Float, the kernel was made for Char", replace(given, v=given.v.float())),
         ("k_scale must be float32, bfloat16 or", replace(given, k_scale=scale.double())),
-        (r"v_scale has shape \[2, 2, 29, 1\], it .*v, \[2, 2, 30, 1\], or 1 in some dimensions",
-         replace(given, v_scale=scale[:, :, 1:])),
+        (
+            r"v_scale has shape \[2, 2, 29, 1\], it .*v, \[2, 2, 30, 1\], or 1 in some dimensions",
+            replace(given, v_scale=scale[:, :, 1:]),
+        ),
     ):
         with pytest.raises(RuntimeError, match=match):
             attend(wrong, built(STORED))

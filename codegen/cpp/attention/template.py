@@ -100,7 +100,7 @@ class FlashAttention(Template[AttentionSpec]):
         choices = (f"constexpr int64_t {name} = {value};" for name, value in schedule.choices)
         constants = CONSTANTS.format(
             element=ELEMENTS[spec.dtype],
-            stored=STORED.get(spec.kv_dtype, "Element"),
+            stored=STORED[spec.kv_dtype] if spec.kv_dtype is not None else "Element",
             head_dim=spec.head_dim,
             value_dim=spec.value_dim,
             groups=spec.groups,

@@ -87,8 +87,8 @@ ARGUMENTS = (
     "What is launched takes q `[batch, heads, queries, d]`, k `[batch, heads / groups, keys, d]`, "
     "v `[.., keys, dv]` and out `[batch, heads, queries, dv]`, whose rows are contiguous and begin "
     "where the strides say; mask, a BlockMask's layout as bytes, or None for all keys; bias "
-    "`[batch, heads, queries, keys]` or None; k_scale and v_scale `[batch, heads / groups, keys, 1]` "
-    "where k and v are int8, or None."
+    "`[batch, heads, queries, keys]` or None; k_scale and v_scale `[batch, heads / groups, keys, "
+    "1]` where k and v are int8, or None."
 )
 
 

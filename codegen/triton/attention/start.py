@@ -94,9 +94,7 @@ def launch_for(kernel: TritonKernel, queries: int) -> Launch:
     return kernel.launch_of(replace(kernel.range_at(queries), symbol=symbol))
 
 
-def _check(
-    kernel: TritonKernel, q: Tensor, k: Tensor, v: Tensor, *scales: Tensor | None
-) -> None:
+def _check(kernel: TritonKernel, q: Tensor, k: Tensor, v: Tensor, *scales: Tensor | None) -> None:
     """A kernel reads what it is told is there."""
     spec: Any = kernel.spec
     batch, heads = q.shape[0], q.shape[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from sparsecompile.kernels.prologue import rounded_rows
 
 try:
-    from transformers.cache_utils import StaticCache, StaticLayer
+    _caches: Any = import_module("transformers.cache_utils")
 except ImportError as error:
     raise ImportError(
         f"Int8Cache is a cache of transformers' models, which cannot be imported ({error}); "
@@ -18,7 +19,7 @@ except ImportError as error:
     ) from error
 
 
-class Int8Layer(StaticLayer):
+class Int8Layer(_caches.StaticLayer):  # type: ignore[misc]
     """Keys and values of a layer, every row as integers of -127 to 127 times one float32 scale.
 
     `keys` and `values` `[batch, kv heads, max_cache_len, d]` are int8, those of `scales`
@@ -30,7 +31,7 @@ class Int8Layer(StaticLayer):
 
     def __init__(self, max_cache_len: int) -> None:
         super().__init__(max_cache_len)
-        self.scales = StaticLayer(max_cache_len)
+        self.scales = _caches.StaticLayer(max_cache_len)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Make room for states like these, of any dtype."""
@@ -72,7 +73,7 @@ class Int8Layer(StaticLayer):
         self.scales.reorder_cache(beam_idx)
 
 
-class Int8Cache(StaticCache):
+class Int8Cache(_caches.StaticCache):  # type: ignore[misc]
     """A `StaticCache` that holds keys and values as int8: about half the bytes of bfloat16.
 
     Lossy: a number is off by up to half a scale, 1/254 of the largest of its row. Compiled models
@@ -87,7 +88,7 @@ class Int8Cache(StaticCache):
 
     def __init__(self, config: Any, max_cache_len: int, **others: Any) -> None:
         super().__init__(config, max_cache_len, **others)
-        self.layers = [
-            Int8Layer(max_cache_len) if type(layer) is StaticLayer else layer
+        self.layers: list[Any] = [
+            Int8Layer(max_cache_len) if type(layer) is _caches.StaticLayer else layer
             for layer in self.layers
         ]

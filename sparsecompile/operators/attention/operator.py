@@ -91,8 +91,8 @@ class Attention(Operator[AttentionSpec]):
         else:
             blocks, bias = kept_of(match, edit).emit(match, edit)
             scale, softcap = float(match["scale"]), float(match["softcap"])
-            args = (match["q"], match["k"], match["v"], blocks, bias, scale, softcap, call.key)
-            args += (match["k_scale"], match["v_scale"])
+            given, scales = (match[name] for name in "qkv"), (match["k_scale"], match["v_scale"])
+            args = (*given, blocks, bias, scale, softcap, call.key, *scales)
             function = call.op
         new = edit.call(function, args, before=match.node, origins=origins(match.node))
         edit.replace(match.node, new)
@@ -141,7 +141,7 @@ class Attention(Operator[AttentionSpec]):
     def example(
         self, problem: Problem[AttentionSpec], rows: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
-        """Q `[batch, heads, rows, d]`, k, v, a mask as `Kept.example` has it, or `[0]`, and scales."""
+        """Q `[batch, heads, rows, d]`, k, v, a mask as `Kept.example` has it, or `[0]`; scales."""
         spec, (batch, heads, keys) = problem.spec, problem.shape
         kv_heads, keys = heads // spec.groups, max(keys, rows)
         shapes = (
