@@ -21,8 +21,9 @@ def test_pruning_leaves_the_model_alone() -> None:
 
 
 def test_pruning_by_name() -> None:
-    model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16)).requires_grad_(False)
-    report = Compiler(prune={"1.*": "unstructured(0.8)"}).explain(model, torch.randn(3, 16))
+    layers = nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16)
+    model = nn.Sequential(*layers).requires_grad_(False)
+    report = Compiler(prune={"2.*": "unstructured(0.8)"}).explain(model, torch.randn(3, 16))
     assert [node.format for node in report.nodes] == [None, "bitmap/float"]
 
 
