@@ -155,8 +155,8 @@ def _evict(model: nn.Module, evict: Callable[[Tensor], None]) -> None:
 
 
 def _packing() -> Compiler:
-    """A Compiler that packs, although layers this small may be faster dense."""
-    return Compiler(tune="off")
+    """A Compiler that packs layers one by one, although so small ones may be faster dense."""
+    return Compiler(tune="off", passes={"without": ["fuse_low_rank"]})
 
 
 class _Repeated(nn.Module):
