@@ -44,6 +44,7 @@ void call(SCAttention function, const SCBlockMask* mask, int64_t q, int64_t kv, 
   a.mask = mask;
   a.k_scale = a.v_scale = scales.rows();
   if (biased) a.bias = bias.rows();
+  a.bias.head = 0;  // One of all heads.
   a.batch = 1;
   a.heads = heads;
   a.kv_heads = kv_heads;
