@@ -237,4 +237,5 @@ def refresh(model: Module) -> None:
     PACK_CACHE.forget([*model.parameters(), *model.buffers()])
 
 
-__all__ = sorted([*_MODULES, "explain", "refresh", "register"])
+# Int8Cache imports transformers, which not everyone has.
+__all__ = sorted([*_MODULES.keys() - {"Int8Cache"}, "explain", "refresh", "register"])

@@ -58,7 +58,7 @@ def test_compiled(decomposition: sc.Decomposition) -> None:
     checked = []
 
     @given(near(decomposition, special=False))
-    @settings(max_examples=6)
+    @settings(max_examples=20)
     def check(weight: Tensor) -> None:
         torch._dynamo.reset()
         checked.append(check_compiled(decomposition, weight, REGISTRY, _run_eagerly))

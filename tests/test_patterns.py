@@ -30,7 +30,7 @@ class Block(nn.Module):
         x = self.mlp["up"](x)
         if self.breaks:
             torch._dynamo.graph_break()
-        return self.mlp["down"](x)
+        return self.mlp["down"](F.relu(x))
 
 
 class Model(nn.Module):
@@ -53,7 +53,7 @@ class Model(nn.Module):
             x = x + layer(x)
         if self.breaks:
             torch._dynamo.graph_break()
-        return self.lm_head(self.mlp["fc1"](x))
+        return self.lm_head(F.relu(self.mlp["fc1"](x)))
 
 
 IDS = torch.arange(5)[None]
@@ -116,8 +116,8 @@ def test_names_of_modules_mean_weights_that_are_computed_too() -> None:
 
 
 def test_weights_that_are_made_at_the_first_call_may_be_meant() -> None:
-    model = nn.Sequential(nn.LazyLinear(32), nn.LazyLinear(32))
-    report = sc.explain(model, torch.randn(2, 32), prune={"1": "2:4"})
+    model = nn.Sequential(nn.LazyLinear(32), nn.ReLU(), nn.LazyLinear(32))
+    report = sc.explain(model, torch.randn(2, 32), prune={"2": "2:4"})
     assert [node.packed for node in report.nodes] == [False, True]
 
 

@@ -101,7 +101,8 @@ def test_layers_that_are_alike_are_decided_once(
         return lower(codegen, problems, *args)
 
     monkeypatch.setattr(CppCodegen, "lower", watched)
-    model = nn.Sequential(*(sparse_(nn.Linear(64, 64)) for _ in range(3)))
+    layers = (sparse_(nn.Linear(64, 64)) for _ in range(3))
+    model = nn.Sequential(*(each for layer in layers for each in (layer, nn.ReLU())))
     fast, backend = compiled(model)
     agree(fast, model, torch.randn(128, 64))
     assert decided == [1]

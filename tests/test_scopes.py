@@ -51,7 +51,7 @@ class Parts(nn.Module):
             setattr(self, name, sparse_(nn.Linear(32, 32)).requires_grad_(False))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.scope(self.inner, self.first(x)).relu())
+        return self.last(self.scope(self.inner, self.first(x).relu()).relu())
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")

@@ -10,7 +10,7 @@ from typing import Generic
 from torch import Tensor
 
 from sparsecompile.kernels.dense_copy import DenseCopy
-from sparsecompile.kernels.spec import S
+from sparsecompile.kernels.spec import S, Spec
 
 ROWS = (1, 4, 8, 16, 64, 128, 256, 512)
 """The m at which kernels for any m are compared; each stands for those after the one before."""
@@ -81,8 +81,10 @@ class Problem(Generic[S]):
         """What timings at one m depend on: the key of the tuning record is made of it."""
         copy = {"dense": self.dense_copy.name} if self.dense_copy is not None else {}
         sizes = dict(zip(self.axes, self.shape, strict=True))
-        named = {"spec": str(self.spec), "baseline": self.spec.baseline}
-        known = {**named, **sizes, "density": self.density, **copy}
+        known = {"spec": str(self.spec), **sizes, "density": self.density, **copy}
+        # Records of linears were there before there was another baseline.
+        if self.spec.baseline != Spec.baseline:
+            known["baseline"] = self.spec.baseline
         return {**known, **dict(self.details)}
 
     def __str__(self) -> str:
