@@ -1,7 +1,8 @@
-"""Attention whose mask is understood, although no pattern has its ends."""
+"""Attention whose mask is understood in part: ends without a pattern, and biases."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -22,3 +23,13 @@ def test_masks_whose_ends_follow_no_pattern() -> None:
     assert_no_worse(ours, up_to_the_own_chunk(q), up_to_the_own_chunk(q.double()))
     (found,) = backend.report.nodes
     assert found.mask == "keys before 4 * (query) // 4 + 4"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("heads", "is_bias"), [(4, True), (1, False)])
+def test_what_is_added_with_heads_is_measured_as_a_bias(heads: int, is_bias: bool) -> None:
+    def run(q: Tensor, mask: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, q, q, attn_mask=mask)
+
+    (node,) = sc.explain(run, torch.randn(1, 4, 9, 16), torch.zeros(1, heads, 9, 9)).nodes
+    assert node.problem.endswith("scanned, added of heads" if is_bias else "scanned, added")

@@ -123,11 +123,13 @@ class Scanned(Kept):
         adds: whether it is added to the scores; else it is bool.
         why: why it has to be looked at.
         found: what it is where it adds nothing to the scores of keys that count.
+        is_bias: whether it is likely to add something to them: it has heads of its own.
     """
 
     adds: bool
     why: str = ""
     found: Recognised | None = None
+    is_bias: bool = False
     has_mask: ClassVar[bool] = True
 
     @property
@@ -135,10 +137,21 @@ class Scanned(Kept):
         """`scanned`, `scanned, added`."""
         return "scanned" + ", added" * self.adds
 
+    @property
+    def details(self) -> tuple[tuple[str, str], ...]:
+        """Its kind, and whether it is a bias: tiles of one take longer."""
+        return (*super().details, BIAS) if self.is_bias else super().details
+
     def example(self, queries: int, keys: int, dtype: torch.dtype) -> Tensor:
         """All keys count: what is chosen then is no worse where fewer do."""
         shape = (1, 1, queries, keys)
+        if self.is_bias:
+            return (torch.arange(queries * keys) % 7 - 3.0).to(dtype).view(shape)
         return torch.zeros(shape, dtype=dtype) if self.adds else torch.ones(shape).bool()
+
+    def places(self, queries: int, keys: int) -> Tensor:
+        """All keys."""
+        return torch.ones(1, 1, queries, keys, dtype=torch.bool)
 
     def made(self, q: Tensor, k: Tensor, mask: Tensor) -> Tiles:
         """Scanned, as it is in a graph."""
@@ -222,6 +235,8 @@ class Known(Kept):
         return tiles(interval_tiles, args, match["mask"], match, edit), None
 
 
+BIAS = ("bias", "of heads")
+"""Detail of masks that are likely to add something to the scores of keys that count."""
 _FIXED: tuple[Kept, ...] = (Everything(), Causal(), Scanned(adds=False), Scanned(adds=True))
 KINDS = {kept.kind: kept for kept in _FIXED}
 """Those without a pattern, by kind."""
@@ -232,6 +247,8 @@ FIRST = ("queries", "from 0")
 def kept_named(details: Mapping[str, str]) -> Kept:
     """What is measured for a model's own mask with these details."""
     pattern, _, added = details["mask"].partition(", ")
+    if BIAS in details.items():
+        return Scanned(adds=True, is_bias=True)
     first = FIRST in details.items()
     return KINDS.get(details["mask"]) or Known(pattern, adds=bool(added), first=first)
 
@@ -259,7 +276,9 @@ def _looked_at(mask: Node, reader: Node, edit: Edit) -> Kept:
     except Reject as reject:
         why = f"its mask is scanned in each call: {reject.reason}"
         edit.rejected("recognise_mask", reader, why)
-        return Scanned(adds, reject.reason, found)
+        # Masks that only drop keys are the same for all heads.
+        is_bias = adds and found is None and edit.value(mask).shape[-3:-2] not in ((), (1,))
+        return Scanned(adds, reject.reason, found, is_bias)
     return known(found, adds)
 
 

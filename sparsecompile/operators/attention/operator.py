@@ -21,7 +21,7 @@ from sparsecompile.operators.attention import ops  # noqa: F401 - those that gra
 from sparsecompile.operators.attention.asked import asked_for, remember
 from sparsecompile.operators.attention.cost import cost_of
 from sparsecompile.operators.attention.drawn import drawn
-from sparsecompile.operators.attention.kept import KINDS, Kept, Known
+from sparsecompile.operators.attention.kept import KINDS, Kept, Known, Scanned
 from sparsecompile.operators.attention.narrowed import Narrowed, kept_detailed, kept_of
 from sparsecompile.operators.attention.node import ATTENTION, PRODUCTS, SDPA, attention
 from sparsecompile.operators.attention.spec import AttentionSpec
@@ -36,6 +36,7 @@ MOST_QUERIES, MOST_KEYS = 1024, 2048
 AXES = ("batch", "heads", "keys")
 MASKS: tuple[Kept, ...] = (
     *KINDS.values(),
+    Scanned(adds=True, is_bias=True),
     Known("causal & window(9)", adds=False),
     Known("around(5)", adds=True),
     Known("causal", adds=False, first=True),
