@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from functools import cache
+from inspect import signature
 from math import prod
 from typing import Any
 
@@ -27,6 +28,7 @@ from sparsecompile.codegen.triton.start import FUSION, Wrap, start_linear, start
 from sparsecompile.errors import SparseCompileError
 from sparsecompile.kernels.epilogue import apply_epilogue
 from sparsecompile.kernels.ops import LINEAR_SCHEMA, NAMESPACE
+from sparsecompile.kernels.ops import _linear as fake_linear
 
 Optional = Tensor | None
 
@@ -178,7 +180,10 @@ def _load() -> torch.library.Library:
     from torch.library import triton_op
 
     name = f"{NAMESPACE}::triton_linear"
-    op: Any = triton_op(name, _triton_linear, mutates_args=(), schema=LINEAR_SCHEMA)
+    # Torch 2.11 has the argument `schema`, and does not read it.
+    function: Any = _triton_linear
+    function.__signature__ = signature(fake_linear)
+    op: Any = triton_op(name, function, mutates_args=(), schema=LINEAR_SCHEMA)
     op.register_autograd(_backward, setup_context=_setup_context)
     library = torch.library.Library(NAMESPACE, "FRAGMENT")
     library.impl("linear", _linear, "CUDA")
