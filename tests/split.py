@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
+from packing import Packing
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sparsecompile as sc
+from sparsecompile.testing import assert_no_worse
 
 
 def blocks_and_columns(n: int, k: int, structure: sc.Structure | None = None) -> nn.Linear:
@@ -40,3 +45,20 @@ class Three(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat((F.silu(self.q(x)), self.k(x) * 2, self.v(x)), -1)
+
+
+SUM = "outlier_columns: sum(block[16x16]/float, block[4x1]/float)"
+
+
+def check(model: nn.Module, x: Tensor, backend: Packing, **options: Any) -> Any:
+    """As exact as eager, compiled."""
+    fast = torch.compile(model, backend=backend, **options)
+    with torch.no_grad():
+        found, eager = fast(x), model(x)
+        assert_no_worse(found, eager, copy.deepcopy(model).double()(x.double()))
+    return fast
+
+
+def split_reasons(backend: Packing) -> list[str]:
+    graphs = backend.compiler.report.graph_reports
+    return [r.reason for g in graphs for r in g.rewrites if r.pass_name == "split_weights"]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
 import pytest
 import torch
+from chains import Chain, check, reasons
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packing import Packing, close, sparse_
@@ -15,45 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sparsecompile as sc
-from sparsecompile.kernels.codegen import Device
-from sparsecompile.kernels.kernel import Lowering
-from sparsecompile.kernels.problem import Problem
-from sparsecompile.kernels.trial import Trial
 from sparsecompile.passes.canonicalize import Canonicalize
 from sparsecompile.passes.fuse_low_rank import FuseLowRank
-from sparsecompile.testing import apply_passes, assert_no_worse, captured, check_passes
+from sparsecompile.testing import captured, check_passes
 
 ROWS = (0, 1, 3, 17, 64, 130)
-
-
-class Chain(nn.Module):
-    """Linears one after the other."""
-
-    def __init__(self, *sizes: int, biases: Sequence[bool] = ()) -> None:
-        super().__init__()
-        biases = biases or (True,) * len(sizes)
-        pairs = zip(sizes, sizes[1:], biases, strict=False)
-        self.layers = nn.ModuleList(nn.Linear(k, n, bias=bias) for k, n, bias in pairs)
-        self.requires_grad_(False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self.layers:
-            x = layer(x)
-        return x
-
-
-def check(model: nn.Module, x: Tensor, backend: Any) -> Any:
-    """As exact as eager, compiled."""
-    fast = torch.compile(model, backend=backend)
-    with torch.no_grad():
-        exact = copy.deepcopy(model).double()(x.double())
-        assert_no_worse(fast(x), model(x), exact)
-    return fast
-
-
-def reasons(backend: Packing) -> list[str]:
-    graphs = backend.compiler.report.graph_reports
-    return [r.reason for g in graphs for r in g.rewrites if r.pass_name == "fuse_low_rank"]
 
 
 @st.composite
@@ -314,50 +277,3 @@ def test_a_gpu_has_the_dense_product() -> None:
     assert node.expression == "product(96x256, 256x64), multiplied out"
     assert not node.packed
     assert "dense_0, dense_1" in report.after
-
-
-Times = Callable[[tuple[int, ...], int], float]
-
-
-def fused_by(seconds: Times, patch: pytest.MonkeyPatch, x: Tensor) -> str:
-    """Why a chain is not multiplied out where linears take so long, by shape and m."""
-
-    def lower(device: Device, problems: Mapping[Problem, object]) -> dict[Problem, Lowering]:
-        return {p: Lowering(None, trials(p), "made up") for p in problems}
-
-    def trials(problem: Problem) -> tuple[Trial, ...]:
-        times = [(m, seconds(problem.shape, m)) for m in problem.rows]
-        return tuple(Trial(m, "dense", t, 0.01, 1, True) for m, t in times if t)
-
-    patch.setattr(Device, "lower", lower)
-    gm, inputs = captured(Chain(256, 512, 256), x)
-    (rewrite,) = apply_passes([FuseLowRank("fast")], gm, inputs).rewrites
-    return rewrite.reason
-
-
-@pytest.mark.parametrize(
-    ("product", "factor", "reason"),
-    [
-        (0.3, 0.2, ""),
-        (0.4, 0.2, "is no faster: m=3 410 ms, dense 400 ms"),
-        (0.0, 0.2, ""),
-    ],
-)
-def test_time_decides_where_it_is_measured(
-    product: float, factor: float, reason: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def seconds(shape: tuple[int, ...], m: int) -> float:
-        return product if shape == (256, 256) else factor
-
-    found = fused_by(seconds, monkeypatch, torch.randn(3, 256))
-    assert found.endswith(reason)
-    assert bool(found) == bool(reason)
-
-
-def test_it_has_to_be_faster_at_any_m_that_may_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    def seconds(shape: tuple[int, ...], m: int) -> float:
-        return 0.1 if shape != (256, 256) or m < 512 else 0.3
-
-    x = torch.randn(7, 256)
-    torch._dynamo.mark_dynamic(x, 0)
-    assert "m=512 310 ms" in fused_by(seconds, monkeypatch, x)
