@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import threading
 from functools import cache
-from inspect import signature
 from math import prod
 from typing import Any
 
@@ -27,8 +26,7 @@ from sparsecompile.codegen.triton.library import LibraryKernel
 from sparsecompile.codegen.triton.start import FUSION, Wrap, start_linear, start_unpack
 from sparsecompile.errors import SparseCompileError
 from sparsecompile.kernels.epilogue import apply_epilogue
-from sparsecompile.kernels.ops import LINEAR_SCHEMA, NAMESPACE
-from sparsecompile.kernels.ops import _linear as fake_linear
+from sparsecompile.kernels.ops import LINEAR_SCHEMA, LINEAR_SIGNATURE, NAMESPACE
 
 Optional = Tensor | None
 
@@ -182,7 +180,7 @@ def _load() -> torch.library.Library:
     name = f"{NAMESPACE}::triton_linear"
     # Torch 2.11 has the argument `schema`, and does not read it.
     function: Any = _triton_linear
-    function.__signature__ = signature(fake_linear)
+    function.__signature__ = LINEAR_SIGNATURE
     op: Any = triton_op(name, function, mutates_args=(), schema=LINEAR_SCHEMA)
     op.register_autograd(_backward, setup_context=_setup_context)
     library = torch.library.Library(NAMESPACE, "FRAGMENT")

@@ -25,6 +25,7 @@ or int64 from 0 to n - 1, `[*rows.shape, k]`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any, TypeVar
 
 import torch
@@ -97,6 +98,7 @@ def _unpack_rows(
     return like.new_empty((*rows.shape, k))
 
 
+LINEAR_SIGNATURE = signature(_linear)
 LINEAR_SCHEMA = schema_of(_linear)
 """Of the op `linear`, and of those that take what it takes."""
 
