@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from typer.testing import CliRunner, Result
 
 from sparsecompile.bench.attention import lengths, run, worker
 from sparsecompile.bench.attention.cases import AttentionCase, attention_cases, window_case
+from sparsecompile.bench.attention.inputs import bytes_of_keys
 from sparsecompile.bench.attention.lengths import LengthRow, bench_lengths, line_of
-from sparsecompile.bench.attention.run import AttentionRow, bench_attention, bytes_of_keys
+from sparsecompile.bench.attention.run import AttentionRow, bench_attention
 from sparsecompile.codegen.cpp import machine
 from sparsecompile.codegen.cpp.machine import Machine, read_bandwidth
 from sparsecompile.commands.app import app
@@ -22,6 +24,7 @@ from sparsecompile.errors import SparseCompileError
 
 MACHINE = Machine("a CPU", 2, 2e10, 1e10, 1 << 20, 1 << 25, 1e11, 2e11, 4e11, "fma", "dp", "vnni")
 DECODE = AttentionCase("a", "decode", "cache", 1, 4, 2, 16, 40, 30, layers=2)
+STORED = replace(DECODE, stored="int8")
 CROSS = AttentionCase("b", "cross", "full", 1, 4, 4, 16, 33, 33)
 BIASED = AttentionCase("c", "encoder", "bias", 2, 2, 2, 16, 20, 20)
 
@@ -49,6 +52,17 @@ def test_decode_says_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
         assert row.kv_gb_per_s == pytest.approx(kept / row.ms / 1e6)
         assert row.read_share == pytest.approx(1e-3 / row.ms)
         assert row.difference < 4
+
+
+def test_the_bytes_of_a_cache_of_int8(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run, "read_bandwidth", lambda nbytes, threads: 1e6 * nbytes)
+    rows = bench_attention([STORED], MACHINE, rounds=1, started=lambda case: None)
+    assert {row.case for row in rows} == {"decode a 30/40 x2 kv=int8 float32"}
+    assert bytes_of_keys(STORED) == 2 * 2 * 30 * (16 + 4) * 2
+    assert [row.kernel for row in rows] == ["flash", "", ""]
+    assert all(row.difference < 4 for row in rows)
 
 
 def test_scores_to_which_something_is_added() -> None:

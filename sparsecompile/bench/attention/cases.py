@@ -29,6 +29,7 @@ class AttentionCase:
         context: see `kind`.
         layers: calls, one after the other in one graph.
         dtype: name of one of torch's.
+        stored: what the cache holds, with a scale for each row: `int8`; empty for `dtype`.
     """
 
     name: str
@@ -42,6 +43,7 @@ class AttentionCase:
     context: int
     layers: int = 1
     dtype: str = "float32"
+    stored: str = ""
 
     @property
     def queries(self) -> int:
@@ -53,7 +55,8 @@ class AttentionCase:
         sizes = f"{self.context}/{self.keys}" if self.context != self.keys else str(self.keys)
         layers = f"x{self.layers}" if self.layers > 1 else ""
         mask = "" if self.kind == "decode" else self.mask
-        parts = (self.kind, self.name, mask, sizes, layers, self.dtype)
+        stored = f"kv={self.stored}" if self.stored else ""
+        parts = (self.kind, self.name, mask, sizes, layers, stored, self.dtype)
         return " ".join(filter(None, parts))
 
 
@@ -79,9 +82,13 @@ SMOLLM2, LLAMA, QWEN3, GEMMA3 = (9, 3, 64), (32, 8, 128), (16, 8, 128), (4, 1, 2
 """SmolLM2-135M, Llama 3 8B, Qwen3 0.6B and Gemma 3 1B."""
 MINILM, BASE, WHISPER, T5 = (12, 12, 32), (12, 12, 64), (6, 6, 64), (8, 8, 64)
 """MiniLM-L6, BERT-base and ViT-B/16, Whisper-tiny, and T5-small."""
+COLD = _decode("llama-8b", LLAMA, 8192, 8192, layers=8)
+"""Keys and values are 268 MB in bfloat16, more than caches hold."""
 SHAPES = (
     *(_decode("smollm2", SMOLLM2, 2048, context, layers=30) for context in (128, 512, 2048)),
     *(_decode("llama-8b", LLAMA, keys, keys) for keys in (2048, 8192)),
+    COLD,
+    replace(COLD, stored="int8"),
     *(_prefill("h8d64", "window(256)", keys) for keys in (2048, 8192)),
     *(_prefill("h8d64", "causal", keys) for keys in (2048, 8192)),
     _prefill("smollm2", "causal", 512, SMOLLM2),

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparsecompile.bench.attention.cases import AttentionCase, shapes_of
+from sparsecompile.bench.attention.cases import AttentionCase
+from sparsecompile.bench.attention.inputs import (
+    Heads,
+    bytes_of_keys,
+    doubled,
+    floats,
+    inputs_of,
+    mask_of,
+    work,
+)
 from sparsecompile.bench.environment import Environment
 from sparsecompile.bench.timing import interleaved
 from sparsecompile.codegen.cpp.machine import Machine, read_bandwidth
@@ -91,7 +100,7 @@ def _rows(case: AttentionCase, machine: Machine, rounds: int) -> list[AttentionR
     compiler = Compiler()
     runs = contestants(case, inputs, compiler)
     results = {name: run() for name, run in runs.items()}
-    exact = [t.double() for t in as_models_do(case)(*_doubled(inputs))]
+    exact = [t.double() for t in as_models_do(case)(*doubled(inputs))]
     errors = {
         name: max(float((a.double() - b).abs().max()) for a, b in zip(found, exact, strict=True))
         for name, found in results.items()
@@ -125,34 +134,14 @@ def _rows(case: AttentionCase, machine: Machine, rounds: int) -> list[AttentionR
     ]
 
 
-def inputs_of(case: AttentionCase) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor]:
-    """q, k and v of every layer, and what says which keys count: bool, `[batch, keys]`.
-
-    Or what is added to the scores of all layers, `[1, heads, queries, keys]`.
-    """
-    generator = torch.Generator().manual_seed(0)
-    dtype = getattr(torch, case.dtype)
-    stacks = [
-        [torch.randn(shape, generator=generator).to(dtype) for _ in range(case.layers)]
-        for shape in shapes_of(case)
-    ]
-    if case.mask == "bias":
-        bias = torch.randn(1, case.heads, case.queries, case.keys, generator=generator)
-        return stacks[0], stacks[1], stacks[2], bias.to(dtype)
-    lengths = torch.linspace(case.context, case.keys, case.batch).long()
-    if case.kind == "decode":
-        lengths = torch.full((case.batch,), case.context)
-    there = torch.arange(case.keys) < lengths[:, None]
-    return stacks[0], stacks[1], stacks[2], there
-
-
 def as_models_do(case: AttentionCase) -> Callable[..., list[Tensor]]:
     """The stack, its mask made as transformers' models make it."""
 
-    def run(qs: list[Tensor], ks: list[Tensor], vs: list[Tensor], there: Tensor) -> list[Tensor]:
+    def run(qs: list[Tensor], ks: list[Heads], vs: list[Heads], there: Tensor) -> list[Tensor]:
         mask = mask_of(case, there)
         found = []
-        for q, k, v in zip(qs, ks, vs, strict=True):
+        for q, *stored in zip(qs, ks, vs, strict=True):
+            k, v = (floats(heads, q.dtype) for heads in stored)
             groups = case.heads // case.kv_heads
             if groups > 1:
                 k, v = _repeated(k, groups), _repeated(v, groups)
@@ -160,23 +149,6 @@ def as_models_do(case: AttentionCase) -> Callable[..., list[Tensor]]:
         return found
 
     return run
-
-
-def mask_of(case: AttentionCase, there: Tensor) -> Tensor | None:
-    """The mask, `[batch or 1, 1, queries, keys]` bool; or what is added."""
-    if case.mask == "bias":
-        return there
-    keys = torch.arange(case.keys)
-    if case.kind == "prefill":
-        queries = torch.arange(case.keys)[None, None, :, None]
-        mask = keys[None, None, None, :] <= queries
-        if case.mask.startswith("window"):
-            width = int(case.mask[len("window(") : -1])
-            mask = mask & (keys[None, None, None, :] > queries - width)
-        return mask.expand(case.batch, -1, case.keys, case.keys)
-    if case.mask == "full":
-        return None
-    return there[:, None, None, :].expand(-1, -1, case.queries, -1)
 
 
 def contestants(case: AttentionCase, inputs: tuple[Any, ...], compiler: Compiler) -> dict[str, Run]:
@@ -198,38 +170,18 @@ def contestant(
     return torch.compile(as_models_do(case), backend=backend, dynamic=False)
 
 
-def work(case: AttentionCase) -> tuple[int, int]:
-    """Places that count in all layers, and bytes that are read and written at least."""
-    *_, there = inputs_of(replace(case, layers=1))
-    mask = mask_of(case, there)
-    counted = case.batch * case.queries * case.keys
-    if mask is not None and mask.dtype == torch.bool:
-        counted = int(mask.sum())
-    rows = case.batch * case.heads * case.queries * case.layers
-    moved = 2 * rows * case.width * getattr(torch, case.dtype).itemsize + bytes_of_keys(case)
-    return counted * case.heads * case.layers, moved
-
-
-def bytes_of_keys(case: AttentionCase) -> int:
-    """Of keys and values that count, in all layers."""
-    kept = case.context if case.kind == "decode" else case.keys
-    row: int = case.width * getattr(torch, case.dtype).itemsize
-    return 2 * case.batch * case.kv_heads * kept * row * case.layers
-
-
 def _without_mask(case: AttentionCase) -> Callable[..., list[Tensor]] | None:
     if case.mask not in ("causal", "cache", "full"):
         return None
     grouped: dict[str, Any] = {"enable_gqa": True} if case.heads != case.kv_heads else {}
     causal, kept = case.mask == "causal", case.context
 
-    def run(qs: list[Tensor], ks: list[Tensor], vs: list[Tensor], there: Tensor) -> list[Tensor]:
-        return [
-            F.scaled_dot_product_attention(
-                q, k[:, :, :kept], v[:, :, :kept], is_causal=causal, **grouped
-            )
-            for q, k, v in zip(qs, ks, vs, strict=True)
-        ]
+    def run(qs: list[Tensor], ks: list[Heads], vs: list[Heads], there: Tensor) -> list[Tensor]:
+        found = []
+        for q, *stored in zip(qs, ks, vs, strict=True):
+            k, v = (floats(heads, q.dtype)[:, :, :kept] for heads in stored)
+            found.append(F.scaled_dot_product_attention(q, k, v, is_causal=causal, **grouped))
+        return found
 
     return run
 
@@ -255,11 +207,12 @@ def _flex(case: AttentionCase, there: Tensor) -> Callable[..., list[Tensor]]:
     score_mod = added if case.mask == "bias" else None
     grouped = case.heads != case.kv_heads
 
-    def run(qs: list[Tensor], ks: list[Tensor], vs: list[Tensor], there: Tensor) -> list[Tensor]:
-        return [
-            flex(q, k, v, score_mod, block_mask=blocks, enable_gqa=grouped)
-            for q, k, v in zip(qs, ks, vs, strict=True)
-        ]
+    def run(qs: list[Tensor], ks: list[Heads], vs: list[Heads], there: Tensor) -> list[Tensor]:
+        found = []
+        for q, *stored in zip(qs, ks, vs, strict=True):
+            k, v = (floats(heads, q.dtype) for heads in stored)
+            found.append(flex(q, k, v, score_mod, block_mask=blocks, enable_gqa=grouped))
+        return found
 
     return run
 
@@ -269,12 +222,6 @@ def _repeated(heads: Tensor, groups: int) -> Tensor:
     batch, count, length, width = heads.shape
     expanded = heads[:, :, None, :, :].expand(batch, count, groups, length, width)
     return expanded.reshape(batch, count * groups, length, width)
-
-
-def _doubled(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    *stacks, there = inputs
-    there = there.double() if there.is_floating_point() else there
-    return (*([t.double() for t in stack] for stack in stacks), there)
 
 
 def _call(function: Callable[..., Any], inputs: tuple[Any, ...]) -> Run:

@@ -14,7 +14,8 @@ from statistics import median
 import torch
 
 from sparsecompile.bench.attention.cases import window_case
-from sparsecompile.bench.attention.run import contestant, inputs_of
+from sparsecompile.bench.attention.inputs import inputs_of
+from sparsecompile.bench.attention.run import contestant
 from sparsecompile.errors import SparseCompileError
 
 PROCESS = Path("/proc/self")
