@@ -54,9 +54,7 @@ def test_decode_says_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
         assert row.difference < 4
 
 
-def test_the_bytes_of_a_cache_of_int8(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_bytes_of_a_cache_of_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run, "read_bandwidth", lambda nbytes, threads: 1e6 * nbytes)
     rows = bench_attention([STORED], MACHINE, rounds=1, started=lambda case: None)
     assert {row.case for row in rows} == {"decode a 30/40 x2 kv=int8 float32"}

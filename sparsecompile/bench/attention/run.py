@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import torch
@@ -49,8 +50,8 @@ class AttentionRow(Environment):
         gflops: of the two products at the places that count, in 10^9 a second.
         gb_per_s: that q, the keys and values that count, and the result take, in 10^9 bytes.
         kv_gb_per_s: of keys and values that count alone, for one query; else 0.
-        read_share: of what reading as many bytes of memory, again and again as here, reaches in the
-            same run; 0 for more than one query.
+        read_share: of what reading as many bytes of memory, again and again as here, reaches
+            between the samples; 0 for more than one query.
         difference: largest difference from float64, over that of `sdpa, its mask`.
         kernel: what serves it, or why none does.
     """
@@ -105,10 +106,18 @@ def _rows(case: AttentionCase, machine: Machine, rounds: int) -> list[AttentionR
         name: max(float((a.double() - b).abs().max()) for a, b in zip(found, exact, strict=True))
         for name, found in results.items()
     }
-    timings = interleaved(runs, rounds=rounds, least=LEAST_SECONDS)
     places, nbytes = work(case)
     kv_bytes = bytes_of_keys(case) if case.queries == 1 else 0
-    reads = read_bandwidth(kv_bytes, torch.get_num_threads()) if kv_bytes else 1.0
+    # Between the samples: what a machine reads a second varies within seconds.
+    reads: list[float] = []
+    threads = torch.get_num_threads()
+    timings = interleaved(
+        runs,
+        rounds=rounds,
+        least=LEAST_SECONDS,
+        ready=(lambda: reads.append(read_bandwidth(kv_bytes, threads))) if kv_bytes else None,
+    )
+    read = median(reads) if reads else 1.0
     nodes = compiler.report.nodes
     kernels = {n.kernel.template if n.kernel else n.reason.partition(":")[0] for n in nodes}
     return [
@@ -126,7 +135,7 @@ def _rows(case: AttentionCase, machine: Machine, rounds: int) -> list[AttentionR
             gflops=4 * places * case.width / timing.seconds / 1e9,
             gb_per_s=nbytes / timing.seconds / 1e9,
             kv_gb_per_s=kv_bytes / timing.seconds / 1e9,
-            read_share=kv_bytes / timing.seconds / reads,
+            read_share=kv_bytes / timing.seconds / read,
             difference=errors[name] / max(errors[OWN], 1e-30),
             kernel=", ".join(sorted(kernels)) if name == SPARSE else "",
         )
