@@ -51,7 +51,7 @@ class Built:
             sizes = torch.zeros(2 * -(-rows // LEAST_STRIP_ROWS), dtype=torch.int64)
             arguments = (canonical.data_ptr(), sizes.data_ptr())
             total = self.library.sc_prepack_size(*arguments, threads)
-            out = allocate(total)
+            out = allocate(total, stays=True)
             self.library.sc_prepack(*arguments, out.data_ptr(), total, layout, threads)
             return out
 

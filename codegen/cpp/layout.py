@@ -57,7 +57,7 @@ def lay_out(layout: int, shape: tuple[int, int], slots: int, tensors: Sequence[T
         end += -(-tensor.numel() // ALIGNMENT) * ALIGNMENT
     header = [layout, *shape, slots, end, len(tensors), *offsets]
     header += [0] * (HEADER_BYTES // 8 - len(header))
-    memory = allocate(end).zero_()
+    memory = allocate(end)
     memory[:HEADER_BYTES] = torch.tensor(header, dtype=torch.int64).view(torch.uint8)
     for offset, tensor in zip(offsets, tensors, strict=True):
         memory[offset : offset + tensor.numel()] = tensor
