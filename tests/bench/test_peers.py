@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.fx import GraphModule
 from typer.testing import CliRunner, Result
 
 from sparsecompile.bench.peers import process, series
 from sparsecompile.bench.peers.contract import Job, Peer, Workload
 from sparsecompile.bench.peers.discovery import find
 from sparsecompile.bench.peers.plan import parse, plan
+from sparsecompile.bench.peers.prepared import LeftOut
 from sparsecompile.bench.peers.process import ContestantError, ContestantProcess
 from sparsecompile.bench.peers.series import PeerRow
+from sparsecompile.bench.peers.torch_task import guard_options
 from sparsecompile.bench.peers.worker import answers
 from sparsecompile.codegen.cpp import machine
 from sparsecompile.codegen.cpp.machine import Machine
@@ -254,6 +258,28 @@ def test_options_of_peers() -> None:
     assert job.contestant == "sparse bfloat16 quantize=int4[group=32]"
     with pytest.raises(SparseCompileError):
         parse("prune=")
+
+
+def test_what_dynamo_checks() -> None:
+    assert guard_options("all") == {}
+    for guards in ("inputs", "none"):
+        calls: list[int] = []
+
+        def backend(gm: GraphModule, inputs: object, into: list[int] = calls) -> GraphModule:
+            into.append(1)
+            return gm
+
+        model = torch.nn.Dropout(0.5).eval()
+        fast = torch.compile(model, backend=backend, options=guard_options(guards))
+        x = torch.ones(3)
+        assert torch.equal(fast(x), x)
+        model.train()
+        # A guard on the module would have it compiled again.
+        assert torch.equal(fast(x), x)
+        fast(torch.ones(3, 2))
+        assert len(calls) == {"inputs": 2, "none": 1}[guards]
+    with pytest.raises(LeftOut, match="guards=few is none of all, inputs, none"):
+        guard_options("few")
 
 
 @pytest.mark.slow

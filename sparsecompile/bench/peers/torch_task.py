@@ -24,6 +24,12 @@ PARTS = {
 
 What Inductor generates is named after all that it fuses: rotations, masks, writing to the cache.
 """
+GUARDS = {
+    "all": None,
+    "inputs": "skip_guard_on_all_nn_modules_unsafe",
+    "none": "skip_all_guards_unsafe",
+}
+"""What Dynamo checks at every call -> the filter of `torch.compiler` that leaves no more."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,21 @@ class TorchTask:
                     break
         rest = max(0.0, whole - sum(parts.values()))
         return {**parts, "rest": rest, "whole": whole}
+
+
+def guard_options(guards: str) -> dict[str, Any]:
+    """What `torch.compile` takes as `options`.
+
+    Args:
+        guards: one of `GUARDS`.
+
+    Raises:
+        LeftOut: it is none.
+    """
+    if guards not in GUARDS:
+        raise LeftOut(f"guards={guards} is none of {', '.join(GUARDS)}")
+    name = GUARDS[guards]
+    return {} if name is None else {"guard_filter_fn": getattr(torch.compiler, name)}
 
 
 def dtype_of(name: str) -> torch.dtype:

@@ -6,10 +6,11 @@ import torch
 
 from sparsecompile.bench.peers.contract import Job, Peer, Workload
 from sparsecompile.bench.peers.prepared import Prepared
+from sparsecompile.bench.peers.torch_task import guard_options
 
 
 class Inductor(Peer):
-    """Options: the dtype; `freezing=1`."""
+    """Options: the dtype; `guards`; `freezing=1`."""
 
     name = "inductor"
     requires = (("torch", "torch"),)
@@ -20,12 +21,14 @@ class Inductor(Peer):
 
     def prepare(self, workload: Workload, job: Job) -> Prepared:
         """Inductor alone."""
-        chosen = job.take(type="float32", freezing="0")
+        chosen = job.take(type="float32", freezing="0", guards="all")
         task = workload.torch_task(job, chosen["type"])
-        if chosen["freezing"] == "0":
-            return task.prepared(torch.compile(task.function))
-        compiled = torch.compile(task.function, options={"freezing": True})
-        return task.prepared(compiled, "frozen weights")
+        options = guard_options(chosen["guards"])
+        frozen = chosen["freezing"] != "0"
+        if frozen:
+            options["freezing"] = True
+        compiled = torch.compile(task.function, options=options or None)
+        return task.prepared(compiled, "frozen weights" if frozen else "")
 
 
 COMPONENTS = (Inductor(),)

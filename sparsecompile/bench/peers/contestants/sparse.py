@@ -8,6 +8,7 @@ import torch
 
 from sparsecompile.bench.peers.contract import Job, Peer, Workload
 from sparsecompile.bench.peers.prepared import LeftOut, Prepared
+from sparsecompile.bench.peers.torch_task import guard_options
 from sparsecompile.compiler import Compiler
 from sparsecompile.errors import OptionError
 
@@ -25,7 +26,7 @@ OTHERS = ("bfloat16", "bfloat16+prune=2:4")
 
 
 class Sparse(Peer):
-    """Options: the dtype; `prune`, `quantize`, `tune` as the backend takes them."""
+    """Options: the dtype; `guards`; `prune`, `quantize`, `tune` as the backend takes them."""
 
     name = "sparse"
     requires = (("sparsecompile", "sparsecompile"),)
@@ -38,12 +39,13 @@ class Sparse(Peer):
         """The backend with these options."""
         given: dict[str, Any] = dict(job.options)
         dtype = str(given.pop("type", "float32"))
+        guards = guard_options(str(given.pop("guards", "all")))
         try:
             compiler = Compiler(**given)
         except OptionError as error:
             raise LeftOut(str(error)) from error
         task = workload.torch_task(job, dtype)
-        compiled = torch.compile(task.function, backend=compiler)
+        compiled = torch.compile(task.function, backend=compiler, options=guards or None)
         ready = task.prepared(compiled)
         ready.run()
         report = compiler.report
