@@ -14,24 +14,16 @@ def load_rows(data, stride, there, WIDTH: tl.constexpr, PADDED: tl.constexpr):
 
 @triton.jit
 def load_scaled_rows(
-    data, stride, scales, scale_stride, there, dtype: tl.constexpr,
+    data, stride, scales, first_scale, scale_stride, there, dtype: tl.constexpr,
     WIDTH: tl.constexpr, PADDED: tl.constexpr,
 ):
     """The same of a dtype: where there are scales, of integers that are multiplied by these."""
     rows = load_rows(data, stride, there, WIDTH, PADDED)
     if scales is not None:
-        scale = tl.load(scales + tl.arange(0, there.shape[0]) * scale_stride, mask=there, other=0.0)
+        places = first_scale + tl.arange(0, there.shape[0]) * scale_stride
+        scale = tl.load(scales + places, mask=there, other=0.0)
         rows = (rows.to(tl.float32) * scale.to(tl.float32)[:, None]).to(dtype)
     return rows
-
-
-@triton.jit
-def scales_at(scales, offset):
-    """Where scales begin, if there are any."""
-    if scales is None:
-        return scales
-    else:
-        return scales + offset
 
 
 @triton.jit

@@ -44,8 +44,8 @@ def attend_tiles(
     q_tile = load_rows(q_rows, q_row, rows < queries, HEAD_DIM, HEAD_PADDED)
     k_head_rows = k + batch * k_batch + key_head * k_head
     v_head_rows = v + batch * v_batch + key_head * v_head
-    k_scales = scales_at(k_scale, batch * k_scale_batch + key_head * k_scale_head)
-    v_scales = scales_at(v_scale, batch * v_scale_batch + key_head * v_scale_head)
+    k_scale_at = batch * k_scale_batch + key_head * k_scale_head
+    v_scale_at = batch * v_scale_batch + key_head * v_scale_head
     if bias is not None:
         bias_rows = bias + batch * bias_batch + head * bias_head
         bias_rows += tl.cast(first, tl.int64) * bias_row
@@ -67,7 +67,7 @@ def attend_tiles(
         there = tile * TILE + in_tile < keys
         begin = tl.cast(tile, tl.int64) * TILE + (turn * BLOCK_N - place * TILE)
         k_tile = load_scaled_rows(
-            k_head_rows + begin * k_row, k_row, scales_at(k_scales, begin * k_scale_row),
+            k_head_rows + begin * k_row, k_row, k_scale, k_scale_at + begin * k_scale_row,
             k_scale_row, there, q_tile.dtype, HEAD_DIM, HEAD_PADDED,
         )
         scores = scores_of(q_tile, k_tile, scale, softcap)
@@ -85,7 +85,7 @@ def attend_tiles(
                 added = tl.load(bias_rows + begin * bias_key + at, mask=inside, other=0.0)
                 scores += bias_of(added)
         v_tile = load_scaled_rows(
-            v_head_rows + begin * v_row, v_row, scales_at(v_scales, begin * v_scale_row),
+            v_head_rows + begin * v_row, v_row, v_scale, v_scale_at + begin * v_scale_row,
             v_scale_row, there, q_tile.dtype, VALUE_DIM, VALUE_PADDED,
         )
         largest, total, sums = add_keys(scores, v_tile, largest, total, sums)

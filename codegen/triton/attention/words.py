@@ -44,8 +44,8 @@ def attend_words(
     q_tile = tl.load(q_rows[:, None] + columns[None, :], mask=inside, other=0.0)
     k_head_rows = k + batch * k_batch + key_head * k_head
     v_head_rows = v + batch * v_batch + key_head * v_head
-    k_scales = scales_at(k_scale, batch * k_scale_batch + key_head * k_scale_head)
-    v_scales = scales_at(v_scale, batch * v_scale_batch + key_head * v_scale_head)
+    k_scale_at = batch * k_scale_batch + key_head * k_scale_head
+    v_scale_at = batch * v_scale_batch + key_head * v_scale_head
     if mask is not None:
         word_rows = words_of_mask(mask, batch, head, query)
     if bias is not None:
@@ -66,7 +66,7 @@ def attend_words(
             # Where nobody attends to any of the keys they are not read.
             there = begin + bit < keys * tl.max((words != 0).to(tl.int32), 0)
         k_tile = load_scaled_rows(
-            k_head_rows + begin * k_row, k_row, scales_at(k_scales, begin * k_scale_row),
+            k_head_rows + begin * k_row, k_row, k_scale, k_scale_at + begin * k_scale_row,
             k_scale_row, there, q_tile.dtype, HEAD_DIM, HEAD_PADDED,
         )
         scores = scores_of(q_tile, k_tile, scale, softcap)
@@ -75,7 +75,7 @@ def attend_words(
             scores += bias_of(tl.load(added, mask=counts, other=0.0))
         scores = tl.where(counts, scores, float("-inf"))
         v_tile = load_scaled_rows(
-            v_head_rows + begin * v_row, v_row, scales_at(v_scales, begin * v_scale_row),
+            v_head_rows + begin * v_row, v_row, v_scale, v_scale_at + begin * v_scale_row,
             v_scale_row, there, q_tile.dtype, VALUE_DIM, VALUE_PADDED,
         )
         largest, total, sums = add_keys(scores, v_tile, largest, total, sums)

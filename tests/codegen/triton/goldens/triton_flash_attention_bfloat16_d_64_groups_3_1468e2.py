@@ -40,24 +40,16 @@ def load_rows(data, stride, there, WIDTH: tl.constexpr, PADDED: tl.constexpr):
 
 @triton.jit
 def load_scaled_rows(
-    data, stride, scales, scale_stride, there, dtype: tl.constexpr,
+    data, stride, scales, first_scale, scale_stride, there, dtype: tl.constexpr,
     WIDTH: tl.constexpr, PADDED: tl.constexpr,
 ):
     """The same of a dtype: where there are scales, of integers that are multiplied by these."""
     rows = load_rows(data, stride, there, WIDTH, PADDED)
     if scales is not None:
-        scale = tl.load(scales + tl.arange(0, there.shape[0]) * scale_stride, mask=there, other=0.0)
+        places = first_scale + tl.arange(0, there.shape[0]) * scale_stride
+        scale = tl.load(scales + places, mask=there, other=0.0)
         rows = (rows.to(tl.float32) * scale.to(tl.float32)[:, None]).to(dtype)
     return rows
-
-
-@triton.jit
-def scales_at(scales, offset):
-    """Where scales begin, if there are any."""
-    if scales is None:
-        return scales
-    else:
-        return scales + offset
 
 
 @triton.jit
@@ -144,8 +136,8 @@ def attend_tiles(
     q_tile = load_rows(q_rows, q_row, rows < queries, HEAD_DIM, HEAD_PADDED)
     k_head_rows = k + batch * k_batch + key_head * k_head
     v_head_rows = v + batch * v_batch + key_head * v_head
-    k_scales = scales_at(k_scale, batch * k_scale_batch + key_head * k_scale_head)
-    v_scales = scales_at(v_scale, batch * v_scale_batch + key_head * v_scale_head)
+    k_scale_at = batch * k_scale_batch + key_head * k_scale_head
+    v_scale_at = batch * v_scale_batch + key_head * v_scale_head
     if bias is not None:
         bias_rows = bias + batch * bias_batch + head * bias_head
         bias_rows += tl.cast(first, tl.int64) * bias_row
@@ -167,7 +159,7 @@ def attend_tiles(
         there = tile * TILE + in_tile < keys
         begin = tl.cast(tile, tl.int64) * TILE + (turn * BLOCK_N - place * TILE)
         k_tile = load_scaled_rows(
-            k_head_rows + begin * k_row, k_row, scales_at(k_scales, begin * k_scale_row),
+            k_head_rows + begin * k_row, k_row, k_scale, k_scale_at + begin * k_scale_row,
             k_scale_row, there, q_tile.dtype, HEAD_DIM, HEAD_PADDED,
         )
         scores = scores_of(q_tile, k_tile, scale, softcap)
@@ -185,7 +177,7 @@ def attend_tiles(
                 added = tl.load(bias_rows + begin * bias_key + at, mask=inside, other=0.0)
                 scores += bias_of(added)
         v_tile = load_scaled_rows(
-            v_head_rows + begin * v_row, v_row, scales_at(v_scales, begin * v_scale_row),
+            v_head_rows + begin * v_row, v_row, v_scale, v_scale_at + begin * v_scale_row,
             v_scale_row, there, q_tile.dtype, VALUE_DIM, VALUE_PADDED,
         )
         largest, total, sums = add_keys(scores, v_tile, largest, total, sums)
@@ -239,8 +231,8 @@ def attend_words(
     q_tile = tl.load(q_rows[:, None] + columns[None, :], mask=inside, other=0.0)
     k_head_rows = k + batch * k_batch + key_head * k_head
     v_head_rows = v + batch * v_batch + key_head * v_head
-    k_scales = scales_at(k_scale, batch * k_scale_batch + key_head * k_scale_head)
-    v_scales = scales_at(v_scale, batch * v_scale_batch + key_head * v_scale_head)
+    k_scale_at = batch * k_scale_batch + key_head * k_scale_head
+    v_scale_at = batch * v_scale_batch + key_head * v_scale_head
     if mask is not None:
         word_rows = words_of_mask(mask, batch, head, query)
     if bias is not None:
@@ -261,7 +253,7 @@ def attend_words(
             # Where nobody attends to any of the keys they are not read.
             there = begin + bit < keys * tl.max((words != 0).to(tl.int32), 0)
         k_tile = load_scaled_rows(
-            k_head_rows + begin * k_row, k_row, scales_at(k_scales, begin * k_scale_row),
+            k_head_rows + begin * k_row, k_row, k_scale, k_scale_at + begin * k_scale_row,
             k_scale_row, there, q_tile.dtype, HEAD_DIM, HEAD_PADDED,
         )
         scores = scores_of(q_tile, k_tile, scale, softcap)
@@ -270,7 +262,7 @@ def attend_words(
             scores += bias_of(tl.load(added, mask=counts, other=0.0))
         scores = tl.where(counts, scores, float("-inf"))
         v_tile = load_scaled_rows(
-            v_head_rows + begin * v_row, v_row, scales_at(v_scales, begin * v_scale_row),
+            v_head_rows + begin * v_row, v_row, v_scale, v_scale_at + begin * v_scale_row,
             v_scale_row, there, q_tile.dtype, VALUE_DIM, VALUE_PADDED,
         )
         largest, total, sums = add_keys(scores, v_tile, largest, total, sums)
