@@ -23,13 +23,17 @@ class Coded(Float):
 UNREAD = (
     (None, "float does not say how a value is coded"),
     (
-        Coding(4, "table"),
+        Coding(4, "table", table_rows=0),
         "the values of float are places in a table, in which no kernel looks them up",
     ),
     (Coding(8, "fp8", 0), "the values of float are floats of 8 bits, which no kernel widens"),
     (
-        Coding(4, "affine", 128, zero_points=True),
+        Coding(4, "affine", 128, offsets="zero_points"),
         "the integers of float have zero points, which no kernel takes off",
+    ),
+    (
+        Coding(4, "affine", 128, offsets="minima"),
+        "the integers of float have minima, which no kernel adds",
     ),
     (
         Coding(4, "affine", 32, rounds=True),

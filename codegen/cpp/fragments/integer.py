@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from sparsecompile.codecs.integer import SymmetricInteger
+from sparsecompile.codecs.integer import Integer
 from sparsecompile.codegen.cpp.fragment import ELEMENTS, CppFragment
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.structure import Structure
@@ -133,8 +133,8 @@ class CppInteger(CppFragment):
         return head + self.integers + DECODE
 
 
-def _integer(part: Structure | Codec) -> SymmetricInteger:
-    if not isinstance(part, SymmetricInteger):
+def _integer(part: Structure | Codec) -> Integer:
+    if not isinstance(part, Integer):
         raise TypeError(f"{part} is not a codec of integers with scales")
     return part
 
