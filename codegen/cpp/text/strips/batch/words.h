@@ -41,7 +41,7 @@ SC_SHARED void multiply_parts(const Part* parts, const IntegerRows& x, bool begi
   for (int64_t t = 0; t < parts[0].tiles; ++t) {
     const int64_t place = parts[0].places[t];
 #pragma GCC unroll 2
-    for (int s = 0; s < strips; ++s) sums.excess[s].add_tile(x, place);
+    for (int s = 0; s < strips; ++s) sums.open_tile(s, x, place);
 #pragma GCC unroll 16
     for (int v = 0; v < vectors; ++v)
 #pragma GCC unroll 2

@@ -51,10 +51,9 @@ SC_INLINE Singles add_rest(Singles total, float sum_of_x, const OfGroup::Place& 
   return fused_multiply_add(broadcast(sum_of_x), OfGroup::value_of(place, code_middle), total);
 }
 
-// Values of a vector's codes, in float32.
-SC_INLINE Singles decoded(const OfGroup& group, Words codes) {
-  const auto numbers = __builtin_convertvector((Ints<strip_rows>)codes, Floats<strip_rows>);
-  return fused_multiply_add((Singles)numbers, group.scale, group.least);
+// Values of one column of a vector of codes, in float32.
+SC_INLINE Singles decoded(const OfGroup& group, Register codes, int column) {
+  return fused_multiply_add(integers_of<0>(codes, column), group.scale, group.least);
 }
 
 // Offsets [strips][groups][strip_rows].

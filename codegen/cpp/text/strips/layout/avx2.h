@@ -137,13 +137,14 @@ SC_INLINE Register expand_codes(Mask mask, const char* at) {
   }
 }
 
-// One column of a vector of integers less `cut`, as floats.
+// One column of a vector of integers as floats, less what codes are above them.
+template <int above = static_cast<int>(cut)>
 SC_INLINE Singles integers_of(Register codes, int column) {
   constexpr int bits = 32 / depth;
   const Register shifted = _mm256_srli_epi32(codes, bits * column);
   const Register low = _mm256_set1_epi32(static_cast<int>(~0u >> (32 - bits)));
   const Register alone = column == depth - 1 ? shifted : _mm256_and_si256(shifted, low);
-  return _mm256_sub_ps(_mm256_cvtepi32_ps(alone), _mm256_set1_ps(cut));
+  return _mm256_sub_ps(_mm256_cvtepi32_ps(alone), _mm256_set1_ps(above));
 }
 
 // Entries of a table of a power of two of floats, sixteen at least.

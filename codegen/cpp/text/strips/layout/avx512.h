@@ -103,11 +103,12 @@ SC_INLINE Register expand_codes(Mask mask, const char* at) {
   }
 }
 
-// One column of a vector of integers less `cut`, as floats.
+// One column of a vector of integers as floats, less what codes are above them.
+template <int above = static_cast<int>(cut)>
 SC_INLINE Singles integers_of(Register codes, int column) {
   const __m512i shifted = _mm512_srli_epi32(codes, 8 * column);
   if constexpr (value_bits == 4) {
-    const Floats<16> values = iota<float, 16>() - static_cast<float>(cut);
+    const Floats<16> values = iota<float, 16>() - static_cast<float>(above);
     // Of an index only the lowest four bits count.
     return _mm512_permutexvar_ps(shifted, (__m512)values);
   } else {
@@ -115,7 +116,7 @@ SC_INLINE Singles integers_of(Register codes, int column) {
     const __m512i exponent = _mm512_set1_epi32(0x4b000000);
     const __m512i bytes = _mm512_set1_epi32(255);
     const __m512i joined = _mm512_ternarylogic_epi32(shifted, bytes, exponent, 0xea);
-    return _mm512_sub_ps(_mm512_castsi512_ps(joined), _mm512_set1_ps(0x1p23f + cut));
+    return _mm512_sub_ps(_mm512_castsi512_ps(joined), _mm512_set1_ps(0x1p23f + above));
   }
 }
 

@@ -17,11 +17,6 @@ struct EveryCode {
 };
 constexpr EveryCode every_code;
 
-// One column of a vector of codes, as integers.
-SC_INLINE Words column_of_codes(Register codes, int column) {
-  return (Words)codes >> 32 / depth * column_of_byte(column) & ((1u << value_bits) - 1);
-}
-
 // Reads the vectors of a strip one after the other.
 struct Reader {
   const char* at = nullptr;

@@ -8,7 +8,7 @@ inline Out element_of(const Strips& w, Code value, int64_t row, int64_t column) 
   OfGroup group;
   group.open_strip(w, row / strip_rows);
   group.open_tile(w, row / strip_rows, column / tile_columns);
-  const float exact = ((Floats<strip_rows>)decoded(group, Words{} + value))[row % strip_rows];
+  const float exact = ((Floats<strip_rows>)decoded(group, (Register)(Words{} + value), 0))[row % strip_rows];
   return from_float<Out>(rounds_values ? to_float(from_float<Element>(exact)) : exact);
 }
 
@@ -22,9 +22,9 @@ SC_INLINE Singles rounded(Singles values) {
 
 // What one column of a vector of codes stands for; nothing where none was kept.
 SC_INLINE Singles exact_floats_of(const Reader& reader, Register codes, int column) {
-  const Singles values = decoded(reader.group, column_of_codes(codes, column));
+  const Singles values = decoded(reader.group, codes, column);
   if constexpr (!masked) return values;
-  const Words there = column_of_codes(reader.there, column);
+  const Words there = code_of_byte(reader.there, column_of_byte(column));
   return (Singles)(there != 0 ? (Words)values : Words{});
 }
 SC_INLINE Singles floats_of(const Reader& reader, Register codes, int column) {

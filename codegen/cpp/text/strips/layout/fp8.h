@@ -17,9 +17,10 @@ struct OfGroup {
   }
 };
 
-// Values of a vector's codes, in float32.
-SC_INLINE Singles decoded(const OfGroup& group, Words codes) {
-  const Singles number = (Singles)widen_small<Floats<strip_rows>>((Ints<strip_rows>)codes);
+// Values of one column of a vector of codes, in float32.
+SC_INLINE Singles decoded(const OfGroup& group, Register codes, int column) {
+  const auto bytes = (Ints<strip_rows>)code_of_byte(codes, column);
+  const Singles number = (Singles)widen_small<Floats<strip_rows>>(bytes);
   return has_scales ? number * group.scale : number;
 }
 

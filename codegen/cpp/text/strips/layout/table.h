@@ -27,9 +27,11 @@ struct OfGroup {
   }
 };
 
-// Values of a vector's codes, in float32.
-SC_INLINE Singles decoded(const OfGroup& group, Words codes) {
-  const Singles number = look_up_floats<table_size>(group.table, (Register)codes);
+// Values of one column of a vector of codes, in float32.
+SC_INLINE Singles decoded(const OfGroup& group, Register codes, int column) {
+  const int byte = column_of_byte(column);  // it is its own inverse
+  const Words places = table_size == 16 ? shifted_codes(codes, byte) : code_of_byte(codes, byte);
+  const Singles number = look_up_floats<table_size>(group.table, (Register)places);
   return has_scales ? number * group.scale : number;
 }
 

@@ -31,6 +31,12 @@ SC_INLINE To convert(From value) {
   }
 }
 
+// Codes of one column of a vector of them, where `depth` share 32 bits, with others above them; alone.
+SC_INLINE Words shifted_codes(Register codes, int byte) { return (Words)codes >> 32 / depth * byte; }
+SC_INLINE Words code_of_byte(Register codes, int byte) {
+  return shifted_codes(codes, byte) & ((1u << (value_bits & 31)) - 1);
+}
+
 // The integers nearest to a vector's elements of x over `scale`, ties to even.
 SC_INLINE Register round_activations(const Element* x, float scale) {
   const Singles values = (Singles)load_floats<strip_rows>(x), scales = broadcast(scale);
