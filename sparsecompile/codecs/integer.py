@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from sparsecompile.codecs.grid import fit_grid
+from sparsecompile.codecs.grid import fit_integers
 from sparsecompile.codecs.parameters import choice
 from sparsecompile.codecs.scaled import Scaled, rounded_down
 from sparsecompile.errors import Reject
@@ -44,6 +44,9 @@ class Integer(Scaled):
 
     offsets: Literal["zero_points", "minima"] | None = choice(None, _OFFSETS)
 
+    least: ClassVar[int] = 0
+    """The smallest code that weights which are stored bit for bit may have."""
+
     @property
     def largest(self) -> int:
         """The largest integer without offsets, what is rounded has none below `-largest`."""
@@ -53,6 +56,16 @@ class Integer(Scaled):
     def levels(self) -> int:
         """The largest code."""
         return (1 << self.bits) - 1
+
+    @property
+    def steps(self) -> int:
+        """How many codes there are."""
+        return self.levels + 1 - self.least
+
+    @property
+    def spreads(self) -> Sequence[int]:
+        """Steps that may lie between zero and the largest magnitude, or smallest and largest."""
+        return range(self.levels if self.offsets else self.largest + 1 - self.least, 0, -1)
 
     def _limit(self) -> float:
         top = torch.finfo(self.scales).max
@@ -65,7 +78,7 @@ class Integer(Scaled):
             Reject: it is lossless, and a group of values is on no grid.
         """
         if self.lossless:
-            codes, scales, offsets = fit_grid(self, values, places)
+            codes, scales, offsets = fit_integers(self, values, places)
         else:
             codes, scales, offsets = self._rounded(values.float(), places)
         shape = places.shape[0], self.count(places.shape[1])
@@ -210,7 +223,7 @@ class Ternary(Integer):
     that are, with their sign (ternary weight networks, arXiv 1605.04711). So values are cut off.
     """
 
-    family, bits = "ternary", 2
+    family, bits, least = "ternary", 2, 1
 
     def _rounded(self, values: Tensor, places: Places) -> tuple[Tensor, Tensor, Tensor]:
         groups, count = places.groups(self.group), places.shape[0] * self.count(places.shape[1])
