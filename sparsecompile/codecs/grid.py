@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 _AT_ONCE = 1 << 16
 """Values that are looked at together: so many stay in a core's cache."""
-_NEIGHBOURS = sorted(range(-16, 17), key=abs)[1:]
-"""Scales that are tried around the middle of those that may be."""
+_HALVINGS = 12
+"""Of what a scale may be, until it is where the values leave most room."""
+_NEIGHBOURS = sorted(range(-8, 9), key=abs)
+"""Scales around that, which have few bits."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,11 @@ def fit_integers(codec: Integer, values: Tensor, places: Places) -> tuple[Tensor
             if not left.numel():
                 break
         else:
-            first = left[:1]
-            off = [fit(codec, groups.values[first], groups.there_in(first), s).off for s in spreads]
+            bad = left[:1]
+            off = [fit(codec, groups.values[bad], groups.there_in(bad), s).off for s in spreads]
             nearest = min(off, key=lambda off: int(off.sum()))
             column = int(nearest[0].to(torch.uint8).argmax())
-            raise groups.refusal(int(first), column, f"on no grid of {codec.steps} steps")
+            raise groups.refusal(int(bad), column, f"on no grid of {codec.steps} steps")
     return groups.by_slot(codes, codec.largest + 1), scales, offsets
 
 
@@ -142,10 +144,8 @@ def _fit_minima(
     least = torch.where(steps == 0, 0, (below - above.gather(1, place)) / steps)
     most = torch.where(steps == 0, torch.inf, (above - below.gather(1, place)) / steps)
     least, most = least.amax(1, keepdim=True), most.amin(1, keepdim=True)
-    middle = _stored(codec, values, torch.where(is_one, 1, (least + most) / 2))
 
-    def at(offset: int, rows: Tensor) -> Fit:
-        scales = _neighbour(codec, values, middle[rows], offset)
+    def at(scales: Tensor, rows: Tensor) -> Fit:
         products = steps[rows] * scales.to(exact.dtype)
         lowest = (below[rows] - products).amax(1, keepdim=True)
         highest = (above[rows] - products).amin(1, keepdim=True)
@@ -153,16 +153,31 @@ def _fit_minima(
         decoded = products.float() + minima.float()
         return _checked(codec, values[rows], decoded, steps[rows], scales, minima)
 
-    found = at(0, torch.arange(len(values)))
-    may_hold = (least <= most).squeeze(1)
-    for offset in _NEIGHBOURS:
-        left = (may_hold & ~found.holds).nonzero().squeeze(1)
-        if not left.numel():
-            break
-        again = at(offset, left)
+    middle = torch.where(is_one, 1, (least + most) / 2)
+    found = at(_stored(codec, values, middle), torch.arange(len(values)))
+    left = (~found.holds & (least <= most).squeeze(1)).nonzero().squeeze(1)
+    roomy = _roomiest(steps[left], below[left], above[left], least[left], most[left])
+    for away in _NEIGHBOURS if left.numel() else ():
+        scales = _neighbour(codec, values, _stored(codec, values, roomy), away)
+        again = at(scales, left)
         for name in ("holds", "off", "scales", "offsets"):
             getattr(found, name)[left] = getattr(again, name)
+        left, roomy = left[~again.holds], roomy[~again.holds]
     return found
+
+
+def _roomiest(steps: Tensor, below: Tensor, above: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Scales that leave minima most room: `min(above - steps * s) - max(below - steps * s)`.
+
+    That is concave in `s`, and which values it is of tell where it rises.
+    """
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        lowest = (below - steps * middle).argmax(1, keepdim=True)
+        highest = (above - steps * middle).argmin(1, keepdim=True)
+        rises = steps.gather(1, lowest) > steps.gather(1, highest)
+        low, high = torch.where(rises, middle, low), torch.where(rises, high, middle)
+    return (low + high) / 2
 
 
 def _checked(
@@ -200,9 +215,7 @@ def edges(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
 
 
 def _spare(codec: Integer, values: Tensor) -> int:
-    """Bits of a float32 scale that stay zero: products with minima to add are exact where sums are
-    rounded once more.
-    """
+    """Bits of a float32 scale that stay zero: products are exact where sums are rounded twice."""
     is_rounded = codec.offsets == "minima" and values.dtype != torch.float32
     return codec.bits if is_rounded and codec.scales == torch.float32 else 0
 
@@ -215,10 +228,10 @@ def _stored(codec: Integer, values: Tensor, scales: Tensor) -> Tensor:
     return found.to(codec.scales)
 
 
-def _neighbour(codec: Integer, values: Tensor, scales: Tensor, offset: int) -> Tensor:
+def _neighbour(codec: Integer, values: Tensor, scales: Tensor, away: int) -> Tensor:
     """Scales so many steps away."""
     kind = torch.int32 if codec.scales == torch.float32 else torch.int16
-    return (scales.view(kind) + (offset << _spare(codec, values))).view(codec.scales)
+    return (scales.view(kind) + (away << _spare(codec, values))).view(codec.scales)
 
 
 def fit_scaled(

@@ -215,6 +215,9 @@ class Int8(Integer):
     family, bits = "int8", 8
 
 
+INTEGERS: tuple[type[Integer], ...] = (Int2, Int3, Int4, Int5, Int6, Int7, Int8)
+
+
 @dataclass(frozen=True, eq=False)
 class Ternary(Integer):
     """`-scale`, 0 or `scale`, in 2 bits, the code 0 standing for none.
