@@ -72,11 +72,11 @@ class Codebook(Parametric):
             Reject: it is lossless, and rows hold more values than a table.
         """
         which, (n, k) = self._tables(places), places.shape
-        inside = (places.rows < n) & (places.columns < k)
         codes = torch.zeros(values.numel(), dtype=torch.uint8)
         table = torch.zeros(self._count(n), 2**self.bits, dtype=values.dtype)
-        for i in range(len(table)):
-            here = ((which == i) & inside).nonzero().squeeze(1)
+        which = torch.where((places.rows < n) & (places.columns < k), which, len(table))
+        order, counts = which.argsort(stable=True), which.bincount(minlength=len(table) + 1)
+        for i, here in enumerate(order.split(counts.tolist())[:-1]):
             if here.numel():
                 entries = self._entries(values[here], i)
                 table[i, : len(entries)], table[i, len(entries) :] = entries, entries[-1]
@@ -89,7 +89,8 @@ class Codebook(Parametric):
         Raises:
             Reject: they are to be stored bit for bit, and too many.
         """
-        size, found = 1 << self.bits, values.unique()
+        size = 1 << self.bits
+        found: Tensor = values.unique()
         if found.numel() <= size:
             return found
         if self.lossless:
@@ -103,7 +104,7 @@ class Codebook(Parametric):
             ends = torch.cat((torch.zeros(1).long(), ends, torch.tensor([ordered.numel()])))
             count = ends.diff()
             means = (sums[ends].diff()[count > 0] / count[count > 0]).unique()
-        entries = means.to(values.dtype).unique()
+        entries: Tensor = means.to(values.dtype).unique()
         return entries[_nearest(values, entries).unique()]
 
     def decode(self, tensors: Mapping[str, Tensor], places: Places, dtype: torch.dtype) -> Tensor:
@@ -124,6 +125,10 @@ class Codebook(Parametric):
             return None
         table = tensors["table"][rows] if self.rows else tensors["table"]
         return {"values": take_stream(tensors["values"], self.bits, slots), "table": table}
+
+    def cast(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+        """With entries in that dtype."""
+        return {**tensors, "table": tensors["table"].to(dtype)}
 
     def check_values(
         self, tensors: Mapping[str, Tensor], shape: tuple[int, int], slots: int
