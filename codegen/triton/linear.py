@@ -24,6 +24,7 @@ from sparsecompile.codegen.triton.rounding import check_rounding, render_roundin
 from sparsecompile.codegen.triton.signature import Signature, linear_signature
 from sparsecompile.codegen.triton.template import TritonTemplate, check_target
 from sparsecompile.errors import Reject
+from sparsecompile.formats.coding import Coding
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels.spec import KernelSpec, Schedule
 from sparsecompile.kernels.target import Target
@@ -44,6 +45,28 @@ y[m, n] = epilogue(x[m, k] @ W[n, k].T + bias[n]); m, n and k are run-time value
 import triton
 import triton.language as tl
 '''
+
+
+MISSING = {
+    "table": "the values of {codec} are places in a table, in which no kernel looks them up",
+    "fp8": "the values of {codec} are floats of 8 bits, which no kernel widens",
+    "zero_points": "the integers of {codec} have zero points, which no kernel takes off",
+    "minima": "the integers of {codec} have minima, which no kernel adds",
+    "rounds": "the values of {codec} are rounded when they are decoded, which no kernel does",
+}
+"""What Triton does not read yet."""
+
+
+def check_coding(coding: Coding, codec: str) -> None:
+    """Return if values are floats as they are, or integers times scales.
+
+    Raises:
+        Reject: they are something else.
+    """
+    facts = {coding.kind, coding.offsets, "rounds" if coding.rounds else None}
+    for fact, message in MISSING.items():
+        if fact in facts:
+            raise Reject(message.format(codec=codec))
 
 
 class TritonLinear(TritonTemplate[KernelSpec]):
@@ -72,6 +95,7 @@ class TritonLinear(TritonTemplate[KernelSpec]):
         codec_fragment(registry, spec.format.codec)
         check_epilogue(spec.epilogue)
         check_rounding(spec.activations)
+        check_coding(spec.coding, str(spec.format.codec))
         if not spec.coding.are_integers and spec.activations != "float":
             raise Reject(f"{spec.activations} activations need integer weights")
 

@@ -11,14 +11,6 @@ from sparsecompile.errors import Reject
 
 Kind = Literal["float", "affine", "table", "fp8"]
 Offsets = Literal["zero_points", "minima"]
-MISSING = {
-    "table": "the values of {codec} are places in a table, in which no kernel looks them up",
-    "fp8": "the values of {codec} are floats of 8 bits, which no kernel widens",
-    "zero_points": "the integers of {codec} have zero points, which no kernel takes off",
-    "minima": "the integers of {codec} have minima, which no kernel adds",
-    "rounds": "the values of {codec} are rounded when they are decoded, which no kernel does",
-}
-"""What has no kernel that reads codings."""
 
 
 @dataclass(frozen=True)
@@ -73,19 +65,15 @@ class Coding:
 
 
 def readable(coding: Coding | None, codec: str) -> Coding:
-    """A coding that kernels read: floats as they are, or integers times scales.
+    """A coding, for kernels that read it.
 
     Args:
         coding: what a codec says of its values.
         codec: its name.
 
     Raises:
-        Reject: the codec says nothing, or something else.
+        Reject: the codec says nothing.
     """
     if coding is None:
         raise Reject(f"{codec} does not say how a value is coded")
-    facts = {coding.kind, coding.offsets, "rounds" if coding.rounds else None}
-    for fact, message in MISSING.items():
-        if fact in facts:
-            raise Reject(message.format(codec=codec))
     return coding

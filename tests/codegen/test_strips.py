@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 import torch
-from codings import UNREAD, Coded
+from codings import Coded
 from kernel_cases import KernelCase, drawn, drawn_cases
 
 from sparsecompile import Bitmap, Format
@@ -72,7 +72,10 @@ def test_refuses_what_it_cannot_store(registry: Registry) -> None:
 
 @pytest.mark.parametrize(
     ("coding", "reason"),
-    [*UNREAD, (Coding(2, "affine", 0), "integers of float have 2 bits, not 4 or 8")],
+    [
+        (None, "float does not say how a value is coded"),
+        (Coding(4, "table", table_rows=8), "tables of 8 rows are not of whole strips of 16"),
+    ],
 )
 def test_refuses_codings_that_it_does_not_read(
     coding: Coding | None, reason: str, registry: Registry

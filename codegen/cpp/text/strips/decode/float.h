@@ -36,6 +36,13 @@ struct FloatRows {
   }
 };
 
+// Tiles after which sums are put away: where these are scaled then, no more than share scales.
+constexpr int64_t tiles_of_span() {
+  if (!multiplies_pairs) return 1;
+  if (!defers_scales) return 4;
+  return skips || group_columns % (2 * tile_columns) ? 1 : group_columns % (4 * tile_columns) ? 2 : 4;
+}
+
 // `strips` strips at once: several streams keep more reads of memory in flight than one.
 template <int rows, int strips>
 SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const FloatRows& few,
@@ -43,7 +50,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
   // Products that wait for one another: enough of them to hide an instruction's latency.
   constexpr int chains = rows * strips >= 4 ? 1 : 4 / (rows * strips);
   // Sums of a span of tiles, sums of eight of these, and of those: more exact than one long sum.
-  constexpr int64_t span = multiplies_pairs ? 4 : 1, spans = 8 * span;
+  constexpr int64_t span = tiles_of_span(), spans = 8 * span;
   const DecodeActivation* x = few.values;
   Sums sums[strips][rows][chains], parts_of_total[strips][rows], totals[strips][rows];
   Reader readers[strips];

@@ -36,7 +36,7 @@ struct IntegerSums {
       for (int p = 0; p < planes; ++p) partial[s][i][p] = Register{};
   }
   // Scale what was summed since the last time.
-  SC_INLINE void flush(int s, const Scale* scales) {
+  SC_INLINE void flush(int s, const OfGroup::Place& group) {
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
       Singles sum{};
@@ -46,8 +46,8 @@ struct IntegerSums {
         const auto part = __builtin_convertvector(sums, Floats<strip_rows>);
         sum = fused_multiply_add((Singles)part, broadcast(plane_units[p]), sum);
       }
-      total[s][i] = (Floats<strip_rows>)fused_multiply_add(sum, (Singles)load_scales(scales),
-                                                           (Singles)total[s][i]);
+      sum = fused_multiply_add(sum, (Singles)load_scales(group), (Singles)total[s][i]);
+      total[s][i] = (Floats<strip_rows>)add_rest(sum, excess[s].of_row(i), group);
     }
     clear(s);
   }
@@ -84,7 +84,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
     // The last tile of a group of columns, or of those that are there.
     const int64_t present = w.present_tiles(strip + s);
     if (t + 1 == present || w.place(strip + s, t + 1) / flush_tiles != place / flush_tiles)
-      sums.flush(s, readers[s].scales);
+      sums.flush(s, readers[s].group.place);
   };
   for (int64_t t = 0; t < common; ++t) {
     int64_t places[strips];
