@@ -55,7 +55,7 @@ def fit_integers(codec: Integer, values: Tensor, places: Places) -> tuple[Tensor
     codes = torch.empty(count, size, dtype=torch.uint8)
     scales = torch.empty(count, dtype=codec.scales)
     offsets = torch.empty(count, dtype=codec.scales if codec.offsets == "minima" else torch.uint8)
-    spreads = Counter(dict.fromkeys(codec.spreads, 0))
+    spreads = Counter(dict.fromkeys(_spreads(codec, values.dtype), 0))
     step = max(1, _AT_ONCE // size)
     for first in range(0, count, step):
         left = torch.arange(first, min(first + step, count))
@@ -77,7 +77,14 @@ def fit_integers(codec: Integer, values: Tensor, places: Places) -> tuple[Tensor
     return groups.by_slot(codes, codec.largest + 1), scales, offsets
 
 
-def fit(codec: Integer, values: Tensor, there: Tensor | None, spread: int | Tensor) -> Fit:
+def _spreads(codec: Integer, dtype: torch.dtype) -> Sequence[float]:
+    if codec.bits > 5 and dtype == torch.bfloat16:
+        # The largest value is so far from what was rounded that it may be some steps off.
+        return [*codec.spreads, *(codec.spreads[0] - i / 16 for i in range(-16, 48))]
+    return codec.spreads
+
+
+def fit(codec: Integer, values: Tensor, there: Tensor | None, spread: float | Tensor) -> Fit:
     """The grids with so many steps from zero to the largest magnitude of a group.
 
     With minima from its smallest value to its largest.
@@ -96,7 +103,7 @@ def fit(codec: Integer, values: Tensor, there: Tensor | None, spread: int | Tens
     return _fit_multiples(codec, values, exact, spread)
 
 
-def _fit_multiples(codec: Integer, values: Tensor, exact: Tensor, spread: int | Tensor) -> Fit:
+def _fit_multiples(codec: Integer, values: Tensor, exact: Tensor, spread: float | Tensor) -> Fit:
     top = exact.abs().amax(1, keepdim=True)
     step = torch.where(top == 0, 1, top / spread)
     if _is_direct(codec, values):
@@ -123,7 +130,7 @@ def _fit_multiples(codec: Integer, values: Tensor, exact: Tensor, spread: int | 
 
 
 def _fit_minima(
-    codec: Integer, values: Tensor, exact: Tensor, there: Tensor | None, spread: int | Tensor
+    codec: Integer, values: Tensor, exact: Tensor, there: Tensor | None, spread: float | Tensor
 ) -> Fit:
     if there is not None:
         # Places without a slot are wherever the first value is.

@@ -41,36 +41,34 @@ class IntegerDetector(Detector):
     def find(self, weight: Occupancy) -> Sequence[Codec]:
         """See `Detector`."""
         sample = Sample(weight)
-        is_few = sample.window <= _FEW
-        group = _group(sample, is_few)
-        if group != 0:
-            groups = sample.groups(group)
-            for codec in _narrowest(group, _distinct(groups)):
-                if _holds(codec, groups, _tried(codec)):
-                    return list(_and_wider(codec))
+        for few in (True, False) if sample.window <= _FEW else (False,):
+            for group in _groups(sample, few):
+                groups = sample.groups(group)
+                for codec in _narrowest(group, _distinct(groups)):
+                    if _holds(codec, groups, _tried(codec)):
+                        return list(_and_wider(codec))
         row, value = int(sample.places[0]), float(sample.rows[0, 0])
-        steps = 32 if is_few else 256
-        raise Reject(f"row {row}, column 0 holds {value:g}, on no grid of {steps} steps")
+        raise Reject(f"row {row}, column 0 holds {value:g}, on no grid of 256 steps")
 
 
-def _group(sample: Sample, is_few: bool) -> int | None:
-    """How many columns share a scale, None for whole rows, 0 where nothing fits."""
-    found: int | None = 0
+def _groups(sample: Sample, few: bool) -> Iterator[int | None]:
+    """How many columns may share a scale, None for whole rows; with few steps, or with many."""
+    found: list[int | None] = []
     for group in GROUPS:
         try:
             groups = sample.groups(group)
         except Reject:
             continue
         minima = Int8(group, torch.float32, offsets="minima")
-        if is_few and _holds(minima, groups, range(31, 0, -1)):
-            found = group  # Parts of a group fit, too.
-        elif is_few:
+        if few and _holds(minima, groups, range(31, 0, -1)):
+            found.append(group)  # Parts of a group fit, too.
+        elif few:
             break
         elif _holds(Int8(group, torch.float32), groups, _LARGEST) or _holds(
             minima, groups, _WIDEST
         ):
-            return group
-    return found
+            found.append(group)
+    return reversed(found)
 
 
 def _distinct(groups: Tensor) -> int:
@@ -97,9 +95,25 @@ def _tried(codec: Integer) -> Sequence[int]:
 
 def _holds(codec: Integer, groups: Tensor, spreads: Sequence[int]) -> bool:
     """Whether all of some groups are on grids with one of these numbers of steps each."""
-    times = torch.tensor(spreads).repeat_interleave(len(groups))[:, None]
-    found = fit(codec, groups.repeat(len(spreads), 1), None, times)
-    return bool(found.holds.view(-1, len(groups)).any(0).all())
+    which, place = _near(codec, groups, torch.tensor(spreads)).nonzero().unbind(1)
+    if place.unique().numel() < len(groups):
+        return False
+    found = fit(codec, groups[place], None, torch.tensor(spreads)[which, None])
+    return place[found.holds].unique().numel() == len(groups)
+
+
+def _near(codec: Integer, groups: Tensor, spreads: Tensor) -> Tensor:
+    """Whether groups may be on grids with so many steps: `[spreads, groups]` bool; quick."""
+    exact = groups.float()
+    start: Tensor | float = 0.0
+    if codec.offsets == "minima":
+        start = exact.amin(1, keepdim=True)
+    top = exact.abs().amax(1)
+    wide = (exact - start).abs().amax(1)
+    steps = exact.sub(start).div(wide.where(wide > 0, 1)[:, None]) * spreads[:, None, None]
+    off = steps.sub_(steps.round()).abs_().amax(2)
+    rounding = torch.finfo(groups.dtype).eps * top / wide.where(wide > 0, 1)
+    return off <= spreads[:, None] * rounding + 1e-3
 
 
 def _and_wider(codec: Integer) -> Iterator[Codec]:
