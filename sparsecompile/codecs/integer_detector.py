@@ -20,7 +20,7 @@ GROUPS = (16, 32, 64, 128, 256, None)
 """Columns that share a scale, as quantisers have them, and whole rows."""
 _SCALES = (torch.float16, torch.bfloat16, torch.float32)
 _OFFSETS: tuple[Offsets | None, ...] = (None, "zero_points", "minima")
-_FEW = 24
+FEW = 24
 """So many of 32 values differ at most, on average, where there are up to 5 bits."""
 _LARGEST = (127, 128, 126, 32, 31)
 """What quantisers to more bits make the largest magnitude of a group, times its scale."""
@@ -41,7 +41,7 @@ class IntegerDetector(Detector):
     def find(self, weight: Occupancy) -> Sequence[Codec]:
         """See `Detector`."""
         sample = Sample(weight)
-        for few in (True, False) if sample.window <= _FEW else (False,):
+        for few in (True, False) if sample.window <= FEW else (False,):
             for group in _groups(sample, few):
                 groups = sample.groups(group)
                 for codec in _narrowest(group, _distinct(groups)):

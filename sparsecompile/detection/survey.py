@@ -190,10 +190,20 @@ def _look(
     weight = occupancy.weight
     findings, fitting = _fitting(formats, device, spec, occupancy)
     if formats and all(format.codec.lossless for format in formats):
-        for detector in device.registry.all(Detector):
-            found, detected = _detected(detector, formats, device, spec, occupancy)
-            findings += found
-            fitting |= detected
+        refused, detected = _detected(formats, device, spec, occupancy)
+        findings += refused
+        fewest = min(fitting.values(), default=_dense_bytes(occupancy))
+        for format in sorted(detected, key=lambda format: detected[format]):
+            if detected[format] >= fewest:
+                break
+            try:
+                format.pack(occupancy)
+            except Reject as reject:
+                findings.append(Finding(str(format), None, reject.reason))
+            else:
+                findings.append(Finding(str(format), detected[format]))
+                fitting[format] = detected[format]
+                break
     return Survey(
         occupancy.shape,
         str(weight.dtype).removeprefix("torch."),
@@ -224,30 +234,22 @@ def _fitting(
 
 
 def _detected(
-    detector: Detector,
-    formats: tuple[Format, ...],
-    device: Device,
-    spec: SpecOf,
-    occupancy: Occupancy,
+    formats: tuple[Format, ...], device: Device, spec: SpecOf, occupancy: Occupancy
 ) -> tuple[list[Finding], dict[Format, int]]:
-    """The same of the structures with what a detector finds; the whole weight is looked at."""
-    try:
-        codecs = detector.find(occupancy)
-    except Reject as reject:
-        return [Finding(detector.name, None, reject.reason)], {}
-    refused: list[Finding] = []
-    for codec in codecs:
-        findings, fitting = _fitting(with_codec(formats, codec), device, spec, occupancy)
-        for format in sorted(fitting, key=lambda format: fitting[format]):
-            try:
-                format.pack(occupancy)
-            except Reject as reject:
-                refused.append(Finding(str(format), None, reject.reason))
-            else:
-                kept = [f for f in findings if f.nbytes is None or f.format == str(format)]
-                return [*refused, *kept], {format: fitting[format]}
-        refused += [finding for finding in findings if finding.nbytes is None]
-    return refused, {}
+    """What detectors find, with the structures of some formats; the whole weight may differ."""
+    findings: list[Finding] = []
+    detected: dict[Format, int] = {}
+    for detector in device.registry.all(Detector):
+        try:
+            codecs = detector.find(occupancy)
+        except Reject as reject:
+            findings.append(Finding(detector.name, None, reject.reason))
+            continue
+        for codec in codecs:
+            refused, fitting = _fitting(with_codec(formats, codec), device, spec, occupancy)
+            findings += [finding for finding in refused if finding.nbytes is None]
+            detected |= fitting
+    return findings, detected
 
 
 def _dense_bytes(occupancy: Occupancy) -> int:
