@@ -11,7 +11,8 @@ from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.detector import Detector
 from sparsecompile.formats.occupancy import Occupancy
 
-_MOST = 256
+_BITS = (1, 2, 3, 4, 8)
+_MOST = 1 << 8
 
 
 class CodebookDetector(Detector):
@@ -24,14 +25,14 @@ class CodebookDetector(Detector):
         everywhere, in_row = Sample(weight).values
         if in_row > _MOST:
             raise Reject(f"a row holds {in_row} values, a table {_MOST}")
-        whole = [Codebook(bits, lossless=True) for bits in _bits(everywhere)]
-        return [*whole, *(Codebook(bits, 1, lossless=True) for bits in _bits(in_row))]
+        whole = _bits(everywhere) if everywhere <= _MOST else ()
+        tables = [*((bits, 0) for bits in whole), *((bits, 1) for bits in _bits(in_row))]
+        return [Codebook(bits, rows, lossless=True) for bits, rows in tables]
 
 
 def _bits(values: int) -> tuple[int, ...]:
     """Bits that tell so many values apart, and of the largest table."""
-    least = max(1, (values - 1).bit_length())
-    return tuple(dict.fromkeys((least, 8))) if values <= _MOST else ()
+    return tuple(bits for bits in _BITS if bits == 8 or values <= 1 << bits)[:2]
 
 
 COMPONENTS = (CodebookDetector(),)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from sparsecompile.codecs.groups import Groups
+from sparsecompile.formats.coding import Offsets
 from sparsecompile.formats.coordinates import Places
 
 if TYPE_CHECKING:
-    from sparsecompile.codecs.integer import Integer
     from sparsecompile.codecs.scaled import Scaled
 
 _AT_ONCE = 1 << 16
@@ -26,6 +26,40 @@ _NEIGHBOURS = sorted(range(-8, 9), key=abs)
 
 
 @dataclass(frozen=True)
+class Grid:
+    """Integers times scales.
+
+    Attributes:
+        bits: of a code.
+        group: columns that share a scale, None for whole rows.
+        scales: dtype of scales.
+        offsets: what scales have beside them, if anything.
+        least: the smallest code.
+    """
+
+    bits: int
+    group: int | None
+    scales: torch.dtype
+    offsets: Offsets | None
+    least: int = 0
+
+    @property
+    def largest(self) -> int:
+        """The largest integer without offsets."""
+        return (1 << self.bits - 1) - 1
+
+    @property
+    def levels(self) -> int:
+        """The largest code."""
+        return (1 << self.bits) - 1
+
+    @property
+    def spreads(self) -> Sequence[int]:
+        """Steps that may lie between zero and the largest magnitude, or smallest and largest."""
+        return range(self.levels if self.offsets else self.largest + 1 - self.least, 0, -1)
+
+
+@dataclass(frozen=True)
 class Fit:
     """Groups of values and the grids that they may be on.
 
@@ -33,7 +67,7 @@ class Fit:
         holds: `[groups]` bool: whether all values of a group are on its grid.
         off: `[groups, columns]` bool: which are not.
         codes: `[groups, columns]` uint8.
-        scales: `[groups]` in the codec's dtype.
+        scales: `[groups]` in the dtype of the grid.
         offsets: `[groups]`: minima in that dtype, or zero points uint8.
     """
 
@@ -44,23 +78,23 @@ class Fit:
     offsets: Tensor
 
 
-def fit_integers(codec: Integer, values: Tensor, places: Places) -> tuple[Tensor, Tensor, Tensor]:
+def fit_integers(grid: Grid, values: Tensor, places: Places) -> tuple[Tensor, Tensor, Tensor]:
     """Codes `[slots]` of integers, and scales and offsets of all groups.
 
     Raises:
-        Reject: a group of values is on no grid of the codec.
+        Reject: a group of values is on no such grid.
     """
-    groups = Groups(values, places, codec.group)
+    groups = Groups(values, places, grid.group)
     count, size = groups.values.shape
     codes = torch.empty(count, size, dtype=torch.uint8)
-    scales = torch.empty(count, dtype=codec.scales)
-    offsets = torch.empty(count, dtype=codec.scales if codec.offsets == "minima" else torch.uint8)
-    spreads = Counter(dict.fromkeys(_spreads(codec, values.dtype), 0))
+    scales = torch.empty(count, dtype=grid.scales)
+    offsets = torch.empty(count, dtype=grid.scales if grid.offsets == "minima" else torch.uint8)
+    spreads = Counter(dict.fromkeys(_spreads(grid, values.dtype), 0))
     step = max(1, _AT_ONCE // size)
     for first in range(0, count, step):
         left = torch.arange(first, min(first + step, count))
         for spread, _ in spreads.most_common():
-            found = fit(codec, groups.values[left], groups.there_in(left), spread)
+            found = fit(grid, groups.values[left], groups.there_in(left), spread)
             held = left[found.holds]
             codes[held], scales[held] = found.codes[found.holds], found.scales[found.holds]
             offsets[held] = found.offsets[found.holds]
@@ -70,67 +104,69 @@ def fit_integers(codec: Integer, values: Tensor, places: Places) -> tuple[Tensor
                 break
         else:
             bad = left[:1]
-            off = [fit(codec, groups.values[bad], groups.there_in(bad), s).off for s in spreads]
+            off = [fit(grid, groups.values[bad], groups.there_in(bad), s).off for s in spreads]
             nearest = min(off, key=lambda off: int(off.sum()))
             column = int(nearest[0].to(torch.uint8).argmax())
-            raise groups.refusal(int(bad), column, f"on no grid of {codec.steps} steps")
-    return groups.by_slot(codes, codec.largest + 1), scales, offsets
+            raise groups.refusal(
+                int(bad), column, f"on no grid of {grid.levels + 1 - grid.least} steps"
+            )
+    return groups.by_slot(codes, grid.largest + 1), scales, offsets
 
 
-def _spreads(codec: Integer, dtype: torch.dtype) -> Sequence[float]:
-    if codec.bits > 5 and dtype == torch.bfloat16:
+def _spreads(grid: Grid, dtype: torch.dtype) -> Sequence[float]:
+    if grid.bits > 5 and dtype == torch.bfloat16:
         # The largest value is so far from what was rounded that it may be some steps off.
-        return [*codec.spreads, *(codec.spreads[0] - i / 16 for i in range(-16, 48))]
-    return codec.spreads
+        return [*grid.spreads, *(grid.spreads[0] - i / 16 for i in range(-16, 48))]
+    return grid.spreads
 
 
-def fit(codec: Integer, values: Tensor, there: Tensor | None, spread: float | Tensor) -> Fit:
+def fit(grid: Grid, values: Tensor, there: Tensor | None, spread: float | Tensor) -> Fit:
     """The grids with so many steps from zero to the largest magnitude of a group.
 
     With minima from its smallest value to its largest.
 
     Args:
-        codec: bits, offsets and the dtype of scales.
+        grid: of the codes and scales that there are.
         values: `[groups, columns]`.
         there: where values count, None for everywhere; elsewhere they are zero.
         spread: how many steps, or `[groups, 1]`.
     """
     # Float32 arithmetic finds what has few bits, whether scales or values.
-    is_wide = values.dtype == codec.scales == torch.float32
+    is_wide = values.dtype == grid.scales == torch.float32
     exact = values.to(torch.float64 if is_wide else torch.float32)
-    if codec.offsets == "minima":
-        return _fit_minima(codec, values, exact, there, spread)
-    return _fit_multiples(codec, values, exact, spread)
+    if grid.offsets == "minima":
+        return _fit_minima(grid, values, exact, there, spread)
+    return _fit_multiples(grid, values, exact, spread)
 
 
-def _fit_multiples(codec: Integer, values: Tensor, exact: Tensor, spread: float | Tensor) -> Fit:
+def _fit_multiples(grid: Grid, values: Tensor, exact: Tensor, spread: float | Tensor) -> Fit:
     top = exact.abs().amax(1, keepdim=True)
     step = torch.where(top == 0, 1, top / spread)
-    if _is_direct(codec, values):
-        scales = _stored(codec, values, step)
+    if _is_direct(grid, values):
+        scales = _stored(grid, values, step)
         steps = (exact / scales.float()).round_()
     else:
         steps = (exact / step).round_()
-        if codec.bits > 5 and values.dtype == torch.bfloat16:
+        if grid.bits > 5 and values.dtype == torch.bfloat16:
             # Neighbouring integers are one value there: the mean tells them apart.
             total = exact.abs().sum(1, keepdim=True)
             for _ in range(2):
                 mean = total / steps.abs().sum(1, keepdim=True)
                 steps = (exact / torch.where(top == 0, 1, mean)).round_()
         low, high = _bounds(values, steps)
-        scales = _stored(codec, values, torch.where(top == 0, 1, (low + high) / 2))
-    if codec.offsets is None:
-        turned = steps.amax(1, keepdim=True) > codec.largest
+        scales = _stored(grid, values, torch.where(top == 0, 1, (low + high) / 2))
+    if grid.offsets is None:
+        turned = steps.amax(1, keepdim=True) > grid.largest
         scales = torch.where(turned, -scales, scales)
         steps = torch.where(turned, -steps, steps)
-        zero = torch.full_like(top, codec.largest + 1)
+        zero = torch.full_like(top, grid.largest + 1)
     else:
         zero = (-steps.amin(1, keepdim=True)).clamp_(min=0)
-    return _checked(codec, values, steps * scales.float(), steps + zero, scales, zero)
+    return _checked(grid, values, steps * scales.float(), steps + zero, scales, zero)
 
 
 def _fit_minima(
-    codec: Integer, values: Tensor, exact: Tensor, there: Tensor | None, spread: float | Tensor
+    grid: Grid, values: Tensor, exact: Tensor, there: Tensor | None, spread: float | Tensor
 ) -> Fit:
     if there is not None:
         # Places without a slot are wherever the first value is.
@@ -139,13 +175,13 @@ def _fit_minima(
         values = torch.where(there, values, values.gather(1, first))
     (low, place), high = exact.min(1, keepdim=True), exact.amax(1, keepdim=True)
     is_one = low == high
-    if _is_direct(codec, values):
-        minima = low.to(codec.scales)
+    if _is_direct(grid, values):
+        minima = low.to(grid.scales)
         step = (high - minima.float()) / spread
-        scales = _stored(codec, values, torch.where(is_one, 1, step))
+        scales = _stored(grid, values, torch.where(is_one, 1, step))
         steps = ((exact - minima.float()) / scales.float()).round_()
         decoded = steps * scales.float() + minima.float()
-        return _checked(codec, values, decoded, steps, scales, minima)
+        return _checked(grid, values, decoded, steps, scales, minima)
     steps = ((exact - low) * (spread / torch.where(is_one, 1, high - low))).round_()
     below, above = edges(values, exact.dtype)
     least = torch.where(steps == 0, 0, (below - above.gather(1, place)) / steps)
@@ -156,16 +192,16 @@ def _fit_minima(
         products = steps[rows] * scales.to(exact.dtype)
         lowest = (below[rows] - products).amax(1, keepdim=True)
         highest = (above[rows] - products).amin(1, keepdim=True)
-        minima = ((lowest + highest) / 2).float().to(codec.scales)
+        minima = ((lowest + highest) / 2).float().to(grid.scales)
         decoded = products.float() + minima.float()
-        return _checked(codec, values[rows], decoded, steps[rows], scales, minima)
+        return _checked(grid, values[rows], decoded, steps[rows], scales, minima)
 
     middle = torch.where(is_one, 1, (least + most) / 2)
-    found = at(_stored(codec, values, middle), torch.arange(len(values)))
+    found = at(_stored(grid, values, middle), torch.arange(len(values)))
     left = (~found.holds & (least <= most).squeeze(1)).nonzero().squeeze(1)
     roomy = _roomiest(steps[left], below[left], above[left], least[left], most[left])
     for away in _NEIGHBOURS if left.numel() else ():
-        scales = _neighbour(codec, values, _stored(codec, values, roomy), away)
+        scales = _neighbour(grid, values, _stored(grid, values, roomy), away)
         again = at(scales, left)
         for name in ("holds", "off", "scales", "offsets"):
             getattr(found, name)[left] = getattr(again, name)
@@ -188,19 +224,19 @@ def _roomiest(steps: Tensor, below: Tensor, above: Tensor, low: Tensor, high: Te
 
 
 def _checked(
-    codec: Integer, values: Tensor, decoded: Tensor, codes: Tensor, scales: Tensor, offsets: Tensor
+    grid: Grid, values: Tensor, decoded: Tensor, codes: Tensor, scales: Tensor, offsets: Tensor
 ) -> Fit:
     """What decodes to the values themselves, with codes that there are."""
     off = decoded.to(values.dtype) != values
-    inside = (codes >= codec.least) & (codes <= codec.levels)
-    stored = offsets.squeeze(1).to(codec.scales if codec.offsets == "minima" else torch.uint8)
+    inside = (codes >= grid.least) & (codes <= grid.levels)
+    stored = offsets.squeeze(1).to(grid.scales if grid.offsets == "minima" else torch.uint8)
     holds = (inside & ~off).all(1)
     return Fit(holds, off, codes.to(torch.uint8), scales.squeeze(1), stored)
 
 
-def _is_direct(codec: Integer, values: Tensor) -> bool:
+def _is_direct(grid: Grid, values: Tensor) -> bool:
     """Whether values are exact enough to tell their scale by division."""
-    return values.dtype == torch.float32 and codec.scales != torch.float32
+    return values.dtype == torch.float32 and grid.scales != torch.float32
 
 
 def _bounds(values: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
@@ -221,24 +257,24 @@ def edges(values: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     return torch.where(is_below, -outer, inner), torch.where(is_below, -inner, outer)
 
 
-def _spare(codec: Integer, values: Tensor) -> int:
+def _spare(grid: Grid, values: Tensor) -> int:
     """Bits of a float32 scale that stay zero: products are exact where sums are rounded twice."""
-    is_rounded = codec.offsets == "minima" and values.dtype != torch.float32
-    return codec.bits if is_rounded and codec.scales == torch.float32 else 0
+    is_rounded = grid.offsets == "minima" and values.dtype != torch.float32
+    return grid.bits if is_rounded and grid.scales == torch.float32 else 0
 
 
-def _stored(codec: Integer, values: Tensor, scales: Tensor) -> Tensor:
+def _stored(grid: Grid, values: Tensor, scales: Tensor) -> Tensor:
     """Scales as they are stored."""
-    spare, found = _spare(codec, values), scales.float()
+    spare, found = _spare(grid, values), scales.float()
     if spare:
         found = (found.view(torch.int32) + (1 << spare - 1) & -(1 << spare)).view(torch.float32)
-    return found.to(codec.scales)
+    return found.to(grid.scales)
 
 
-def _neighbour(codec: Integer, values: Tensor, scales: Tensor, away: int) -> Tensor:
+def _neighbour(grid: Grid, values: Tensor, scales: Tensor, away: int) -> Tensor:
     """Scales so many steps away."""
-    kind = torch.int32 if codec.scales == torch.float32 else torch.int16
-    return (scales.view(kind) + (away << _spare(codec, values))).view(codec.scales)
+    kind = torch.int32 if grid.scales == torch.float32 else torch.int16
+    return (scales.view(kind) + (away << _spare(grid, values))).view(grid.scales)
 
 
 def fit_scaled(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from sparsecompile.codecs.grid import fit_integers
+from sparsecompile.codecs.grid import Grid, fit_integers
 from sparsecompile.codecs.parameters import choice
 from sparsecompile.codecs.scaled import Scaled, rounded_down
 from sparsecompile.errors import Reject
@@ -45,27 +45,22 @@ class Integer(Scaled):
     offsets: Literal["zero_points", "minima"] | None = choice(None, _OFFSETS)
 
     least: ClassVar[int] = 0
-    """The smallest code that weights which are stored bit for bit may have."""
+    """The smallest code."""
+
+    @property
+    def grid(self) -> Grid:
+        """Where values that are stored bit for bit lie."""
+        return Grid(self.bits, self.group, self.scales, self.offsets, self.least)
 
     @property
     def largest(self) -> int:
-        """The largest integer without offsets, what is rounded has none below `-largest`."""
-        return (1 << self.bits - 1) - 1
+        """The largest integer without offsets; what is rounded has none below `-largest`."""
+        return self.grid.largest
 
     @property
     def levels(self) -> int:
         """The largest code."""
-        return (1 << self.bits) - 1
-
-    @property
-    def steps(self) -> int:
-        """How many codes there are."""
-        return self.levels + 1 - self.least
-
-    @property
-    def spreads(self) -> Sequence[int]:
-        """Steps that may lie between zero and the largest magnitude, or smallest and largest."""
-        return range(self.levels if self.offsets else self.largest + 1 - self.least, 0, -1)
+        return self.grid.levels
 
     def _limit(self) -> float:
         top = torch.finfo(self.scales).max
@@ -78,7 +73,7 @@ class Integer(Scaled):
             Reject: it is lossless, and a group of values is on no grid.
         """
         if self.lossless:
-            codes, scales, offsets = fit_integers(self, values, places)
+            codes, scales, offsets = fit_integers(self.grid, values, places)
         else:
             codes, scales, offsets = self._rounded(values.float(), places)
         shape = places.shape[0], self.count(places.shape[1])

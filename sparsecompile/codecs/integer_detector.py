@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from sparsecompile.codecs.grid import fit
-from sparsecompile.codecs.integer import INTEGERS, Int8, Integer, Ternary
+from sparsecompile.codecs.grid import Grid, fit
+from sparsecompile.codecs.integer import INTEGERS, Integer, Ternary
 from sparsecompile.codecs.sample import Sample
 from sparsecompile.errors import Reject
 from sparsecompile.formats.codec import Codec
@@ -45,7 +45,7 @@ class IntegerDetector(Detector):
             for group in _groups(sample, few):
                 groups = sample.groups(group)
                 for codec in _narrowest(group, _distinct(groups)):
-                    if _holds(codec, groups, _tried(codec)):
+                    if _holds(codec.grid, groups, _tried(codec.grid)):
                         return list(_and_wider(codec))
         row, value = int(sample.places[0]), float(sample.rows[0, 0])
         raise Reject(f"row {row}, column 0 holds {value:g}, on no grid of 256 steps")
@@ -59,12 +59,12 @@ def _groups(sample: Sample, few: bool) -> Iterator[int | None]:
             groups = sample.groups(group)
         except Reject:
             continue
-        minima = Int8(group, torch.float32, offsets="minima")
+        minima = Grid(8, group, torch.float32, "minima")
         if few and _holds(minima, groups, range(31, 0, -1)):
             found.append(group)  # Parts of a group fit, too.
         elif few:
             break
-        elif _holds(Int8(group, torch.float32), groups, _LARGEST) or _holds(
+        elif _holds(Grid(8, group, torch.float32, None), groups, _LARGEST) or _holds(
             minima, groups, _WIDEST
         ):
             found.append(group)
@@ -86,27 +86,27 @@ def _narrowest(group: int | None, distinct: int) -> Iterator[Integer]:
                 yield from (integer(group, scales, offsets=offsets) for scales in _SCALES)
 
 
-def _tried(codec: Integer) -> Sequence[int]:
-    if codec.bits < 6:
-        return codec.spreads
-    known = {None: _LARGEST, "minima": _WIDEST, "zero_points": codec.spreads}[codec.offsets]
-    return [spread for spread in known if codec.levels < 2 * spread or codec.offsets is None]
+def _tried(grid: Grid) -> Sequence[int]:
+    if grid.bits < 6:
+        return grid.spreads
+    known = {None: _LARGEST, "minima": _WIDEST, "zero_points": grid.spreads}[grid.offsets]
+    return [spread for spread in known if grid.levels < 2 * spread or grid.offsets is None]
 
 
-def _holds(codec: Integer, groups: Tensor, spreads: Sequence[int]) -> bool:
+def _holds(grid: Grid, groups: Tensor, spreads: Sequence[int]) -> bool:
     """Whether all of some groups are on grids with one of these numbers of steps each."""
-    which, place = _near(codec, groups, torch.tensor(spreads)).nonzero().unbind(1)
+    which, place = _near(grid, groups, torch.tensor(spreads)).nonzero().unbind(1)
     if place.unique().numel() < len(groups):
         return False
-    found = fit(codec, groups[place], None, torch.tensor(spreads)[which, None])
-    return place[found.holds].unique().numel() == len(groups)
+    found = fit(grid, groups[place], None, torch.tensor(spreads)[which, None])
+    return int(place[found.holds].unique().numel()) == len(groups)
 
 
-def _near(codec: Integer, groups: Tensor, spreads: Tensor) -> Tensor:
+def _near(grid: Grid, groups: Tensor, spreads: Tensor) -> Tensor:
     """Whether groups may be on grids with so many steps: `[spreads, groups]` bool; quick."""
     exact = groups.float()
     start: Tensor | float = 0.0
-    if codec.offsets == "minima":
+    if grid.offsets == "minima":
         start = exact.amin(1, keepdim=True)
     top = exact.abs().amax(1)
     wide = (exact - start).abs().amax(1)
