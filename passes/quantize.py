@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 from sparsecompile import (
@@ -28,9 +28,10 @@ from sparsecompile.codecs.codebook import Codebook
 from sparsecompile.codecs.fp8 import Fp8
 from sparsecompile.codecs.integer import Int2, Int3, Ternary
 from sparsecompile.codecs.nf4 import Nf4
+from sparsecompile.codecs.parameters import Parametric
 from sparsecompile.options.recipes import recipe_for, recipes_of
 
-_RECIPES = {
+_RECIPES: Mapping[str, tuple[Parametric, str]] = {
     "int8-weight-only": (Int8(), "float"),
     "int8": (Int8(), "int8"),
     # The usual group of four-bit weights: GPTQ (arXiv 2210.17323), AWQ (arXiv 2306.00978).
@@ -89,9 +90,7 @@ def parse_recipe(recipe: str) -> Recipe:
             "quantize",
             f"cannot quantize to {recipe!r}: what loses nothing is found without being asked for",
         )
-    given = {f.name: getattr(parsed, f.name) for f in fields(parsed)}
-    asked = {f.name: given[f.name] for f in fields(parsed) if given[f.name] != f.default}
-    return Recipe(replace(codec, **asked), activations)
+    return Recipe(parsed.over(codec), activations)
 
 
 @dataclass(frozen=True)

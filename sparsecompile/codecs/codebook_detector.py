@@ -13,6 +13,8 @@ from sparsecompile.formats.occupancy import Occupancy
 
 _BITS = (1, 2, 3, 4, 8)
 _MOST = 1 << 8
+_USES = 4
+"""So often a row uses an entry, on average: fewer values are few by chance."""
 
 
 class CodebookDetector(Detector):
@@ -22,9 +24,10 @@ class CodebookDetector(Detector):
 
     def find(self, weight: Occupancy) -> Sequence[Codec]:
         """See `Detector`."""
-        everywhere, in_row = Sample(weight).values
-        if in_row > _MOST:
-            raise Reject(f"a row holds {in_row} values, a table {_MOST}")
+        sample = Sample(weight)
+        (everywhere, in_row), columns = sample.values, weight.shape[1]
+        if in_row > min(_MOST, columns // _USES):
+            raise Reject(f"a row of {columns} columns holds {in_row} values, a table {_MOST}")
         whole = _bits(everywhere) if everywhere <= _MOST else ()
         tables = [*((bits, 0) for bits in whole), *((bits, 1) for bits in _bits(in_row))]
         return [Codebook(bits, rows, lossless=True) for bits, rows in tables]
