@@ -28,6 +28,8 @@ class CodebookDetector(Detector):
         (everywhere, in_row), columns = sample.values, weight.shape[1]
         if in_row > min(_MOST, columns // _USES):
             raise Reject(f"a row of {columns} columns holds {in_row} values, a table {_MOST}")
+        if sample.rows.abs().unique().count_nonzero() == 1:
+            raise Reject("rows hold one magnitude, for which a scale is enough")
         whole = _bits(everywhere) if everywhere <= _MOST else ()
         tables = [*((bits, 0) for bits in whole), *((bits, 1) for bits in _bits(in_row))]
         return [Codebook(bits, rows, lossless=True) for bits, rows in tables]

@@ -33,7 +33,7 @@ class Sample:
         self.rows = weight.weight[self.places].contiguous()
         """`[r, k]`."""
         if not bool(self.rows.isfinite().all()):
-            raise Reject("holds values that are not finite")
+            raise Reject("holds what is not finite")
 
     @cached_property
     def window(self) -> float:
