@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sparsecompile.codegen.triton.decoding import render_decoding
 from sparsecompile.codegen.triton.epilogues import check_epilogue, render_finish, render_scales
 from sparsecompile.codegen.triton.fragment import (
     ELEMENTS,
@@ -24,7 +25,6 @@ from sparsecompile.codegen.triton.rounding import check_rounding, render_roundin
 from sparsecompile.codegen.triton.signature import Signature, linear_signature
 from sparsecompile.codegen.triton.template import TritonTemplate, check_target
 from sparsecompile.errors import Reject
-from sparsecompile.formats.coding import Coding
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels.spec import KernelSpec, Schedule
 from sparsecompile.kernels.target import Target
@@ -47,28 +47,6 @@ import triton.language as tl
 '''
 
 
-MISSING = {
-    "table": "the values of {codec} are places in a table, in which no kernel looks them up",
-    "fp8": "the values of {codec} are floats of 8 bits, which no kernel widens",
-    "zero_points": "the integers of {codec} have zero points, which no kernel takes off",
-    "minima": "the integers of {codec} have minima, which no kernel adds",
-    "rounds": "the values of {codec} are rounded when they are decoded, which no kernel does",
-}
-"""What Triton does not read yet."""
-
-
-def check_coding(coding: Coding, codec: str) -> None:
-    """Return if values are floats as they are, or integers times scales.
-
-    Raises:
-        Reject: they are something else.
-    """
-    facts = {coding.kind, coding.offsets, "rounds" if coding.rounds else None}
-    for fact, message in MISSING.items():
-        if fact in facts:
-            raise Reject(message.format(codec=codec))
-
-
 class TritonLinear(TritonTemplate[KernelSpec]):
     """Assembled from a structure's and a codec's fragments; one layout serves every m.
 
@@ -85,8 +63,8 @@ class TritonLinear(TritonTemplate[KernelSpec]):
 
         Raises:
             Reject: another device, an old GPU, no fragment or one that is read in another way,
-                values that are neither floats nor integers with scales, an unknown epilogue step
-                or rounding of x.
+                a codec that does not say how values are coded, an unknown epilogue step or rounding
+                of x.
         """
         check_target(spec, target)
         structure = structure_fragment(registry, spec.format.structure)
@@ -95,7 +73,6 @@ class TritonLinear(TritonTemplate[KernelSpec]):
         codec_fragment(registry, spec.format.codec)
         check_epilogue(spec.epilogue)
         check_rounding(spec.activations)
-        check_coding(spec.coding, str(spec.format.codec))
         if not spec.coding.are_integers and spec.activations != "float":
             raise Reject(f"{spec.activations} activations need integer weights")
 
@@ -133,6 +110,7 @@ class TritonLinear(TritonTemplate[KernelSpec]):
             codec.render(spec.format.codec, spec),
             structure.render(spec.format.structure, spec),
             render_scales(spec.coding),
+            render_decoding(spec),
             render_finish(spec),
             render_rounding(spec.activations),
             self.loops(spec, schedule, structure),

@@ -72,42 +72,40 @@ class Codebook(Parametric):
             Reject: it is lossless, and rows hold more values than a table.
         """
         which, (n, k) = self._tables(places), places.shape
-        inside = (places.rows < n) & (places.columns < k)
         codes = torch.zeros(values.numel(), dtype=torch.uint8)
         table = torch.zeros(self._count(n), 2**self.bits, dtype=values.dtype)
-        for i in range(len(table)):
-            here = ((which == i) & inside).nonzero().squeeze(1)
-            entries = self._entries(values[here], i)
-            table[i] = entries
-            between = (entries[1:].double() + entries[:-1].double()) / 2
-            codes[here] = torch.bucketize(values[here].double(), between).to(torch.uint8)
+        which = torch.where((places.rows < n) & (places.columns < k), which, len(table))
+        order, counts = which.argsort(stable=True), which.bincount(minlength=len(table) + 1)
+        for i, here in enumerate(order.split(counts.tolist())[:-1]):
+            if here.numel():
+                entries = self._entries(values[here], i)
+                table[i, : len(entries)], table[i, len(entries) :] = entries, entries[-1]
+                codes[here] = _nearest(values[here], entries).to(torch.uint8)
         return {"values": store_stream(codes, self.bits), "table": table}
 
     def _entries(self, values: Tensor, index: int) -> Tensor:
-        """The table `[2 ** bits]` of some values `[v]`.
+        """The table of some values `[v]`: ascending, at most `2 ** bits`.
 
         Raises:
             Reject: they are to be stored bit for bit, and too many.
         """
-        size, found = 2**self.bits, values.unique()
+        size = 1 << self.bits
+        found: Tensor = values.unique()
         if found.numel() <= size:
-            last = found[-1:] if found.numel() else torch.zeros(1, dtype=values.dtype)
-            return torch.cat((found, last.expand(size - found.numel())))
+            return found
         if self.lossless:
-            first = f"rows from {index * self.rows}" if self.rows else "the weight"
-            raise Reject(f"{first} holds {found.numel()} values, {self} has {size}")
+            first = f"row {index * self.rows}" if self.rows else "the weight"
+            raise Reject(f"{first} holds {found.numel()} values, the table of {self} {size}")
         ordered = values.double().sort().values
-        starts = (torch.arange(size) * 2 + 1) * ordered.numel() // (2 * size)
-        means, sums = ordered[starts], torch.cat((torch.zeros(1).double(), ordered.cumsum(0)))
+        means = ordered[(torch.arange(size) * 2 + 1) * ordered.numel() // (2 * size)].unique()
+        sums = torch.cat((torch.zeros(1).double(), ordered.cumsum(0)))
         for _ in range(_ROUNDS):
-            ends = torch.searchsorted(ordered, (means[1:] + means[:-1]) / 2)
+            ends = torch.searchsorted(ordered, (means[1:] + means[:-1]) / 2, right=True)
             ends = torch.cat((torch.zeros(1).long(), ends, torch.tensor([ordered.numel()])))
             count = ends.diff()
-            means = torch.where(count > 0, sums[ends].diff() / count.clamp(min=1), means)
-        means = means.to(values.dtype).unique().double()
-        return self._entries(
-            means[torch.bucketize(ordered, (means[1:] + means[:-1]) / 2)].to(values.dtype), index
-        )
+            means = (sums[ends].diff()[count > 0] / count[count > 0]).unique()
+        entries: Tensor = means.to(values.dtype).unique()
+        return entries[_nearest(values, entries).unique()]
 
     def decode(self, tensors: Mapping[str, Tensor], places: Places, dtype: torch.dtype) -> Tensor:
         """Entries of the tables."""
@@ -127,6 +125,10 @@ class Codebook(Parametric):
             return None
         table = tensors["table"][rows] if self.rows else tensors["table"]
         return {"values": take_stream(tensors["values"], self.bits, slots), "table": table}
+
+    def cast(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+        """With entries in that dtype."""
+        return {**tensors, "table": tensors["table"].to(dtype)}
 
     def check_values(
         self, tensors: Mapping[str, Tensor], shape: tuple[int, int], slots: int
@@ -169,6 +171,12 @@ class Codebook(Parametric):
         """Which table every slot's row has: `[slots]` int64."""
         rows = places.rows.clamp(max=max(places.shape[0] - 1, 0))
         return rows // self.rows if self.rows else torch.zeros_like(rows)
+
+
+def _nearest(values: Tensor, entries: Tensor) -> Tensor:
+    """Which of some ascending entries is nearest to every value, in float64."""
+    between = (entries[1:].double() + entries[:-1].double()) / 2
+    return torch.bucketize(values.double(), between)
 
 
 COMPONENTS = (Codebook(),)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsecompile.codecs.grid import fit_floats
+from sparsecompile.codecs.grid import fit_scaled
 from sparsecompile.codecs.parameters import choice
 from sparsecompile.codecs.scaled import Scaled
+from sparsecompile.errors import Reject
 from sparsecompile.formats.coding import Coding
 from sparsecompile.formats.coordinates import Places
 
@@ -62,16 +63,38 @@ class Fp8(Scaled):
         Raises:
             Reject: it is lossless, and a group holds other values.
         """
-        shape = places.shape[0], self.count(places.shape[1])
-        if self.lossless:
-            scales = fit_floats(self, values, places)
-        else:
-            largest = self._largest(values.float(), places)
-            scales = self._scales(largest, int(self._top), up=True)
         if self.unscaled:
-            return {"values": values.to(self._float).view(torch.uint8)}
-        floats = values.float() / scales.float()[places.groups(self.group)]
-        return {"values": floats.to(self._float).view(torch.uint8), "scales": scales.view(shape)}
+            return {"values": self._unscaled(values, places).view(torch.uint8)}
+        if self.lossless:
+            # Half of a float times twice the scale is the same: those of the top half will do.
+            known = torch.arange(256).to(torch.uint8).view(self._float).float()
+            tops = known[(known > self._top / 2) & (known <= self._top)].flip(0).tolist()
+            floats, scales = fit_scaled(self, tops, self._nearest, values, places)
+        else:
+            scales = self._scales(self._largest(values.float(), places), int(self._top), up=True)
+            floats = values.float() / scales.float()[places.groups(self.group)]
+        shape = places.shape[0], self.count(places.shape[1])
+        return {
+            "values": floats.to(self._float).view(torch.uint8),
+            "scales": scales.view(shape),
+        }
+
+    def _nearest(self, numbers: Tensor) -> Tensor:
+        return numbers.clamp(-self._top, self._top).to(self._float).float()
+
+    def _unscaled(self, values: Tensor, places: Places) -> Tensor:
+        """Values as floats of 8 bits.
+
+        Raises:
+            Reject: they are to be stored bit for bit, and one is no such float.
+        """
+        floats = values.to(self._float)
+        off = (floats.to(values.dtype) != values) & self.lossless
+        if bool(off.any()):
+            slot = int(off.nonzero()[0])
+            row, column = int(places.rows[slot]), int(places.columns[slot])
+            raise Reject(f"row {row}, column {column} holds {float(values[slot]):g}, no {self}")
+        return floats
 
     def decode(self, tensors: Mapping[str, Tensor], places: Places, dtype: torch.dtype) -> Tensor:
         """`scales * values` in float32, then rounded to `dtype`."""

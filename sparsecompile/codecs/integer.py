@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from sparsecompile.codecs.grid import fit_grid
+from sparsecompile.codecs.grid import Grid, fit_integers
 from sparsecompile.codecs.parameters import choice
 from sparsecompile.codecs.scaled import Scaled, rounded_down
 from sparsecompile.errors import Reject
@@ -44,15 +44,23 @@ class Integer(Scaled):
 
     offsets: Literal["zero_points", "minima"] | None = choice(None, _OFFSETS)
 
+    least: ClassVar[int] = 0
+    """The smallest code."""
+
+    @property
+    def grid(self) -> Grid:
+        """Where values that are stored bit for bit lie."""
+        return Grid(self.bits, self.group, self.scales, self.offsets, self.least)
+
     @property
     def largest(self) -> int:
-        """The largest integer without offsets, what is rounded has none below `-largest`."""
-        return (1 << self.bits - 1) - 1
+        """The largest integer without offsets; what is rounded has none below `-largest`."""
+        return self.grid.largest
 
     @property
     def levels(self) -> int:
         """The largest code."""
-        return (1 << self.bits) - 1
+        return self.grid.levels
 
     def _limit(self) -> float:
         top = torch.finfo(self.scales).max
@@ -65,7 +73,7 @@ class Integer(Scaled):
             Reject: it is lossless, and a group of values is on no grid.
         """
         if self.lossless:
-            codes, scales, offsets = fit_grid(self, values, places)
+            codes, scales, offsets = fit_integers(self.grid, values, places)
         else:
             codes, scales, offsets = self._rounded(values.float(), places)
         shape = places.shape[0], self.count(places.shape[1])
@@ -202,6 +210,9 @@ class Int8(Integer):
     family, bits = "int8", 8
 
 
+INTEGERS: tuple[type[Integer], ...] = (Int2, Int3, Int4, Int5, Int6, Int7, Int8)
+
+
 @dataclass(frozen=True, eq=False)
 class Ternary(Integer):
     """`-scale`, 0 or `scale`, in 2 bits, the code 0 standing for none.
@@ -210,7 +221,7 @@ class Ternary(Integer):
     that are, with their sign (ternary weight networks, arXiv 1605.04711). So values are cut off.
     """
 
-    family, bits = "ternary", 2
+    family, bits, least = "ternary", 2, 1
 
     def _rounded(self, values: Tensor, places: Places) -> tuple[Tensor, Tensor, Tensor]:
         groups, count = places.groups(self.group), places.shape[0] * self.count(places.shape[1])

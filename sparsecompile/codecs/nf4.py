@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsecompile.codecs.grid import fit_table
+from sparsecompile.codecs.grid import fit_scaled
 from sparsecompile.codecs.scaled import Scaled
 from sparsecompile.formats.coding import Coding
 from sparsecompile.formats.coordinates import Places
@@ -42,18 +42,14 @@ class Nf4(Scaled):
             Reject: it is lossless, and a group holds other values.
         """
         if self.lossless:
-            codes, scales = fit_table(self, NF4, values, places)
+            tops = sorted({abs(entry) for entry in NF4}, reverse=True)[:-1]
+            entries, scales = fit_scaled(self, tops, _nearest, values, places)
         else:
-            codes, scales = self._rounded(values.float(), places)
+            scales = self._scales(self._largest(values.float(), places), 1, up=True)
+            entries = values.float() / scales.float()[places.groups(self.group)]
+        codes = torch.bucketize(entries, _BETWEEN).to(torch.uint8)
         shape = places.shape[0], self.count(places.shape[1])
         return {"values": self._store(codes), "scales": scales.view(shape)}
-
-    def _rounded(self, values: Tensor, places: Places) -> tuple[Tensor, Tensor]:
-        groups = places.groups(self.group)
-        scales = self._scales(self._largest(values, places), 1, up=True)
-        table = torch.tensor(NF4, dtype=torch.float64)
-        between = ((table[1:] + table[:-1]) / 2).float()
-        return torch.bucketize(values / scales.float()[groups], between).to(torch.uint8), scales
 
     def decode(self, tensors: Mapping[str, Tensor], places: Places, dtype: torch.dtype) -> Tensor:
         """`scales * NF4[values]` in float32, then rounded to `dtype`."""
@@ -69,6 +65,14 @@ class Nf4(Scaled):
         """A place in the table, times the scale of its row or group."""
         rounds = self.lossless and dtype != torch.float32
         return Coding(4, "table", self.group or 0, self.scales, rounds=rounds, table=NF4)
+
+
+_TABLE = torch.tensor(NF4)
+_BETWEEN = (_TABLE[1:] + _TABLE[:-1]) / 2
+
+
+def _nearest(numbers: Tensor) -> Tensor:
+    return _TABLE[torch.bucketize(numbers, _BETWEEN)]
 
 
 COMPONENTS = (Nf4(64),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import Field, field, fields
+from dataclasses import Field, field, fields, replace
 from typing import Any
 
 from typing_extensions import Self
@@ -50,6 +50,12 @@ class Parametric(Codec):
                 raise ValueError(f"{cls.family} takes {takes}, not {parameters!r}")
             given[found[0]] = found[1]
         return cls(**given)
+
+    def over(self, other: Self) -> Self:
+        """Another one with what is not the default in this."""
+        given = {f.name: getattr(self, f.name) for f in _fields(type(self))}
+        asked = {f.name: given[f.name] for f in _fields(type(self)) if given[f.name] != f.default}
+        return replace(other, **asked)  # type: ignore[type-var]
 
 
 def _fields(codec: type[Parametric]) -> list[Field[Any]]:

@@ -114,7 +114,7 @@ class Scaled(Parametric):
                 raise Reject(
                     f"{name} has shape {tuple(tensor.shape)}, [{n}, {self.count(k)}] is needed"
                 )
-        scales = tensors["scales"]
+        scales = tensors.get("scales", torch.ones(1))
         if not bool((scales.isfinite() & ((scales > 0) | self.lossless)).all()):
             above = "" if self.lossless else " and above zero"
             raise Reject(f"scales holds one that is not finite{above}")

@@ -74,6 +74,10 @@ class Codec(Family):
         """
         return None
 
+    def cast(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Mapping[str, Tensor]:
+        """Value tensors of the same values in a weight of another dtype, where some are lost."""
+        return tensors
+
     def check_values(
         self, tensors: Mapping[str, Tensor], shape: tuple[int, int], slots: int
     ) -> None:

@@ -59,6 +59,11 @@ class Coding:
             raise ValueError(f"codes of {self.bits} bits in a table of {len(self.table)} entries")
 
     @property
+    def is_scaled(self) -> bool:
+        """Whether a value is nothing but an integer times a scale, and not rounded."""
+        return self.kind == "affine" and self.offsets is None and not self.rounds
+
+    @property
     def are_integers(self) -> bool:
         """Whether a value is an integer, times a scale."""
         return self.kind == "affine"

@@ -245,6 +245,33 @@ def test_the_largest_integers_do_not_overflow(
     assert (y.float() / exact - 1).abs().max() <= 2**-7
 
 
+@pytest.mark.parametrize("m", [2, 20])
+@pytest.mark.parametrize("name", ["dense/int8", "bitmap/int8"])
+def test_no_number_of_columns_makes_integers_overflow(
+    name: str, m: int, registry: Registry
+) -> None:
+    """127 * 127 * 140000 is more than 32 bits hold."""
+    spec = KernelSpec(registry.format(name), torch.float32, activations="int8")
+    template, target, k = StripsLinear(), Target.host(), 140_000
+    try:
+        template.supports(spec, target, registry)
+    except Reject as reject:
+        pytest.skip(reject.reason)
+    schedule = template.schedules(spec, target)[0]
+    kernel = CppCodegen().build(spec, template, schedule, target, registry)
+    weight = torch.ones(20, k)
+    weight[1::2] = -1
+    y = linear(
+        torch.ones(m, k),
+        kernel.prepack(spec.format.pack(weight))[:HEADER_BYTES],
+        None,
+        (),
+        20,
+        kernel.key,
+    )
+    assert (y / (weight[:, 0] * k) - 1).abs().max() <= 2**-7
+
+
 @pytest.mark.parametrize(
     ("name", "dtype"), [("bitmap", torch.float32), ("bitmap/int8", torch.bfloat16)]
 )

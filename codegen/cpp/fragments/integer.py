@@ -122,7 +122,7 @@ class CppInteger(CppCoded):
     def render(self, part: Structure | Codec, spec: KernelSpec) -> str:
         """`code`, `decode` and `decode_vector`."""
         coding = spec.coding
-        if coding.offsets is not None or coding.rounds or coding.bits not in TEXTS:
+        if not coding.is_scaled or coding.bits not in TEXTS:
             return super().render(part, spec)
         scales = GROUP_SCALES if coding.group else ROW_SCALES
         head = scales.format(codec=part, bits=coding.bits, group=coding.group)

@@ -40,6 +40,9 @@ class PairedTiles(KeptTiles):
             return False
         if self.vectors is AVX2:
             return True
+        # Pairs of x are not rounded.
+        if spec.activations != "float" and not values.are_summed(self.stores_all):
+            return False
         if spec.dtype == torch.bfloat16:
             return target.isa == "avx512_bf16"
         return not values.coded

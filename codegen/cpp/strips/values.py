@@ -155,8 +155,7 @@ def values_of(spec: KernelSpec) -> Values:
     coding = spec.coding
     if coding.kind == "float":
         return FloatValues(spec)
-    is_scaled = coding.kind == "affine" and not coding.rounds and coding.offsets is None
-    return IntegerValues(spec) if is_scaled else DecodedValues(spec)
+    return IntegerValues(spec) if coding.is_scaled else DecodedValues(spec)
 
 
 def rounds(spec: KernelSpec) -> bool:

@@ -27,6 +27,10 @@ struct OfGroup {
   SC_INLINE void open_tile(const Strips& w, int64_t strip, int64_t tile) {
     const int64_t at = (strip * w.groups() + tile * tile_columns / group_step) * strip_rows;
     place = {w.scales + at, reinterpret_cast<const Offset*>(w.extra) + at};
+    // What the strip that is read next has for the same columns.
+    const int64_t next = decode_streams * w.groups() * strip_rows;
+    __builtin_prefetch(place.scales + next, 0, 2);
+    __builtin_prefetch(place.offsets + next, 0, 2);
     scale = (Singles)load_floats<strip_rows>(place.scales);
     least = value_of(place, 0);
   }

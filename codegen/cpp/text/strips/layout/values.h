@@ -48,18 +48,19 @@ SC_INLINE Register round_activations(const Element* x, float scale) {
 }
 
 // What is multiplied for a vector's elements of x; where these are rounded, integers times `scale`.
-SC_INLINE void store_activations(const Element* x, float scale, Activation* out) {
+template <class Multiplied>
+SC_INLINE void store_activations(const Element* x, float scale, Multiplied* out) {
   if constexpr (!rounds_activations) {
-    for (int i = 0; i < strip_rows; ++i) out[i] = convert<Activation>(x[i]);
+    for (int i = 0; i < strip_rows; ++i) out[i] = convert<Multiplied>(x[i]);
 #if defined(__AVX512VNNI__)
-  } else if constexpr (multiplies_integers) {
+  } else if constexpr (std::is_same_v<Multiplied, int8_t>) {
     store(out, low_bytes(round_activations(x, scale)));
 #endif
   } else {
     const auto integers = (Ints<strip_rows>)round_activations(x, scale);
     float floats[strip_rows];
     store(floats, __builtin_convertvector(integers, Floats<strip_rows>));
-    for (int i = 0; i < strip_rows; ++i) out[i] = convert<Activation>(floats[i]);
+    for (int i = 0; i < strip_rows; ++i) out[i] = convert<Multiplied>(floats[i]);
   }
 }
 
