@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -60,10 +61,12 @@ def _groups(sample: Sample, few: bool) -> Iterator[int | None]:
         except Reject:
             continue
         minima = Grid(8, group, torch.float32, "minima")
-        if few and _holds(minima, groups, range(31, 0, -1)):
-            found.append(group)  # Parts of a group fit, too.
-        elif few:
-            break
+        points = replace(minima, offsets="zero_points")
+        if few:
+            # Parts of a group fit, too.
+            if not any(_holds(grid, groups, range(31, 0, -1)) for grid in (points, minima)):
+                break
+            found.append(group)
         elif _holds(Grid(8, group, torch.float32, None), groups, _LARGEST) or _holds(
             minima, groups, _WIDEST
         ):
