@@ -84,7 +84,7 @@ def test_gaussian_weights_are_not_mistaken(dtype: torch.dtype) -> None:
     for seed in range(20):
         weight = sc.Occupancy(gaussian(16, 128, seed).to(dtype))
         for detector in detectors:
-            with pytest.raises(sc.Reject, match=r"^row 0, column 0 holds|^a row of 128 columns"):
+            with pytest.raises(sc.Reject, match=r"^row 0, column 0 holds|^a row holds"):
                 detector.find(weight)
 
 

@@ -25,9 +25,10 @@ class CodebookDetector(Detector):
     def find(self, weight: Occupancy) -> Sequence[Codec]:
         """See `Detector`."""
         sample = Sample(weight)
-        (everywhere, in_row), columns = sample.values, weight.shape[1]
-        if in_row > min(_MOST, columns // _USES):
-            raise Reject(f"a row of {columns} columns holds {in_row} values, a table {_MOST}")
+        everywhere, in_row = sample.values
+        kept = int(sample.rows.count_nonzero()) // len(sample.rows)
+        if in_row > min(_MOST, kept // _USES):
+            raise Reject(f"a row holds {in_row} values in {kept} places, a table {_MOST}")
         if sample.rows.abs().unique().count_nonzero() == 1:
             raise Reject("rows hold one magnitude, for which a scale is enough")
         whole = _bits(everywhere) if everywhere <= _MOST else ()

@@ -10,8 +10,8 @@ from torch import Tensor
 from sparsecompile.errors import Reject
 from sparsecompile.formats.occupancy import Occupancy
 
-LEAST_COLUMNS = 16
-"""Of a group: fewer values are on some grid by chance."""
+LEAST_COLUMNS, _LEAST_KEPT = 16, 6
+"""Of a group, and how many are not zero: fewer values are on some grid by chance."""
 _ROWS, _VALUES = 8, 512
 
 
@@ -39,7 +39,8 @@ class Sample:
     def window(self) -> float:
         """How many values differ in 32 columns, on average."""
         columns = min(32, self.rows.shape[1])
-        ordered = self.groups(columns).float().sort(1).values
+        ordered = self.rows[:, : self.rows.shape[1] // columns * columns].reshape(-1, columns)
+        ordered = ordered.float().sort(1).values
         return 1 + float((ordered.diff(dim=1) != 0).sum(1).float().mean())
 
     @cached_property
@@ -52,7 +53,7 @@ class Sample:
         """Some groups of so many columns, None for whole rows: `[g, columns]`, two at least.
 
         Raises:
-            Reject: rows do not have as many.
+            Reject: rows do not have as many, or so few are not zero that any would be on a grid.
         """
         k = self.rows.shape[1]
         whole = k // (size or k)
@@ -60,4 +61,8 @@ class Sample:
             raise Reject(f"rows of {k} columns have no group of {size}")
         found = self.rows[:, : whole * (size or k)].reshape(-1, size or k)
         count = min(len(found), max(2, _VALUES // found.shape[1]))
-        return found[torch.linspace(0, len(found) - 1, count).round().long()]
+        found = found[torch.linspace(0, len(found) - 1, count).round().long()]
+        kept = int(found.count_nonzero()) / count
+        if kept < _LEAST_KEPT:
+            raise Reject(f"groups of {size or k} columns hold {kept:.1f} values that are not zero")
+        return found

@@ -124,6 +124,7 @@ def survey(
         found = _look(formats, device, spec, dense)
         if has_parts(binding):
             return found
+        found = _with_detected(found, formats, device, spec, dense)
         return _with_splits(found, formats, device, spec, dense)
 
     return PACK_CACHE.get(binding, tensors, purpose, look).value
@@ -189,21 +190,6 @@ def _look(
 ) -> Survey:
     weight = occupancy.weight
     findings, fitting = _fitting(formats, device, spec, occupancy)
-    if formats and all(format.codec.lossless for format in formats):
-        refused, detected = _detected(formats, device, spec, occupancy)
-        findings += refused
-        fewest = min(fitting.values(), default=_dense_bytes(occupancy))
-        for format in sorted(detected, key=lambda format: detected[format]):
-            if detected[format] >= fewest:
-                break
-            try:
-                format.pack(occupancy)
-            except Reject as reject:
-                findings.append(Finding(str(format), None, reject.reason))
-            else:
-                findings.append(Finding(str(format), detected[format]))
-                fitting[format] = detected[format]
-                break
     return Survey(
         occupancy.shape,
         str(weight.dtype).removeprefix("torch."),
@@ -212,6 +198,28 @@ def _look(
         tuple(findings),
         min(fitting, key=lambda format: fitting[format], default=None),
     )
+
+
+def _with_detected(
+    found: Survey, formats: tuple[Format, ...], device: Device, spec: SpecOf, dense: Occupancy
+) -> Survey:
+    """With the smallest that detectors find and that holds the weight, if nothing is to be lost."""
+    if not formats or not all(format.codec.lossless for format in formats):
+        return found
+    refused, detected = _detected(formats, device, spec, dense)
+    findings, best = [*found.findings, *refused], found.best
+    for format in sorted(detected, key=lambda format: detected[format]):
+        if detected[format] >= found.best_bytes:
+            break
+        try:
+            format.pack(dense)
+        except Reject as reject:
+            findings.append(Finding(str(format), None, reject.reason))
+        else:
+            findings.append(Finding(str(format), detected[format]))
+            best = format
+            break
+    return replace(found, findings=tuple(findings), best=best)
 
 
 def _fitting(
