@@ -13,7 +13,6 @@ from quantizers import QUANTIZERS, bitnet, gptq
 from torch import Tensor, nn
 
 import sparsecompile as sc
-from sparsecompile.formats.detector import Detector
 from sparsecompile.formats.packed import Packed
 
 
@@ -79,7 +78,7 @@ def test_structures_and_codecs_go_together() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_gaussian_weights_are_not_mistaken(dtype: torch.dtype) -> None:
-    detectors = sc.default_registry().all(Detector)
+    detectors = sc.default_registry().all(sc.Detector)
     assert {detector.name for detector in detectors} >= {"integers", "codebook"}
     for seed in range(20):
         weight = sc.Occupancy(gaussian(16, 128, seed).to(dtype))
@@ -135,7 +134,7 @@ def test_a_group_of_another_scale_is_no_near_miss() -> None:
 def test_small_weights_and_special_values_are_refused() -> None:
     weight = gptq(gaussian())
     weight[0, 3] = float("inf")
-    for detector in sc.default_registry().all(Detector):
+    for detector in sc.default_registry().all(sc.Detector):
         with pytest.raises(sc.Reject, match="holds what is not finite"):
             detector.find(sc.Occupancy(weight))
         with pytest.raises(sc.Reject, match="4 rows of 15 columns: 16 columns are needed"):
