@@ -116,7 +116,7 @@ def test_the_cost_is_what_the_layout_takes(
 ) -> None:
     """Within headers, the scales of lanes and what is rounded up to whole bytes."""
     spec = case.spec
-    structure, weight = spec.format.structure, torch.randn(256, 512).to(spec.dtype)
+    structure, weight = spec.format.structure, torch.randn(256, 1024).to(spec.dtype)
     if structure.family != "dense":
         weight *= structure.prune(weight, None if structure.family == "n_m" else 0.7)
     packed = spec.format.pack(weight)

@@ -88,9 +88,9 @@ class MaskedTiles(ExpandedTiles):
 
     masked = True
 
-    def stored_bits(self, places: int, weight: Contents) -> float:
+    def stored_bits(self, places: int, weight: Contents, value_bits: float) -> float:
         """Masks and what is kept."""
-        return places + weight.values * weight.value_bits
+        return places + weight.values * value_bits
 
 
 class SkippingTiles(ExpandedTiles):
@@ -106,3 +106,7 @@ class SkippingTiles(ExpandedTiles):
         """Of tiles with a value."""
         rows = self.vectors.rows
         return weight.tiles(rows, self.columns) * rows * self.columns
+
+    def stored_bits(self, places: int, weight: Contents, value_bits: float) -> float:
+        """Which tile of its strip each is, in four bytes, and its values."""
+        return places // (self.vectors.rows * self.columns) * 32 + places * value_bits

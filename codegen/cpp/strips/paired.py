@@ -75,9 +75,9 @@ class PairedTiles(KeptTiles):
         """In AVX2 integers of 16 bits are multiplied, by twos."""
         return 2 if values_of(spec).coded and self.vectors is AVX2 else super().depth(spec)
 
-    def stored_bits(self, places: int, weight: Contents) -> float:
+    def stored_bits(self, places: int, weight: Contents, value_bits: float) -> float:
         """A bit a place, and half of the values."""
-        return places + places // 2 * weight.value_bits
+        return places + places // 2 * value_bits
 
     def operations(self, places: int, weight: Contents) -> sympy.Expr:
         """Of half of the values."""

@@ -90,9 +90,9 @@ class Tiles(ABC):
         (n, k), rows = weight.shape, self.vectors.rows
         return -(-n // rows) * rows * -(-k // self.columns) * self.columns
 
-    def stored_bits(self, places: int, weight: Contents) -> float:
-        """Bits of the tiles: here all of their values."""
-        return places * weight.value_bits
+    def stored_bits(self, places: int, weight: Contents, value_bits: float) -> float:
+        """Bits of the tiles: here all of their values, of so many bits each."""
+        return places * value_bits
 
     def operations(self, places: int, weight: Contents) -> sympy.Expr:
         """What m rows of x take: here all of the values."""
@@ -112,5 +112,8 @@ class Tiles(ABC):
         from sparsecompile.kernels.cost import Cost
 
         (n, k), places = weight.shape, self.places(weight)
-        moved = self.stored_bits(places, weight) // 8 + m * (n + k) * spec.dtype.itemsize
+        # Codes of some widths take more than they have, what belongs to groups as much as it is.
+        value_bits = weight.value_bits + self.bits(spec) - spec.coding.bits
+        stored = self.stored_bits(places, weight, value_bits) // 8
+        moved = stored + m * (n + k) * spec.dtype.itemsize
         return Cost(moved, self.operations(places, weight), self.operands(spec, schedule))
