@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sparsecompile.formats.codec import Codec as Codec
     from sparsecompile.formats.coordinates import Places as Places
     from sparsecompile.formats.decomposition import Decomposition as Decomposition
+    from sparsecompile.formats.detector import Detector as Detector
     from sparsecompile.formats.expression import Expression as Expression
     from sparsecompile.formats.expression import Leaf as Leaf
     from sparsecompile.formats.expression import Product as Product
@@ -117,6 +118,7 @@ _MODULES = {
         "sparsecompile.formats.codec": "Codec",
         "sparsecompile.formats.coordinates": "Places",
         "sparsecompile.formats.decomposition": "Decomposition",
+        "sparsecompile.formats.detector": "Detector",
         "sparsecompile.formats.expression": "Expression Leaf Product Stack Sum",
         "sparsecompile.formats.names": "format_of",
         "sparsecompile.formats.occupancy": "Occupancy",

@@ -20,20 +20,11 @@ class Coded(Float):
         return self.said
 
 
-UNREAD = (
-    (None, "float does not say how a value is coded"),
-    (
-        Coding(4, "table"),
-        "the values of float are places in a table, in which no kernel looks them up",
-    ),
-    (Coding(8, "fp8", 0), "the values of float are floats of 8 bits, which no kernel widens"),
-    (
-        Coding(4, "affine", 128, zero_points=True),
-        "the integers of float have zero points, which no kernel takes off",
-    ),
-    (
-        Coding(4, "affine", 32, rounds=True),
-        "the values of float are rounded when they are decoded, which no kernel does",
-    ),
+OTHERS = (
+    Coding(4, "table", table_rows=0),
+    Coding(8, "fp8", 0),
+    Coding(4, "affine", 128, offsets="zero_points"),
+    Coding(4, "affine", 128, offsets="minima"),
+    Coding(4, "affine", 32, rounds=True),
 )
-"""Codings that no kernel reads, and what templates say of them."""
+"""One of each kind that is no float as it is."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sparsecompile.codegen.triton.decoding import decode, is_decoded
 from sparsecompile.codegen.triton.fragment import ELEMENTS, TritonStructure
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.linear import (
@@ -241,18 +242,20 @@ class BlocksLinear(TritonLinear):
         """Loads of blocks, the loop over them, and `unpack`."""
         part, element = Pass.of(spec), ELEMENTS[spec.dtype]
         group, by_group, by_row = spec.coding.group, "", ""
-        if group:
-            places = "rows[:, None], columns[None, :], (rows < n)[:, None]"
-            by_group = scaled(f"scales_at(weight, {places}, n, k)", 8)
+        places = "rows[:, None], columns[None, :], (rows < n)[:, None], n, k"
+        if is_decoded(spec.coding):
+            by_group = decode(spec.coding, "at", places, 8)
+        elif group:
+            by_group = scaled(f"scales_at(weight, {places})", 8)
         elif group == 0:
             by_row = scaled("row_scales(weight, rows, rows < n, n, k)[:, None]", 8)
-        rounded = spec.activations != "float"
+        rounded, is_float = spec.activations != "float", spec.coding.kind == "float"
         return "\n\n".join(
             (
                 part.render(),
                 LINEAR.format(
                     group_scale=by_group,
-                    expression="value" if group is None else f"value.to(tl.{element})",
+                    expression="value" if is_float else f"value.to(tl.{element})",
                     activations=f"activations.to(tl.{element})" if rounded else "activations",
                     precision=precision(spec),
                     tall=part.tall,

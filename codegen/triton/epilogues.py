@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sparsecompile.codegen.triton.decoding import group_of
 from sparsecompile.codegen.triton.fragment import ELEMENTS
 from sparsecompile.errors import Reject
 from sparsecompile.formats.coding import Coding
@@ -88,22 +89,29 @@ def check_epilogue(steps: tuple[str, ...]) -> None:
 
 
 def render_scales(coding: Coding) -> str:
-    """The functions that read scales; empty where there are none."""
-    if coding.group is None:
+    """The functions that read scales and offsets; empty where there are none."""
+    group = group_of(coding)
+    if group is None:
         return ""
-    text = GROUP_SCALES if coding.group else ROW_SCALES
+    text = GROUP_SCALES if group else ROW_SCALES
     if coding.scales == torch.bfloat16:
         how, stored = ": bfloat16 is the upper half of float32", "int16"
         as_float = "(found.to(tl.int32) << 16).to(tl.float32, bitcast=True)"
     else:
         how, stored, as_float = "", ELEMENTS[coding.scales], "found.to(tl.float32)"
-    return text.format(group=coding.group, how=how, stored=stored, as_float=as_float)
+    scales = text.format(group=group, how=how, stored=stored, as_float=as_float)
+    if coding.offsets is None:
+        return scales
+    if coding.offsets == "zero_points":
+        how, stored, as_float = "", "uint8", "found.to(tl.float32)"
+    offsets = text.format(group=group, how=how, stored=stored, as_float=as_float)
+    return f"{scales}\n\n{offsets.replace('scales', 'offsets')}"
 
 
 def render_finish(spec: KernelSpec) -> str:
     """The function `finish`: scales of rows and tokens, the bias and the epilogue, in float32."""
     lines = []
-    if spec.coding.group == 0:
+    if group_of(spec.coding) == 0:
         lines.append("    value *= row_scales(weight, rows, rows < n, n, k)[:, None]")
     if spec.activations != "float":
         scales = "tl.load(x_scales + tokens, mask=tokens < m, other=0.0)"

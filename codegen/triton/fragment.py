@@ -89,13 +89,14 @@ class TritonCodec(Fragment):
     def elements(self, packed: Packed) -> Tensor:
         """One element a slot: `[slots]`, float values or int8."""
 
-    def store(self, elements: Tensor) -> Tensor:
+    def store(self, elements: Tensor, packed: Packed) -> Tensor:
         """Elements, an even number of them, as bytes: `[bytes]` uint8."""
         return elements.reshape(-1).view(torch.uint8)
 
-    def scales(self, packed: Packed) -> Tensor | None:
-        """`[n, groups]`, None where values have no scales."""
-        return packed.values.get("scales")
+    def parts(self, packed: Packed) -> Mapping[str, Tensor]:
+        """What belongs to values beside these: `scales` `[n, groups]`, if they have some."""
+        scales = packed.values.get("scales")
+        return {} if scales is None else {"scales": scales}
 
 
 def structure_fragment(registry: Registry, structure: Structure) -> TritonStructure:

@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from sparsecompile.codegen.triton.decoding import parts_of
 from sparsecompile.codegen.triton.fragment import TILE, TritonCodec, TritonStructure
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels.ops import HEADER_BYTES
@@ -49,10 +50,7 @@ def arrange(packed: Packed, structure: TritonStructure, codec: TritonCodec) -> T
     Returns:
         `[bytes]` uint8.
     """
-    parts: dict[str, Tensor] = {}
-    scales = codec.scales(packed)
-    if scales is not None:
-        parts["scales"] = scales
+    parts = dict(codec.parts(packed))
     parts |= structure.arrange(packed, codec.elements(packed))
     header = torch.zeros(HEADER_BYTES // 8, dtype=torch.int64)
     header[:3] = torch.tensor([*packed.shape, packed.slots])
@@ -60,7 +58,7 @@ def arrange(packed: Packed, structure: TritonStructure, codec: TritonCodec) -> T
     for name, tensor in parts.items():
         flat = tensor.contiguous().reshape(-1)
         if name == "values":
-            stored = codec.store(torch.nn.functional.pad(flat, (0, flat.numel() % 2)))
+            stored = codec.store(torch.nn.functional.pad(flat, (0, flat.numel() % 2)), packed)
         else:
             stored = flat.view(torch.uint8)
         stretches += [stored, stored.new_zeros(-stored.numel() % ALIGNMENT)]
@@ -69,10 +67,7 @@ def arrange(packed: Packed, structure: TritonStructure, codec: TritonCodec) -> T
 
 def render_parts(spec: KernelSpec, structure: TritonStructure) -> str:
     """The functions `<name>_part(weight, n, k)`: pointers to bytes."""
-    sizes, coding = dict(structure.sizes(spec.format.structure)), spec.coding
-    if coding.group is not None:
-        groups = f"tl.cdiv(k, {coding.group})" if coding.group else "1"
-        sizes = {"scales": f"rows * {groups} * {coding.scales.itemsize}", **sizes}
+    sizes = {**parts_of(spec), **structure.sizes(spec.format.structure)}
     names = [*sizes, "values"]
     text = BEGIN.format(alignment=ALIGNMENT, name=names[0], header=HEADER_BYTES)
     if any("entry_of" in size for size in sizes.values()):

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from sparsecompile.codegen.triton.decoding import render_decoding
 from sparsecompile.codegen.triton.epilogues import check_epilogue, render_finish, render_scales
 from sparsecompile.codegen.triton.fragment import (
     ELEMENTS,
@@ -62,8 +63,8 @@ class TritonLinear(TritonTemplate[KernelSpec]):
 
         Raises:
             Reject: another device, an old GPU, no fragment or one that is read in another way,
-                values that are neither floats nor integers with scales, an unknown epilogue step
-                or rounding of x.
+                a codec that does not say how values are coded, an unknown epilogue step or rounding
+                of x.
         """
         check_target(spec, target)
         structure = structure_fragment(registry, spec.format.structure)
@@ -109,6 +110,7 @@ class TritonLinear(TritonTemplate[KernelSpec]):
             codec.render(spec.format.codec, spec),
             structure.render(spec.format.structure, spec),
             render_scales(spec.coding),
+            render_decoding(spec),
             render_finish(spec),
             render_rounding(spec.activations),
             self.loops(spec, schedule, structure),

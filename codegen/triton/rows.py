@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from sparsecompile.codegen.triton.decoding import decode, is_decoded
 from sparsecompile.codegen.triton.fragment import TritonStructure
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.linear import TritonLinear, scaled
@@ -119,9 +120,11 @@ class RowsLinear(TritonLinear):
     def loops(self, spec: KernelSpec, schedule: Schedule, structure: TritonStructure) -> str:
         """The gather and `unpack`."""
         group, by_group, by_row = spec.coding.group, "", ""
-        if group:
-            places = "rows[:, None], columns, there & (rows < n)[:, None]"
-            by_group = scaled(f"scales_at(weight, {places}, n, k)")
+        places = "rows[:, None], columns, there & (rows < n)[:, None], n, k"
+        if is_decoded(spec.coding):
+            by_group = decode(spec.coding, "at", places)
+        elif group:
+            by_group = scaled(f"scales_at(weight, {places})")
         elif group == 0:
             by_row = scaled("row_scales(weight, rows, places < row_count, n, k)[:, None]", 8)
         return LINEAR.format(step=STEP, group_scale=by_group, row_scale=by_row)

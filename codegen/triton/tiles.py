@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sparsecompile.codegen.triton.decoding import decode, group_of
 from sparsecompile.codegen.triton.fragment import ELEMENTS, TILE, TritonStructure
 from sparsecompile.codegen.triton.launch import Launch
 from sparsecompile.codegen.triton.linear import (
@@ -199,17 +200,19 @@ class TilesLinear(TritonLinear):
 
     def _as_integers(self, spec: KernelSpec) -> bool:
         """Whether integers are multiplied as such: scales then have to fit whole tiles."""
-        group = spec.coding.group
-        return spec.activations != "float" and group is not None and group % TILE == 0
+        coding = spec.coding
+        return spec.activations != "float" and coding.is_scaled and (coding.group or 0) % TILE == 0
 
     def loops(self, spec: KernelSpec, schedule: Schedule, structure: TritonStructure) -> str:
         """`load_weight`, the loops over tiles, what adds the parts, and `unpack`."""
-        as_integers, group = self._as_integers(spec), spec.coding.group
+        as_integers, coding, group = self._as_integers(spec), spec.coding, group_of(spec.coding)
         element = ELEMENTS[spec.dtype]
-        multiplied = "value" if as_integers or group is None else f"value.to(tl.{element})"
-        by_group = f"scales_in(weight, rows, inside, tile * {TILE}, n, k, {TILE})"
+        stays = as_integers or coding.kind == "float"
+        multiplied = "value" if stays else f"value.to(tl.{element})"
+        places = f"rows, inside, tile * {TILE}, n, k, {TILE}"
+        by_group = f"scales_in(weight, {places})"
         by_row = "row_scales(weight, rows, inside, n, k)[:, None]"
-        grouped = scaled(by_group if group else "")
+        grouped = decode(coding, "in", places) or scaled(by_group if group else "")
         exact = scaled(by_row) if group == 0 else grouped
         texts = [WEIGHT.format(scale="" if as_integers else grouped, expression=multiplied)]
         how = ", out_dtype=tl.int32" if as_integers else precision(spec)

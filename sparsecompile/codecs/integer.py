@@ -1,262 +1,251 @@
-"""`int8`, `int4`: integers with one scale a row, or one a group of columns."""
+"""`int2` to `int8`, `ternary`: integers with one scale a row, or one a group of columns."""
 
 from __future__ import annotations
 
-import re
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from sparsecompile.codecs.grid import Grid, fit_integers
+from sparsecompile.codecs.parameters import choice
+from sparsecompile.codecs.scaled import Scaled, rounded_down
 from sparsecompile.errors import Reject
-from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.coding import Coding
 from sparsecompile.formats.coordinates import Places
-from sparsecompile.formats.occupancy import FLOAT_DTYPES
-from sparsecompile.structures.bits import pack_codes, unpack_codes
 
-if TYPE_CHECKING:
-    import sympy
-
-_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in FLOAT_DTYPES}
+_OFFSETS = {"zero_points": "zero_points", "minima": "minima"}
 
 
 @dataclass(frozen=True, eq=False)
-class SymmetricInteger(Codec):
-    """Integers from `-largest` to `largest`, rounded to nearest: `weight = integer * scale`.
+class Integer(Scaled):
+    """Integers of a few bits and a scale: `weight = scale * integer`.
 
-    Value tensors: `values`, as the width says, and `scales` `[n, ceil(k / group)]` (`[n, 1]`
-    without a group). A scale is the group's largest magnitude over `largest`, rounded to its dtype,
-    of float32 to as many bits as leave the product exact in float32. That moves it by less than
-    half a step in 256, so the largest value still rounds to `largest`: nothing is cut off, every
-    value is within half a scale of what it was, and encoding the decoded values again gives the
-    same bytes. No scale is below the normal numbers of its dtype, which in float16 is felt below
-    6e-5; a group that is all zeros with that one has the scale 1.
+    Codes `c` are unsigned. Without offsets the integer is `c - 2 ** (bits - 1)`; with `zero_points`
+    it is `c - zero_point`; with `minima` the weight is `scale * c + minimum`, the product and the
+    sum in float32. Of 8 bits `values` is int8 `[slots]`, `c - 128`; else see `Scaled`. Offsets are
+    one more tensor of the shape of `scales`: `zero_points` uint8, or `minima` in the dtype of
+    scales.
+
+    What is rounded to nearest is within half a scale of what it was, and nothing is cut off.
+    Without offsets integers are `-largest` to `largest`, and a scale is the group's largest
+    magnitude over `largest`, rounded to its dtype, of float32 to as many bits as leave the product
+    exact in float32. That moves it by less than half a step in 256, so the largest value still
+    rounds to `largest`, and encoding the decoded values again gives the same bytes. With offsets a
+    scale is rounded up, of float32 as above, and a minimum down. No scale is below the normal
+    numbers of its dtype, which in float16 is felt below 6e-5; a group that is all zeros with that
+    one has the scale 1.
 
     Attributes:
-        group: columns that share a scale, counted from the left of a row; None for whole rows.
-        scales: dtype of the scales: bfloat16, float16 or float32.
+        offsets: what scales have beside them, if anything.
     """
 
-    group: int | None = None
-    scales: torch.dtype = torch.bfloat16
+    offsets: Literal["zero_points", "minima"] | None = choice(None, _OFFSETS)
 
-    lossless = False
-    bits: ClassVar[int]
-    largest: ClassVar[int]
-
-    def __post_init__(self) -> None:
-        """Check group and scales.
-
-        Raises:
-            ValueError: a group has no columns, or scales are no floats.
-        """
-        if self.group is not None and self.group < 1:
-            raise ValueError(f"a group of {self.group} columns has no values")
-        if self.scales not in FLOAT_DTYPES:
-            raise ValueError(f"scales of {self.scales} are none of {', '.join(_DTYPES)}")
+    least: ClassVar[int] = 0
+    """The smallest code."""
 
     @property
-    def name(self) -> str:
-        """`int8`, `int8[group=128]`, `int8[scales=float16]`, `int8[group=128,scales=float32]`."""
-        parameters = [] if self.group is None else [f"group={self.group}"]
-        if self.scales != torch.bfloat16:
-            parameters.append(f"scales={str(self.scales).removeprefix('torch.')}")
-        return f"{self.family}[{','.join(parameters)}]" if parameters else self.family
+    def grid(self) -> Grid:
+        """Where values that are stored bit for bit lie."""
+        return Grid(self.bits, self.group, self.scales, self.offsets, self.least)
 
-    @classmethod
-    def parse(cls, parameters: str) -> SymmetricInteger:
-        """From `group=128`, `scales=float16` or `group=128,scales=float16`.
+    @property
+    def largest(self) -> int:
+        """The largest integer without offsets; what is rounded has none below `-largest`."""
+        return self.grid.largest
 
-        Raises:
-            ValueError: anything else.
-        """
-        found = re.fullmatch(r"group=(\d+)(?:,scales=(\w+))?|scales=(\w+)", parameters)
-        scales = (found[2] or found[3] or "bfloat16") if found is not None else ""
-        if found is None or scales not in _DTYPES:
-            raise ValueError(
-                f"{cls.family} takes group=<columns> and scales=<{'|'.join(_DTYPES)}>, not "
-                f"{parameters!r}"
-            )
-        return cls(None if found[1] is None else int(found[1]), _DTYPES[scales])
+    @property
+    def levels(self) -> int:
+        """The largest code."""
+        return self.grid.levels
 
-    def check(self, weight: Tensor) -> None:
-        """Return if every value is finite and no scale overflows, nor a value that it makes.
-
-        Raises:
-            Reject: a value is NaN, infinite, within 1% of the largest of its dtype, or larger than
-                any that a scale can make.
-        """
-        limit = torch.finfo(weight.dtype).max / (1 + 2**-7)
-        limit = min(limit, self.largest * torch.finfo(self.scales).max)
-        fits = weight.abs() <= limit
-        if not bool(fits.all()):
-            row, column = (~fits).nonzero()[0].tolist()
-            raise Reject(
-                f"row {row}, column {column} holds {float(weight[row, column]):g}, "
-                f"{self} stores finite values up to {limit:.3g}"
-            )
+    def _limit(self) -> float:
+        top = torch.finfo(self.scales).max
+        return self.largest * top if self.offsets is None else top / 2
 
     def encode(self, values: Tensor, places: Places) -> dict[str, Tensor]:
-        """`values` and `scales`."""
-        groups, count = places.groups(self.group), places.count(self.group)
-        values = values.float()
-        largest = torch.zeros(places.shape[0] * count)
-        largest.scatter_reduce_(0, groups, values.abs(), "amax")
-        scales = self._scales(largest)
-        integers = (values / scales.float()[groups]).round_().to(torch.int8)
-        return {"values": self._store(integers), "scales": scales.view(places.shape[0], count)}
+        """`values`, `scales` and offsets.
 
-    def _scales(self, largest: Tensor) -> Tensor:
-        """A scale for each group, of the largest magnitudes."""
-        tiny = torch.finfo(self.scales).tiny
-        scales = (largest / self.largest).clamp_(min=tiny)
-        if self.scales == torch.float32:
-            spare = self.largest.bit_length()
-            half, kept = 1 << spare - 1, -(1 << spare)
-            scales = (scales.view(torch.int32) + half & kept).view(torch.float32)
-        return torch.where(largest <= tiny / 2, 1.0, scales).to(self.scales)
+        Raises:
+            Reject: it is lossless, and a group of values is on no grid.
+        """
+        if self.lossless:
+            codes, scales, offsets = fit_integers(self.grid, values, places)
+        else:
+            codes, scales, offsets = self._rounded(values.float(), places)
+        shape = places.shape[0], self.count(places.shape[1])
+        tensors = {"values": self._store(codes), "scales": scales.view(shape)}
+        return tensors if self.offsets is None else tensors | {self.offsets: offsets.view(shape)}
+
+    def _rounded(self, values: Tensor, places: Places) -> tuple[Tensor, Tensor, Tensor]:
+        """Codes `[slots]`, and scales and offsets a group."""
+        groups, count = places.groups(self.group), places.shape[0] * self.count(places.shape[1])
+        if self.offsets is None:
+            scales = self._scales(self._largest(values, places), self.largest)
+            integers = (values / scales.float()[groups]).round_()
+            return (integers + (self.largest + 1)).to(torch.uint8), scales, scales
+        from_zero = self.offsets == "zero_points"
+        low, high = (
+            torch.zeros(count).scatter_reduce_(0, groups, values, how, include_self=from_zero)
+            for how in ("amin", "amax")
+        )
+        if from_zero:
+            scales = self._scales(high - low, self.levels, up=True)
+            offsets = (-low / scales.float()).round_().to(torch.uint8)
+            steps = (values / scales.float()[groups]).round_() + offsets[groups]
+        else:
+            offsets = rounded_down(low, self.scales)
+            scales = self._scales(high - offsets.float(), self.levels, up=True)
+            steps = ((values - offsets.float()[groups]) / scales.float()[groups]).round_()
+        return steps.clamp_(0, self.levels).to(torch.uint8), scales, offsets
 
     def decode(self, tensors: Mapping[str, Tensor], places: Places, dtype: torch.dtype) -> Tensor:
-        """`values * scales`, exact in float32 and then rounded to `dtype`."""
-        scales = tensors["scales"].reshape(-1).float()[places.groups(self.group)]
-        integers = self._load(tensors["values"], scales.numel())
-        return (integers * scales).to(dtype)
+        """`scale * integer` or `scale * code + minimum` in float32, then rounded to `dtype`."""
+        scales = self._by_slot(tensors["scales"], places)
+        codes = self._load(tensors["values"], scales.numel()).float()
+        if self.offsets == "minima":
+            return (codes * scales + self._by_slot(tensors["minima"], places)).to(dtype)
+        zero: Tensor | int = self.largest + 1
+        if self.offsets == "zero_points":
+            zero = self._by_slot(tensors["zero_points"], places)
+        return ((codes - zero) * scales).to(dtype)
 
     def error_bound(self, tensors: Mapping[str, Tensor], places: Places) -> Tensor:
-        """Half a scale."""
-        return tensors["scales"].reshape(-1).float()[places.groups(self.group)] / 2
-
-    def take(self, tensors: Mapping[str, Tensor], slots: Tensor, rows: Tensor) -> dict[str, Tensor]:
-        """Integers of the slots and scales of the rows."""
-        return {"values": self._take(tensors["values"], slots), "scales": tensors["scales"][rows]}
+        """Half a scale; with minima as much as the sum was rounded by, too."""
+        scales = self._by_slot(tensors["scales"], places)
+        if self.offsets != "minima":
+            return scales / 2
+        sizes = self.levels * scales + self._by_slot(tensors["minima"], places).abs()
+        return scales / 2 + sizes * torch.finfo(torch.float32).eps
 
     def check_values(
         self, tensors: Mapping[str, Tensor], shape: tuple[int, int], slots: int
     ) -> None:
-        """Return if integers are from `-largest` to `largest` and scales finite and above zero.
+        """Return if scales and offsets are as they should be, and no integer below `-largest`.
+
+        One is, where weights are stored bit for bit, which may hold it.
 
         Raises:
             Reject: they are not.
         """
-        values, scales = tensors["values"], tensors["scales"]
-        (n, k), size = shape, self._size(slots)
-        count = 1 if self.group is None else -(-k // self.group)
-        if values.shape != (size,):
-            raise Reject(f"values has shape {tuple(values.shape)}, [{size}] is needed")
-        if scales.shape != (n, count):
-            raise Reject(f"scales has shape {tuple(scales.shape)}, [{n}, {count}] is needed")
-        if not bool(((scales > 0) & scales.isfinite()).all()):
-            raise Reject("scales holds one that is not finite and above zero")
-        if not self._are_integers(values, slots):
-            raise Reject(f"values holds one outside of -{self.largest} to {self.largest}")
+        super().check_values(tensors, shape, slots)
+        if self.offsets == "minima" and not bool(tensors["minima"].isfinite().all()):
+            raise Reject("minima holds one that is not finite")
+        if self.offsets == "zero_points" and bool((tensors["zero_points"] > self.levels).any()):
+            raise Reject(f"zero_points holds one above {self.levels}")
+        if self.offsets is None and not self.lossless:
+            codes = self._load(tensors["values"], slots)
+            if bool((codes == 0).any()):
+                raise Reject(f"values holds one outside of -{self.largest} to {self.largest}")
+
+    def group_bits(self) -> int:
+        """A scale's, and as many for a minimum or 8 for a zero point."""
+        scale = super().group_bits()
+        return scale + {None: 0, "zero_points": 8, "minima": scale}[self.offsets]
 
     def coding(self, dtype: torch.dtype) -> Coding:
         """An integer, times the scale of its row or group."""
-        return Coding(self.bits, "affine", self.group or 0, self.scales)
+        is_exact = self.bits == 2 and self.offsets is None and self.scales == dtype
+        rounds = self.lossless and dtype != torch.float32 and not is_exact
+        return Coding(self.bits, "affine", self.group or 0, self.scales, self.offsets, rounds)
 
-    def scale_bits(self) -> sympy.Expr:
-        """16 or 32 bits a group."""
-        import sympy
+    def _store(self, codes: Tensor) -> Tensor:
+        return (codes ^ 128).view(torch.int8) if self.bits == 8 else super()._store(codes)
 
-        from sparsecompile.formats.symbols import k, n
-
-        return (
-            8
-            * self.scales.itemsize
-            * n
-            * (1 if self.group is None else sympy.ceiling(k / self.group))
-        )
-
-    @abstractmethod
-    def _store(self, integers: Tensor) -> Tensor:
-        """Integers `[slots]` int8 as `values`."""
-
-    @abstractmethod
     def _load(self, values: Tensor, slots: int) -> Tensor:
-        """`values` as integers `[slots]` int8."""
-
-    @abstractmethod
-    def _take(self, values: Tensor, slots: Tensor) -> Tensor:
-        """`values` of some slots `[s]` int64 alone."""
-
-    @abstractmethod
-    def _size(self, slots: int) -> int:
-        """How many elements `values` has."""
-
-    @abstractmethod
-    def _are_integers(self, values: Tensor, slots: int) -> bool:
-        """Whether `values` of the right size hold integers from `-largest` to `largest` only."""
+        if self.bits == 8:
+            return values.view(torch.uint8) ^ 128
+        return super()._load(values, slots)
 
 
 @dataclass(frozen=True, eq=False)
-class Int8(SymmetricInteger):
-    """Integers of 8 bits, -127 to 127: `values` `[slots]` int8; scales a row or group."""
+class Int2(Integer):
+    """Integers of 2 bits."""
 
-    family = "int8"
-    bits, largest = 8, 127
-
-    def value_bits(self, dtype: torch.dtype) -> sympy.Expr:
-        """8 bits a slot, 16 or 32 a scale."""
-        from sparsecompile.formats.symbols import slots
-
-        return 8 * slots + self.scale_bits()
-
-    def _store(self, integers: Tensor) -> Tensor:
-        return integers
-
-    def _load(self, values: Tensor, slots: int) -> Tensor:
-        return values
-
-    def _take(self, values: Tensor, slots: Tensor) -> Tensor:
-        return values[slots]
-
-    def _size(self, slots: int) -> int:
-        return slots
-
-    def _are_integers(self, values: Tensor, slots: int) -> bool:
-        return not bool((values == -128).any())
+    family, bits = "int2", 2
 
 
 @dataclass(frozen=True, eq=False)
-class Int4(SymmetricInteger):
-    """Integers of 4 bits, -7 to 7: `values` `[ceil(slots / 2)]` uint8; scales a row or group.
+class Int3(Integer):
+    """Integers of 3 bits."""
 
-    A byte holds two slots, the first in its lower half, as `integer + 8`: 1 to 15. The code 0
-    stands only in the unused half of a last byte.
+    family, bits = "int3", 3
+
+
+@dataclass(frozen=True, eq=False)
+class Int4(Integer):
+    """Integers of 4 bits."""
+
+    family, bits = "int4", 4
+
+
+@dataclass(frozen=True, eq=False)
+class Int5(Integer):
+    """Integers of 5 bits."""
+
+    family, bits = "int5", 5
+
+
+@dataclass(frozen=True, eq=False)
+class Int6(Integer):
+    """Integers of 6 bits."""
+
+    family, bits = "int6", 6
+
+
+@dataclass(frozen=True, eq=False)
+class Int7(Integer):
+    """Integers of 7 bits."""
+
+    family, bits = "int7", 7
+
+
+@dataclass(frozen=True, eq=False)
+class Int8(Integer):
+    """Integers of 8 bits."""
+
+    family, bits = "int8", 8
+
+
+INTEGERS: tuple[type[Integer], ...] = (Int2, Int3, Int4, Int5, Int6, Int7, Int8)
+
+
+@dataclass(frozen=True, eq=False)
+class Ternary(Integer):
+    """`-scale`, 0 or `scale`, in 2 bits, the code 0 standing for none.
+
+    What is rounded: values beyond 0.7 of the mean magnitude of their group become the mean of those
+    that are, with their sign (ternary weight networks, arXiv 1605.04711). So values are cut off.
     """
 
-    family = "int4"
-    bits, largest = 4, 7
+    family, bits, least = "ternary", 2, 1
 
-    def value_bits(self, dtype: torch.dtype) -> sympy.Expr:
-        """4 bits a slot, rounded up to bytes, 16 or 32 a scale."""
-        import sympy
+    def _rounded(self, values: Tensor, places: Places) -> tuple[Tensor, Tensor, Tensor]:
+        groups, count = places.groups(self.group), places.shape[0] * self.count(places.shape[1])
 
-        from sparsecompile.formats.symbols import slots
+        def means(sizes: Tensor, kept: Tensor) -> Tensor:
+            total = torch.zeros(count, dtype=torch.float64).index_add_(0, groups, sizes * kept)
+            return total / torch.zeros_like(total).index_add_(0, groups, kept).clamp_(min=1)
 
-        return 8 * sympy.ceiling(slots / 2) + self.scale_bits()
+        sizes = values.double().abs()
+        kept = sizes > 0.7 * means(sizes, torch.ones_like(sizes))[groups]
+        scales = means(sizes, kept.double()).float()
+        codes = torch.where(kept, values.sign(), 0.0) + 2
+        return codes.to(torch.uint8), self._scales(scales, 1), scales
 
-    def _store(self, integers: Tensor) -> Tensor:
-        return pack_codes((integers + 8).view(torch.uint8).unsqueeze(0), 4).squeeze(0)
-
-    def _load(self, values: Tensor, slots: int) -> Tensor:
-        return unpack_codes(values.unsqueeze(0), 4, slots).squeeze(0).view(torch.int8) - 8
-
-    def _take(self, values: Tensor, slots: Tensor) -> Tensor:
-        codes = (values[slots >> 1] >> ((slots & 1) * 4).to(torch.uint8)) & 15
-        return pack_codes(codes.unsqueeze(0), 4).squeeze(0)
-
-    def _size(self, slots: int) -> int:
-        return -(-slots // 2)
-
-    def _are_integers(self, values: Tensor, slots: int) -> bool:
-        whole = values[: slots // 2]
-        last = values[-1] & 15 if slots % 2 else 1
-        return not bool(((whole & 15 == 0) | (whole >> 4 == 0)).any()) and bool(last)
+    def error_bound(self, tensors: Mapping[str, Tensor], places: Places) -> Tensor:
+        """None: values are cut off."""
+        return torch.tensor(float("inf"))
 
 
-COMPONENTS = tuple(codec(group) for codec in (Int8, Int4) for group in (None, 32, 64, 128))
+COMPONENTS = (
+    *(codec(group) for codec in (Int8, Int4) for group in (None, 32, 64, 128)),
+    Int4(32, torch.float16, offsets="minima"),
+    Int4(128, offsets="zero_points"),
+    Int2(32, offsets="minima"),
+    Int3(32, offsets="zero_points"),
+    *(codec() for codec in (Int5, Int6, Int7, Ternary)),
+)

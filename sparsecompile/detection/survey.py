@@ -11,6 +11,7 @@ from torch import Tensor
 from sparsecompile.errors import Reject
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.decomposition import Decomposition
+from sparsecompile.formats.detector import Detector
 from sparsecompile.formats.expression import Expression
 from sparsecompile.formats.occupancy import Occupancy
 from sparsecompile.formats.packed import Format
@@ -123,6 +124,7 @@ def survey(
         found = _look(formats, device, spec, dense)
         if has_parts(binding):
             return found
+        found = _with_detected(found, formats, device, spec, dense)
         return _with_splits(found, formats, device, spec, dense)
 
     return PACK_CACHE.get(binding, tensors, purpose, look).value
@@ -187,28 +189,79 @@ def _look(
     formats: tuple[Format, ...], device: Device, spec: SpecOf, occupancy: Occupancy
 ) -> Survey:
     weight = occupancy.weight
-    dense_bytes = weight.numel() * weight.element_size()
-    findings: list[Finding] = []
-    best: tuple[int, Format] | None = None
-    for candidate in formats:
-        try:
-            nbytes = _bytes(candidate, occupancy, dense_bytes)
-            if refusal := _refusal(device, spec(candidate, weight.dtype), device.registry.revision):
-                raise Reject(refusal)
-        except Reject as reject:
-            findings.append(Finding(str(candidate), None, reject.reason))
-            continue
-        findings.append(Finding(str(candidate), nbytes))
-        if best is None or nbytes < best[0]:
-            best = nbytes, candidate
+    findings, fitting = _fitting(formats, device, spec, occupancy)
     return Survey(
         occupancy.shape,
         str(weight.dtype).removeprefix("torch."),
-        dense_bytes,
+        _dense_bytes(occupancy),
         1 - occupancy.density,
         tuple(findings),
-        best[1] if best is not None else None,
+        min(fitting, key=lambda format: fitting[format], default=None),
     )
+
+
+def _with_detected(
+    found: Survey, formats: tuple[Format, ...], device: Device, spec: SpecOf, dense: Occupancy
+) -> Survey:
+    """With the smallest that detectors find and that holds the weight, if nothing is to be lost."""
+    if not formats or not all(format.codec.lossless for format in formats):
+        return found
+    refused, detected = _detected(formats, device, spec, dense)
+    findings, best = [*found.findings, *refused], found.best
+    for format in sorted(detected, key=lambda format: detected[format]):
+        if detected[format] >= found.best_bytes:
+            break
+        try:
+            format.pack(dense)
+        except Reject as reject:
+            findings.append(Finding(str(format), None, reject.reason))
+        else:
+            findings.append(Finding(str(format), detected[format]))
+            best = format
+            break
+    return replace(found, findings=tuple(findings), best=best)
+
+
+def _fitting(
+    formats: tuple[Format, ...], device: Device, spec: SpecOf, occupancy: Occupancy
+) -> tuple[list[Finding], dict[Format, int]]:
+    """What formats find, and the bytes of those that fit."""
+    findings, fitting = [], {}
+    for candidate in formats:
+        try:
+            nbytes = _bytes(candidate, occupancy)
+            asked = spec(candidate, occupancy.weight.dtype)
+            if refusal := _refusal(device, asked, device.registry.revision):
+                raise Reject(refusal)
+        except Reject as reject:
+            findings.append(Finding(str(candidate), None, reject.reason))
+        else:
+            findings.append(Finding(str(candidate), nbytes))
+            fitting[candidate] = nbytes
+    return findings, fitting
+
+
+def _detected(
+    formats: tuple[Format, ...], device: Device, spec: SpecOf, occupancy: Occupancy
+) -> tuple[list[Finding], dict[Format, int]]:
+    """What detectors find, with the structures of some formats; the whole weight may differ."""
+    findings: list[Finding] = []
+    detected: dict[Format, int] = {}
+    for detector in device.registry.all(Detector):
+        try:
+            codecs = detector.find(occupancy)
+        except Reject as reject:
+            findings.append(Finding(detector.name, None, reject.reason))
+            continue
+        for codec in codecs:
+            refused, fitting = _fitting(with_codec(formats, codec), device, spec, occupancy)
+            findings += [finding for finding in refused if finding.nbytes is None]
+            detected |= fitting
+    return findings, detected
+
+
+def _dense_bytes(occupancy: Occupancy) -> int:
+    return occupancy.weight.numel() * occupancy.weight.element_size()
 
 
 @lru_cache(maxsize=256)
@@ -221,17 +274,18 @@ def _refusal(device: Device, spec: Spec, revision: int) -> str:
     return ""
 
 
-def _bytes(candidate: Format, occupancy: Occupancy, dense_bytes: int) -> int:
+def _bytes(candidate: Format, occupancy: Occupancy) -> int:
     """Bytes of a weight in a format.
 
     Raises:
         Reject: it does not fit, takes as much as dense, or its codec cannot store a value.
     """
-    if candidate.codec.lossless and occupancy.kept == occupancy.mask.numel():
+    is_full = occupancy.kept == occupancy.mask.numel()
+    if candidate.codec.lossless and candidate.structure != Dense() and is_full:
         raise Reject("the weight holds no zeros")
     slots = candidate.structure.find(occupancy)
     nbytes = candidate.nbytes(occupancy.shape, slots, occupancy.weight.dtype)
-    if nbytes >= dense_bytes:
+    if nbytes >= (dense_bytes := _dense_bytes(occupancy)):
         raise Reject(f"takes {nbytes:,} bytes, dense {dense_bytes:,}")
     candidate.codec.check(occupancy.weight)
     return nbytes

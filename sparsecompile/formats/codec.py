@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -25,15 +25,15 @@ class Codec(Family):
 
     - `check` raises `Reject` for a weight with values that cannot be stored, and `encode` stores
       the values of every other one;
-    - `decode(encode(v)) == v` when `lossless`, else it is within `error_bound` of `v`, and
-      encoding what `decode` gives in float32 gives the same bytes again;
+    - `decode(encode(v)) == v` when `lossless`, else it is within `error_bound` of `v`, and unless
+      values have offsets encoding what `decode` gives in float32 gives the same bytes again;
     - `coding` is how each value is stored;
     - the bits of the value tensors are exactly `value_bits()`.
     """
 
-    lossless: ClassVar[bool]
-    """Whether it promises that every weight that `check` lets pass is kept: `Packed.exact`. Formats
-    with such a codec are looked for without being asked for."""
+    lossless: bool
+    """Whether it promises that every weight that it stores is kept, `Packed.exact`, and refuses the
+    others. Formats with such a codec are looked for without being asked for."""
 
     def check(self, weight: Tensor) -> None:
         """Return if every value of the dense weight `[n, k]` can be stored.
@@ -49,6 +49,9 @@ class Codec(Family):
         Args:
             values: of a weight that `check` lets pass.
             places: row and column of every slot, for scales that belong to them.
+
+        Raises:
+            Reject: the codec is lossless, and cannot keep a value; the reason names its place.
         """
 
     @abstractmethod
@@ -70,6 +73,10 @@ class Codec(Family):
             rows: which rows: `[r]` int64.
         """
         return None
+
+    def cast(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Mapping[str, Tensor]:
+        """Value tensors of the same values in a weight of another dtype, where some are lost."""
+        return tensors
 
     def check_values(
         self, tensors: Mapping[str, Tensor], shape: tuple[int, int], slots: int

@@ -114,11 +114,18 @@ class Packed:
         return Places(self.format.structure, self.index, self.shape)
 
     def to(self, dtype: torch.dtype) -> Packed:
-        """For a weight of another dtype: rounded where the codec is lossless, else the same."""
+        """For a weight of another dtype: rounded where the codec is lossless, else the same.
+
+        Raises:
+            Reject: what is rounded can no longer be stored.
+        """
         codec, places = self.format.codec, self.places
-        values = self.values
+        values: Mapping[str, Tensor]
         if codec.lossless:
-            values = codec.encode(codec.decode(values, places, dtype), places)
+            decoded = codec.decode(self.values, places, self.dtype)
+            values = codec.encode(decoded.to(dtype), places)
+        else:
+            values = codec.cast(self.values, dtype)
         return replace(self, dtype=dtype, values=values, exact=self.exact and dtype == self.dtype)
 
     def take(self, groups: Tensor) -> Packed | None:
@@ -162,10 +169,13 @@ class Packed:
 
         Args:
             dtype: to which values are rounded, by default the weight's own. What a lossy format
-                stores is exact in float32, and that is what kernels multiply with.
+                stores is exact in float32, and that is what kernels multiply with; what a lossless
+                one stores is the weight's own value.
         """
         padded, places = self.format.structure.padded(self.shape), self.places
-        values = self.format.codec.decode(self.values, places, dtype or self.dtype)
+        codec, dtype = self.format.codec, dtype or self.dtype
+        kept = self.dtype if codec.lossless else dtype
+        values = codec.decode(self.values, places, kept).to(dtype)
         dense = torch.zeros(padded[0] * padded[1], dtype=values.dtype)
         dense[places.flat] = values
         return dense.view(padded)[: self.shape[0], : self.shape[1]].contiguous()

@@ -29,8 +29,18 @@ _FUNCTIONS: set[Any] = {
     torch.cat,
     torch.transpose,
     operator.mul,
+    # What integers, scales and zero points are made a weight with, and how training rounds one.
+    torch.sub,
+    operator.sub,
+    torch.fake_quantize_per_tensor_affine,
+    torch.fake_quantize_per_channel_affine,
 }
-_METHODS = {"t", "to", "mul", "transpose", "type_as", "float", "contiguous"}
+_METHODS = {
+    *("t", "to", "mul", "transpose", "type_as", "float", "contiguous"),
+    *("sub", "view", "reshape", "unsqueeze", "half", "bfloat16"),
+}
+_OPS = "quantized_decomposed.dequantize_"
+"""With which exported models do it: these ops are there once torch's quantisation is imported."""
 _READERS: set[Any] = set()
 _CONTAINERS = ("_modules", "_parameters", "_buffers")
 
@@ -111,7 +121,9 @@ class WeightView:
             return False
         if node.op == "call_method":
             return node.target in _METHODS
-        return node.op == "call_function" and node.target in _FUNCTIONS
+        if node.op != "call_function":
+            return False
+        return node.target in _FUNCTIONS or str(node.target).startswith(_OPS)
 
     def is_declared(self, node: Node) -> bool:
         """Whether it calls a `weight_function`."""

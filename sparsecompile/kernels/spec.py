@@ -88,7 +88,7 @@ class KernelSpec(Spec):
     @property
     def is_dense(self) -> bool:
         """Whether the weight is the dense one."""
-        return self.format.structure.family == "dense" and self.format.codec.lossless
+        return self.format.structure.family == "dense" and self.format.codec.family == "float"
 
     @property
     def operands(self) -> int:

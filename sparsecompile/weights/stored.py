@@ -11,7 +11,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from sparsecompile.errors import SparseCompileError
+from sparsecompile.codecs.float import Float
+from sparsecompile.errors import Reject, SparseCompileError
 from sparsecompile.formats.expression import Expression, Leaf, PackedExpr
 from sparsecompile.formats.packed import Format, Packed
 
@@ -87,8 +88,13 @@ class Stored:
         return replace(self.format.pack(self.unpack(exact), self.exact), dtype=self.dtype)
 
     def to(self, dtype: torch.dtype) -> Stored:
-        """For a weight of another dtype; see `Packed.to`."""
-        return Stored(self.packed().to(dtype))
+        """For a weight of another dtype; see `Packed.to`. Floats where the codec is of no use."""
+        packed = self.packed()
+        try:
+            return Stored(packed.to(dtype))
+        except Reject:
+            format = Format(packed.format.structure, Float())
+            return Stored(format.pack(packed.unpack().to(dtype)))
 
     def unpack(self, dtype: torch.dtype | None = None) -> Tensor:
         """The dense weight `[n, k]`, values rounded to `dtype`, by default the weight's own."""

@@ -55,6 +55,7 @@ CASES = (
     ("csr", torch.float16, ("sigmoid",)),
     ("dense/int8", torch.bfloat16, ()),
     ("n_m[2:4]/int4[group=128]", torch.bfloat16, ()),
+    ("dense/int3[group=32,zero_points]", torch.float16, ()),
 )
 
 

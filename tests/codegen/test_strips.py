@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 import torch
-from codings import UNREAD, Coded
+from codings import Coded
 from kernel_cases import KernelCase, drawn, drawn_cases
 
 from sparsecompile import Bitmap, Format
@@ -72,7 +72,10 @@ def test_refuses_what_it_cannot_store(registry: Registry) -> None:
 
 @pytest.mark.parametrize(
     ("coding", "reason"),
-    [*UNREAD, (Coding(2, "affine", 0), "integers of float have 2 bits, not 4 or 8")],
+    [
+        (None, "float does not say how a value is coded"),
+        (Coding(4, "table", table_rows=8), "tables of 8 rows are not of whole strips of 16"),
+    ],
 )
 def test_refuses_codings_that_it_does_not_read(
     coding: Coding | None, reason: str, registry: Registry
@@ -113,7 +116,7 @@ def test_the_cost_is_what_the_layout_takes(
 ) -> None:
     """Within headers, the scales of lanes and what is rounded up to whole bytes."""
     spec = case.spec
-    structure, weight = spec.format.structure, torch.randn(256, 512).to(spec.dtype)
+    structure, weight = spec.format.structure, torch.randn(256, 1024).to(spec.dtype)
     if structure.family != "dense":
         weight *= structure.prune(weight, None if structure.family == "n_m" else 0.7)
     packed = spec.format.pack(weight)
@@ -240,6 +243,33 @@ def test_the_largest_integers_do_not_overflow(
     kernel = CppCodegen().build(spec, template, schedule, target, registry)
     y = linear(x, kernel.prepack(packed)[:HEADER_BYTES], None, (), 40, kernel.key)
     assert (y.float() / exact - 1).abs().max() <= 2**-7
+
+
+@pytest.mark.parametrize("m", [2, 20])
+@pytest.mark.parametrize("name", ["dense/int8", "bitmap/int8"])
+def test_no_number_of_columns_makes_integers_overflow(
+    name: str, m: int, registry: Registry
+) -> None:
+    """127 * 127 * 140000 is more than 32 bits hold."""
+    spec = KernelSpec(registry.format(name), torch.float32, activations="int8")
+    template, target, k = StripsLinear(), Target.host(), 140_000
+    try:
+        template.supports(spec, target, registry)
+    except Reject as reject:
+        pytest.skip(reject.reason)
+    schedule = template.schedules(spec, target)[0]
+    kernel = CppCodegen().build(spec, template, schedule, target, registry)
+    weight = torch.ones(20, k)
+    weight[1::2] = -1
+    y = linear(
+        torch.ones(m, k),
+        kernel.prepack(spec.format.pack(weight))[:HEADER_BYTES],
+        None,
+        (),
+        20,
+        kernel.key,
+    )
+    assert (y / (weight[:, 0] * k) - 1).abs().max() <= 2**-7
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,8 @@
-"""`int8` and `int4` in C++."""
+"""Integers in C++."""
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from sparsecompile.codecs.integer import SymmetricInteger
-from sparsecompile.codegen.cpp.fragment import ELEMENTS, CppFragment
+from sparsecompile.codegen.cpp.fragments.coded import CppCoded
 from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.structure import Structure
 from sparsecompile.kernels.spec import KernelSpec
@@ -115,42 +112,22 @@ SC_INLINE Floats<count> integers_at(const Weight& w, int64_t slot) {
 """
 
 
-class CppInteger(CppFragment):
+TEXTS = {8: BYTES, 4: NIBBLES}
+"""Of widths whose integers are read faster than codes of any width, if scales are all they have."""
+
+
+class CppInteger(CppCoded):
     """Integers and their scales, multiplied in float32."""
 
-    element: ClassVar[str]
-    integers: ClassVar[str]
-
-    def fields(self, part: Structure | Codec, spec: KernelSpec) -> dict[str, str]:
-        """`values` and `scales`."""
-        return {"values": self.element, "scales": ELEMENTS[_integer(part).scales]}
-
     def render(self, part: Structure | Codec, spec: KernelSpec) -> str:
-        """`decode` and `decode_vector`."""
-        codec = _integer(part)
-        scales = ROW_SCALES if codec.group is None else GROUP_SCALES
-        head = scales.format(codec=codec, bits=codec.bits, group=codec.group)
-        return head + self.integers + DECODE
+        """`code`, `decode` and `decode_vector`."""
+        coding = spec.coding
+        if not coding.is_scaled or coding.bits not in TEXTS:
+            return super().render(part, spec)
+        scales = GROUP_SCALES if coding.group else ROW_SCALES
+        head = scales.format(codec=part, bits=coding.bits, group=coding.group)
+        return head + TEXTS[coding.bits] + DECODE
 
 
-def _integer(part: Structure | Codec) -> SymmetricInteger:
-    if not isinstance(part, SymmetricInteger):
-        raise TypeError(f"{part} is not a codec of integers with scales")
-    return part
-
-
-class CppInt8(CppInteger):
-    """A byte a slot."""
-
-    family = "int8"
-    element, integers = "int8_t", BYTES
-
-
-class CppInt4(CppInteger):
-    """Two slots a byte."""
-
-    family = "int4"
-    element, integers = "uint8_t", NIBBLES
-
-
-COMPONENTS = (CppInt8(), CppInt4())
+FAMILIES = ("int2", "int3", "int4", "int5", "int6", "int7", "int8", "ternary")
+COMPONENTS = tuple(map(CppInteger, FAMILIES))

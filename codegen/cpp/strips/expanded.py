@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from sparsecompile.codegen.cpp.strips.tiles import Tiles
-from sparsecompile.codegen.cpp.strips.values import by_integers
+from sparsecompile.codegen.cpp.strips.values import by_integers, values_of
 from sparsecompile.codegen.cpp.strips.vectors import (
     AVX2,
     AVX512,
@@ -41,7 +41,9 @@ class ExpandedTiles(Tiles):
         choices = {
             # Masks would have to be expanded for all of these rows again.
             "repeats_rows": int(
-                repeats_decoding(spec, target) and (not self.masked or bool(spec.coding.group))
+                repeats_decoding(spec, target)
+                and values_of(spec).are_summed(self.stores_all)
+                and (not self.masked or bool(spec.coding.group))
             ),
             "uses_amx": int(by_amx),
             # Columns that are summed in one chain: in float32 their rounding shows.
@@ -74,6 +76,8 @@ class ExpandedTiles(Tiles):
 class WholeTiles(ExpandedTiles):
     """All values of all tiles."""
 
+    stores_all = True
+
     def fits(self, spec: KernelSpec, target: Target) -> bool:
         """Where there are no zeros to leave out."""
         return not super().fits(spec, target)
@@ -84,9 +88,9 @@ class MaskedTiles(ExpandedTiles):
 
     masked = True
 
-    def stored_bits(self, places: int, weight: Contents) -> float:
+    def stored_bits(self, places: int, weight: Contents, value_bits: float) -> float:
         """Masks and what is kept."""
-        return places + weight.values * weight.value_bits
+        return places + weight.values * value_bits
 
 
 class SkippingTiles(ExpandedTiles):
@@ -94,7 +98,15 @@ class SkippingTiles(ExpandedTiles):
 
     skips = True
 
+    def fits(self, spec: KernelSpec, target: Target) -> bool:
+        """Where a code stands for zero: some of their places are empty."""
+        return super().fits(spec, target) and values_of(spec).has_zero
+
     def places(self, weight: Contents) -> int:
         """Of tiles with a value."""
         rows = self.vectors.rows
         return weight.tiles(rows, self.columns) * rows * self.columns
+
+    def stored_bits(self, places: int, weight: Contents, value_bits: float) -> float:
+        """Which tile of its strip each is, in four bytes, and its values."""
+        return places // (self.vectors.rows * self.columns) * 32 + places * value_bits

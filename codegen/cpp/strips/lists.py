@@ -54,9 +54,9 @@ class ListedTiles(KeptTiles):
         """Lists find every column of x as it is."""
         return ("strips/x/as_it_is.h", x, "lists/multiply.h", "strips/batch/lists.h")
 
-    def stored_bits(self, places: int, weight: Contents) -> float:
+    def stored_bits(self, places: int, weight: Contents, value_bits: float) -> float:
         """Masks and what is kept."""
-        return places + weight.values * weight.value_bits
+        return places + weight.values * value_bits
 
     def operations(self, places: int, weight: Contents) -> sympy.Expr:
         """Of many rows of x what is kept, and the listing: untimed elsewhere than in AVX2."""

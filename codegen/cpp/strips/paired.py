@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from sparsecompile.codegen.cpp.strips.kept import KeptTiles
-from sparsecompile.codegen.cpp.strips.values import by_integers
+from sparsecompile.codegen.cpp.strips.values import by_integers, values_of
 from sparsecompile.codegen.cpp.strips.vectors import AVX2, multiplies_pairs, repeats_decoding
 from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.spec import KernelSpec, Schedule
 from sparsecompile.kernels.target import Target
+from sparsecompile.structures.n_m import NM
 
 if TYPE_CHECKING:
     import sympy
@@ -31,13 +32,20 @@ class PairedTiles(KeptTiles):
 
         Tile registers multiply what is not kept of them in less time than vectors what is.
         """
-        if not super().fits(spec, target) or spec.format.structure.most_kept(4) > 2:
+        structure, values = spec.format.structure, values_of(spec)
+        if not super().fits(spec, target) or structure.most_kept(4) > 2:
+            return False
+        # Fewer than two need a code that stands for zero.
+        if not values.has_zero and structure != NM(2, 4):
             return False
         if self.vectors is AVX2:
             return True
+        # Pairs of x are not rounded.
+        if spec.activations != "float" and not values.are_summed(self.stores_all):
+            return False
         if spec.dtype == torch.bfloat16:
             return target.isa == "avx512_bf16"
-        return not spec.coding.are_integers
+        return not values.coded
 
     def choices(self, spec: KernelSpec, target: Target) -> Mapping[str, int]:
         """As many sums as fit registers: 8 in AVX2."""
@@ -45,13 +53,13 @@ class PairedTiles(KeptTiles):
             blocks = {"block_strips": 32, "block_rows": 128, "step_tiles": 2, "x_vectors": 8}
             words = {"columns_of_word": 1 + by_integers(spec)}
             return {**blocks, **words, "repeats_rows": 0, "uses_amx": 0}
-        by_pairs = multiplies_pairs(spec, target)
+        by_pairs, values = multiplies_pairs(spec, target), values_of(spec)
         steps = {"step_tiles": 3, "x_vectors": 2} if by_pairs else {"step_tiles": 2, "x_vectors": 4}
         blocks = {"block_strips": 32, "block_rows": 256, "columns_of_word": 1 + by_pairs}
         return {
             **blocks,
             **steps,
-            "repeats_rows": int(repeats_decoding(spec, target)),
+            "repeats_rows": int(repeats_decoding(spec, target) and values.are_summed(False)),
             "uses_amx": 0,
         }
 
@@ -65,11 +73,11 @@ class PairedTiles(KeptTiles):
 
     def depth(self, spec: KernelSpec) -> int:
         """In AVX2 integers of 16 bits are multiplied, by twos."""
-        return 2 if spec.coding.are_integers and self.vectors is AVX2 else super().depth(spec)
+        return 2 if values_of(spec).coded and self.vectors is AVX2 else super().depth(spec)
 
-    def stored_bits(self, places: int, weight: Contents) -> float:
+    def stored_bits(self, places: int, weight: Contents, value_bits: float) -> float:
         """A bit a place, and half of the values."""
-        return places + places // 2 * weight.value_bits
+        return places + places // 2 * value_bits
 
     def operations(self, places: int, weight: Contents) -> sympy.Expr:
         """Of half of the values."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from sparsecompile.codegen.cpp.strips.kinds import kind_of, kinds_of
 from sparsecompile.codegen.cpp.strips.tiles import TILE_COLUMNS
+from sparsecompile.codegen.cpp.strips.values import values_of
 from sparsecompile.codegen.cpp.strips.vectors import DECODE_ROWS, vectors_for
 from sparsecompile.codegen.cpp.template import CppTemplate
 from sparsecompile.errors import Reject
@@ -35,18 +36,19 @@ class StripsLinear(CppTemplate):
         """Return if the instruction set and the values are among those that it is written for.
 
         Raises:
-            Reject: another device or instruction set, no fragment, values that are neither floats
-                nor integers of half a byte or one, groups that are no whole tiles, or an unknown
-                epilogue step or rounding of x.
+            Reject: another device or instruction set, no fragment, groups that are no whole tiles,
+                tables of rows that are no whole strips, or an unknown epilogue step or rounding of
+                x.
         """
         super().supports(spec, target, registry)
         if not isa_at_least(target.isa, "avx2"):
             raise Reject(f"needs AVX2, the target is {target.isa}")
         coding = spec.coding
-        if coding.are_integers and coding.bits not in (4, 8):
-            raise Reject(f"integers of {spec.format.codec} have {coding.bits} bits, not 4 or 8")
         if coding.group and coding.group % TILE_COLUMNS:
             raise Reject(f"groups of {coding.group} columns are not whole tiles of {TILE_COLUMNS}")
+        rows = vectors_for(spec, target).rows
+        if coding.table_rows and coding.table_rows % rows:
+            raise Reject(f"tables of {coding.table_rows} rows are not of whole strips of {rows}")
         if not coding.are_integers and spec.activations != "float":
             raise Reject(f"{spec.activations} activations need integer weights")
 
@@ -99,23 +101,21 @@ class StripsLinear(CppTemplate):
 
     def constants(self, spec: KernelSpec, schedule: Schedule) -> Mapping[str, int]:
         """What codes are, and how many columns of them a vector has."""
-        kind, coding = kind_of(schedule), spec.coding
+        kind = kind_of(schedule)
         return {
-            "value_bits": coding.bits,
-            "cut": 1 << coding.bits - 1 if coding.are_integers else 0,
-            "has_scales": int(coding.are_integers),
-            "group_columns": coding.group or 0,
+            "value_bits": kind.bits(spec),
+            **values_of(spec).constants(),
             "depth": kind.depth(spec),
             "decode_rows": DECODE_ROWS,
-            "integer_rows": kind.vectors.integer_rows(spec),
+            "integer_rows": kind.vectors.integer_rows(spec, kind.stores_all),
         }
 
     def files(self, spec: KernelSpec, schedule: Schedule) -> Sequence[str]:
         """The layout, how values and activations meet in it, and loops for few rows and many."""
         kind = kind_of(schedule)
-        vectors, integer_rows = kind.vectors, kind.vectors.integer_rows(spec)
-        values = "integer" if spec.coding.are_integers else "float"
-        layout = ("values", "ahead", values, "prepack")
+        vectors = kind.vectors
+        integer_rows = vectors.integer_rows(spec, kind.stores_all)
+        layout = ("values", "ahead", *values_of(spec).files(kind.stores_all), "prepack")
         few: tuple[str, ...] = ()
         if integer_rows > 0:
             few = (vectors.integers_of_x, "strips/decode/integer.h")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
+from sparsecompile.codegen.cpp.strips.values import values_of
 from sparsecompile.codegen.cpp.strips.vectors import Vectors
 from sparsecompile.kernels.contents import Contents
 from sparsecompile.kernels.spec import KernelSpec, Schedule
@@ -29,6 +30,7 @@ class Tiles(ABC):
     Attributes:
         vectors: what they are read and multiplied with.
         columns: of a tile.
+        stores_all: whether they store a value for every place.
         masked: whether they store one bit a value, and the values that are not zero.
         lists: whether many rows of x are multiplied with lists of what is kept.
         paired: whether they store two values of every four columns.
@@ -38,6 +40,7 @@ class Tiles(ABC):
     vectors: Vectors
     columns: int = TILE_COLUMNS
 
+    stores_all: ClassVar[bool] = False
     masked: ClassVar[bool] = False
     lists: ClassVar[bool] = False
     paired: ClassVar[bool] = False
@@ -59,6 +62,10 @@ class Tiles(ABC):
         """Whether they may be the best for a weight of the format: here, for one with zeros."""
         return bool(spec.format.structure.index_bits() != 0)
 
+    def bits(self, spec: KernelSpec) -> int:
+        """Of a stored value."""
+        return values_of(spec).bits(not self.masked and not self.paired)
+
     @abstractmethod
     def choices(self, spec: KernelSpec, target: Target) -> Mapping[str, int]:
         """The choices of a default schedule, beside `names` and those for few rows of x."""
@@ -76,18 +83,16 @@ class Tiles(ABC):
 
     def depth(self, spec: KernelSpec) -> int:
         """Columns of a vector."""
-        if spec.coding.are_integers:
-            return 4
-        return 2 if spec.dtype == torch.bfloat16 else 1
+        return values_of(spec).depth(self.paired)
 
     def places(self, weight: Contents) -> int:
         """How many columns of rows stored tiles have."""
         (n, k), rows = weight.shape, self.vectors.rows
         return -(-n // rows) * rows * -(-k // self.columns) * self.columns
 
-    def stored_bits(self, places: int, weight: Contents) -> float:
-        """Bits of the tiles: here all of their values."""
-        return places * weight.value_bits
+    def stored_bits(self, places: int, weight: Contents, value_bits: float) -> float:
+        """Bits of the tiles: here all of their values, of so many bits each."""
+        return places * value_bits
 
     def operations(self, places: int, weight: Contents) -> sympy.Expr:
         """What m rows of x take: here all of the values."""
@@ -107,5 +112,8 @@ class Tiles(ABC):
         from sparsecompile.kernels.cost import Cost
 
         (n, k), places = weight.shape, self.places(weight)
-        moved = self.stored_bits(places, weight) // 8 + m * (n + k) * spec.dtype.itemsize
+        # Codes of some widths take more than they have, what belongs to groups as much as it is.
+        value_bits = weight.value_bits + self.bits(spec) - spec.coding.bits
+        stored = self.stored_bits(places, weight, value_bits) // 8
+        moved = stored + m * (n + k) * spec.dtype.itemsize
         return Cost(moved, self.operations(places, weight), self.operands(spec, schedule))

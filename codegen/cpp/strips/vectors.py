@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sparsecompile.codegen.cpp.strips.values import rounds
+from sparsecompile.codegen.cpp.strips.values import IntegerValues, rounds, values_of
 from sparsecompile.kernels.spec import KernelSpec
 from sparsecompile.kernels.target import Target, isa_at_least
 
@@ -37,17 +37,21 @@ class Vectors:
     def decoding(self, spec: KernelSpec, target: Target) -> Mapping[str, int]:
         """Choices for few rows of x."""
         if self is AVX2:
-            return {"decode_streams": 1 if spec.coding.are_integers else 2, "decode_pairs": 0}
+            return {"decode_streams": 1 if values_of(spec).coded else 2, "decode_pairs": 0}
         # CPUs with AMX multiply two floats in less time than a vector of pairs of bfloat16.
         return {"decode_streams": 4, "decode_pairs": int(target.isa != "amx")}
 
-    def integer_rows(self, spec: KernelSpec) -> int:
+    def integer_rows(self, spec: KernelSpec, stores_all: bool) -> int:
         """Up to how many rows of x are multiplied with integers as integers.
 
         In AVX2 one or two of more bits than 16, as two planes: more rows take longer than as
         floats.
+
+        Args:
+            spec: of the kernel.
+            stores_all: whether every place of a tile has a value.
         """
-        if not spec.coding.are_integers:
+        if not values_of(spec).are_summed(stores_all):
             return 0
         return DECODE_ROWS if rounds(spec) else 2 * (self is AVX2)
 
@@ -61,15 +65,16 @@ AVX512 = Vectors(
 
 def vectors_for(spec: KernelSpec, target: Target) -> Vectors:
     """The widest that a spec's loops are written in."""
-    if target.isa == "avx512" and spec.coding.are_integers:
-        # In 512 bits integers are written with VNNI and VBMI2.
+    if target.isa == "avx512" and values_of(spec).coded:
+        # In 512 bits codes are written with VNNI and VBMI2.
         return AVX2
     return AVX512 if isa_at_least(target.isa, "avx512") else AVX2
 
 
 def fits_tile_registers(spec: KernelSpec, target: Target, skips: bool = False) -> bool:
     """Whether AMX multiplies what `strips/layout/values.h` makes: pairs, or integers."""
-    integers = spec.activations == "int8" and not spec.coding.group and not skips
+    sums = isinstance(values_of(spec), IntegerValues) and not spec.coding.group and not skips
+    integers = spec.activations == "int8" and sums
     return target.isa == "amx" and (integers or spec.dtype == torch.bfloat16)
 
 

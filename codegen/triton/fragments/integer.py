@@ -1,16 +1,11 @@
-"""`int8` and `int4` in Triton."""
+"""Integers in Triton."""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
-from sparsecompile.codegen.triton.fragment import TritonCodec
+from sparsecompile.codegen.triton.fragments.coded import TritonCoded
 from sparsecompile.formats.codec import Codec
-from sparsecompile.formats.packed import Packed
 from sparsecompile.formats.structure import Structure
 from sparsecompile.kernels.spec import KernelSpec
-from sparsecompile.structures.bits import pack_codes, unpack_codes
 
 BYTES = '''\
 # {codec}: an integer a byte.
@@ -48,37 +43,19 @@ def values_in(values, first, there, COUNT: tl.constexpr):
 '''
 
 
-class TritonInt8(TritonCodec):
-    """A byte a slot."""
+TEXTS = {8: BYTES, 4: NIBBLES}
+"""Of widths whose integers are read faster than codes of any width, if scales are all they have."""
 
-    family = "int8"
 
-    def elements(self, packed: Packed) -> Tensor:
-        """The integers."""
-        return packed.values["values"]
+class TritonInteger(TritonCoded):
+    """Integers and their scales."""
 
     def render(self, part: Structure | Codec, spec: KernelSpec) -> str:
-        """Plain loads."""
-        return BYTES.format(codec=part)
+        """Plain loads, or loads of bytes and their halves."""
+        if not spec.coding.is_scaled or spec.coding.bits not in TEXTS:
+            return super().render(part, spec)
+        return TEXTS[spec.coding.bits].format(codec=part)
 
 
-class TritonInt4(TritonCodec):
-    """Two slots a byte."""
-
-    family = "int4"
-
-    def elements(self, packed: Packed) -> Tensor:
-        """The integers."""
-        codes = unpack_codes(packed.values["values"].unsqueeze(0), 4, packed.slots)
-        return codes.squeeze(0).view(torch.int8) - 8
-
-    def store(self, elements: Tensor) -> Tensor:
-        """As the codec does, zeros included."""
-        return pack_codes((elements.reshape(1, -1) + 8).view(torch.uint8), 4).squeeze(0)
-
-    def render(self, part: Structure | Codec, spec: KernelSpec) -> str:
-        """Loads of bytes, and their halves."""
-        return NIBBLES.format(codec=part)
-
-
-COMPONENTS = (TritonInt8(), TritonInt4())
+FAMILIES = ("int2", "int3", "int4", "int5", "int6", "int7", "int8", "ternary")
+COMPONENTS = tuple(map(TritonInteger, FAMILIES))

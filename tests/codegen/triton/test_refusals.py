@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from codings import UNREAD, Coded
+from codings import Coded
 from triton_cases import H100, TEMPLATES, build
 
 import sparsecompile as sc
@@ -16,7 +16,6 @@ from sparsecompile.codegen.triton.linear import TritonLinear
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.module import import_module, write_module
 from sparsecompile.errors import BuildError, Reject
-from sparsecompile.formats.coding import Coding
 from sparsecompile.formats.packed import Format
 from sparsecompile.kernels.codegen import Codegen
 from sparsecompile.kernels.spec import KernelSpec
@@ -84,10 +83,9 @@ def test_steps_and_rounding() -> None:
     assert refusal("tiles", floats) == "int8 activations need integer weights"
 
 
-@pytest.mark.parametrize(("coding", "reason"), UNREAD)
-def test_codings_that_it_does_not_read(coding: Coding | None, reason: str) -> None:
-    spec = KernelSpec(Format(Dense(), Coded(coding)), torch.float16)
-    assert refusal("tiles", spec) == reason
+def test_a_codec_that_does_not_say_how_values_are_coded() -> None:
+    spec = KernelSpec(Format(Dense(), Coded(None)), torch.float16)
+    assert refusal("tiles", spec) == "float does not say how a value is coded"
 
 
 def test_fragments_that_are_missing_or_of_another_kind() -> None:

@@ -20,7 +20,7 @@ from sparsecompile.codegen.triton.epilogues import EXPRESSIONS
 from sparsecompile.codegen.triton.kernel import TritonKernel
 from sparsecompile.codegen.triton.lower import TritonCodegen
 from sparsecompile.codegen.triton.start import start_linear, start_unpack
-from sparsecompile.formats.packed import Format, Packed
+from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels.epilogue import STEPS
 from sparsecompile.kernels.prologue import ACTIVATIONS
 from sparsecompile.kernels.spec import KernelSpec
@@ -181,7 +181,7 @@ def test_special_values_survive(check_launch: Check) -> None:
     weight[:, 1::2] = 0
     weight[3, 4], weight[5, 128], weight[7, 0] = float("nan"), float("inf"), -1e-45
     for name in ("bitmap", "csr", "n_m[1:2]", "n_m[5:10]", "block[16x1]", "block[2x1]"):
-        spec = KernelSpec(Format(default_registry().structure(name), CODECS[0]), torch.float32)
+        spec = KernelSpec(default_registry().format(name), torch.float32)
         kernel = build(spec)
         layout = kernel.prepack(spec.format.pack(weight))
         got = start_unpack(kernel, layout, torch.empty(0), 16, 130, 0, {})

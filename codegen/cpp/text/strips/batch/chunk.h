@@ -21,6 +21,10 @@ SC_INLINE void expand_tile(Reader& reader, Operand* out) {
   }
 }
 
+// Sums of integers of so many columns fit into 32 bits; those of more become floats part by part.
+constexpr int64_t part_columns = multiplies_integers ? int64_t{1} << 16 : int64_t{1} << 60;
+inline int64_t parts_of(const Strips& w) { return w.k > 0 ? ceil_div(w.k, part_columns) : 1; }
+
 // Packs of tiles in a row of W or x.
 inline int64_t packs_of(const Strips& w) { return ceil_div(w.tiles, pack_tiles); }
 
@@ -40,7 +44,8 @@ struct Chunk {
   const Operand* packs[group_strips];   // of each strip, expanded, one after the other
   const int32_t* places;                // only if `skips`: the tile of x for each
   int64_t first, count;                 // elsewhere packs [first, first + count)
-  bool begins, ends;                    // whether it has its strips' first and last columns
+  int64_t part;                         // of its strips' columns
+  bool begins, ends;                    // whether it has the first and the last columns of its part
 
   SC_INLINE int64_t place(int64_t t) const { return skips ? places[t] : first + t; }
 };
@@ -60,7 +65,8 @@ class Expander {
   Chunk take() {
     while (done < todo) expand();
     Chunk chunk{strip, strips, {}, skips ? w.tile_places + w.first_tiles[strip] + tile : nullptr,
-                tile / pack_tiles, ceil_div(count, pack_tiles), tile == 0, tile + count == tiles};
+                tile / pack_tiles, ceil_div(count, pack_tiles), tile / part_tiles,
+                tile % part_tiles == 0, tile + count == end_of_part()};
     for (int s = 0; s < strips; ++s) chunk.packs[s] = packs_of_strip(s);
     tile += count;
     side = (side + 1) % chunks_at_once;
@@ -96,6 +102,12 @@ class Expander {
   Reader readers[group_strips];
   const char* begins[group_strips];
 
+  static constexpr int64_t part_tiles = part_columns / tile_columns;
+
+  int64_t end_of_part() const {
+    const int64_t end = (tile / part_tiles + 1) * part_tiles;
+    return end < tiles ? end : tiles;
+  }
   void open_group() {
     strips = 1;
     while (strips < group_strips && strip + strips < end && w.has_same_tiles(strip, strip + strips))
@@ -107,7 +119,7 @@ class Expander {
   }
   void open_chunk() {
     // Chunks of equal size rather than a small last one.
-    const int64_t rest = tiles - tile, chunks = ceil_div(rest, chunk_tiles);
+    const int64_t rest = end_of_part() - tile, chunks = ceil_div(rest, chunk_tiles);
     const int64_t share = chunks ? ceil_div(ceil_div(rest, chunks), pack_tiles) * pack_tiles : 0;
     count = share < rest ? share : rest;
     done = 0;

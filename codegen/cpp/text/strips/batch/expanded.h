@@ -13,26 +13,42 @@ struct Panel {
   const Activation* x;    // packed
   int64_t x_stride;       // from one tile of rows to the next
   float* x_scales;        // of its rows, where x is rounded
-  int32_t* x_totals;      // of its rows, where integers are multiplied
+  int32_t* x_totals;      // [part][row], where integers are multiplied
   int64_t x_tiles() const { return ceil_div(rows, x_rows); }
 };
 
-// What a group of strips is in the end, for the rows of the panel.
+// Sums of a part, of a strip and a row of the panel. Codes are `cut` above their values.
+SC_INLINE Values part_of_sums(const Panel& panel, int64_t part, int64_t row, Sums sums) {
+  if constexpr (multiplies_integers)
+    sums -= static_cast<Sum>(cut) * panel.x_totals[part * panel.rows + row];
+  return __builtin_convertvector(sums, Values);
+}
+
+// All sums of a part become floats, and are added to those of the parts before it.
+inline void add_part(const Chunk& chunk, const Panel& panel, const Sum* sums, float* totals) {
+  for (int64_t row = 0; row < panel.rows; ++row)
+    for (int s = 0; s < chunk.strips; ++s) {
+      const int64_t at = (row / x_rows * group_strips + s) * sums_tile + row % x_rows * strip_rows;
+      const Values part = part_of_sums(panel, chunk.part, row, load<Sums>(sums + at));
+      store(totals + at, chunk.part ? load<Values>(totals + at) + part : part);
+    }
+}
+
+// What a group of strips is in the end, for the rows of the panel: `sums`, or, of several parts, `totals`.
 inline void finish_group(const SCLinearArguments& a, const Strips& w, const Chunk& chunk,
-                         const Panel& panel, const Sum* sums) {
+                         const Panel& panel, const Sum* sums, const float* totals) {
   static_assert(native_floats == strip_rows);
   for (int64_t i = 0; i < panel.x_tiles(); ++i) {
     const int64_t rest = panel.rows - i * x_rows, row = i * x_rows;
     for (int s = 0; s < chunk.strips; ++s) {
       const int64_t strip = chunk.strip + s;
       const int64_t first = strip * strip_rows, last = first + strip_rows;
-      const Sum* at = sums + (i * group_strips + s) * sums_tile;
+      const int64_t first_sum = (i * group_strips + s) * sums_tile;
       finish_sums(a, w.n, {first, last < w.n ? last : w.n}, panel.m0 + row,
                   rest < x_rows ? rest : x_rows, [&](int64_t j, int64_t) SC_INLINED {
-                    Sums sum = load<Sums>(at + j * strip_rows);
-                    // Codes are `cut` above their values.
-                    if constexpr (multiplies_integers) sum -= static_cast<Sum>(cut) * panel.x_totals[row + j];
-                    Values values = __builtin_convertvector(sum, Values);
+                    const int64_t at = first_sum + j * strip_rows;
+                    Values values = totals ? load<Values>(totals + at)
+                                           : part_of_sums(panel, 0, row + j, load<Sums>(sums + at));
                     if constexpr (rounds_activations) values *= panel.x_scales[row + j];
                     return scale_sums(w, strip, values);
                   });
@@ -42,12 +58,13 @@ inline void finish_group(const SCLinearArguments& a, const Strips& w, const Chun
 
 // Strips in groups, which share the tiles of x while these are in the innermost cache.
 inline void multiply_strips(const SCLinearArguments& a, const Strips& w, Range part,
-                            const Panel& panel, Operand* scratch, Sum* sums) {
+                            const Panel& panel, Operand* scratch, Sum* sums, float* totals) {
   Expander expander(w, part, scratch);
   while (expander.has_next()) {
     const Chunk chunk = expander.take();
     multiply_chunk(chunk, panel.x, panel.x_stride, panel.x_tiles(), sums, expander);
-    if (chunk.ends) finish_group(a, w, chunk, panel, sums);
+    if (chunk.ends && totals) add_part(chunk, panel, sums, totals);
+    if (chunk.ends && chunk.part == parts_of(w) - 1) finish_group(a, w, chunk, panel, sums, totals);
   }
 }
 
@@ -88,10 +105,12 @@ inline void sum_x(const Strips& w, const Panel& panel, Range rows) {
 #if defined(__AVX512VNNI__)
   for (int64_t i = rows.begin; i < rows.end; ++i) {
     const Activation* x = panel.x + i / x_rows * panel.x_stride + i % x_rows * pack_columns;
-    __m512i total = _mm512_setzero_si512();
-    for (int64_t t = 0; t < packs_of(w); ++t, x += x_tile)
-      total = _mm512_dpbusd_epi32(total, _mm512_set1_epi8(1), load<__m512i>(x));
-    panel.x_totals[i] = _mm512_reduce_add_epi32(total);
+    for (int64_t part = 0, t = 0; part < parts_of(w); ++part) {
+      __m512i total = _mm512_setzero_si512();
+      for (int64_t end = (part + 1) * part_columns / pack_columns; t < packs_of(w) && t < end; ++t, x += x_tile)
+        total = _mm512_dpbusd_epi32(total, _mm512_set1_epi8(1), load<__m512i>(x));
+      panel.x_totals[part * panel.rows + i] = _mm512_reduce_add_epi32(total);
+    }
   }
 #endif
 }
@@ -109,17 +128,19 @@ inline int64_t panel_rows(int64_t m, int64_t k) {
 
 // Where everything is in the workspace: what is packed of x, by all threads or by each, then what each has for itself.
 struct Workspace {
-  int64_t rows, x_bytes, row_bytes, scratch_bytes, sums_bytes;
+  int64_t rows, x_bytes, row_bytes, parts, scratch_bytes, sums_bytes;
 
   Workspace(const Strips& w, int64_t m)
       : rows(panel_rows(m, w.k)),
         x_bytes(sizeof(Activation) * rows / x_rows * packs_of(w) * x_tile),
         row_bytes(sizeof(float) * rows),
+        parts(parts_of(w)),
         scratch_bytes(chunks_at_once * sizeof(Operand) * group_strips * scratch_size(w)),
         sums_bytes(sizeof(Sum) * rows * group_strips * strip_rows) {}
   // Threads may share out rows of x where W is not expanded for each of them.
   Room room() const {
-    return {rows, x_bytes + 2 * row_bytes, scratch_bytes + sums_bytes, stream_is_expanded && !uses_amx};
+    return {rows, x_bytes + (1 + parts) * row_bytes, scratch_bytes + (parts > 1 ? 2 : 1) * sums_bytes,
+            stream_is_expanded && !uses_amx};
   }
 };
 
@@ -140,6 +161,7 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
     int32_t* x_totals = reinterpret_cast<int32_t*>(part.packed + space.x_bytes + space.row_bytes);
     Operand* scratch = reinterpret_cast<Operand*>(part.own);
     Sum* sums = reinterpret_cast<Sum*>(part.own + space.scratch_bytes);
+    float* totals = space.parts > 1 ? reinterpret_cast<float*>(sums + space.sums_bytes / sizeof(Sum)) : nullptr;
     const TileRegisters registers;
     const Panel panel{m0, rows, x, packs_of(w) * x_tile, x_scales, x_totals};
     const auto own = [&](int64_t items) { return share(items, part.packer, part.packers); };
@@ -156,6 +178,6 @@ SC_EXPORT void sc_linear_batch(const SCLinearArguments* arguments) {
     const auto group = [&](int64_t strip) { return ceil_div(strip, group_strips) * group_strips; };
     const int64_t end = group(part.strips.end);
     multiply_strips(a, w, {group(part.strips.begin), end < w.strips ? end : w.strips}, panel, scratch,
-                    sums);
+                    sums, totals);
   });
 }

@@ -13,10 +13,17 @@ struct Kept {
 constexpr bool stream_is_kept = value_bits == 16;
 static_assert(!stream_is_kept || sizeof(Kept) == tile_bytes);
 
-// The next tile of a reader, from integers of which a vector has two groups.
+// The next tile of a reader: a vector has one group, or, of integers, two.
 SC_INLINE void expand_kept(Reader& reader, Kept* tiles, int64_t tile) {
   Kept& out = tiles[tile];
-  if constexpr (!stream_is_kept) {
+  if constexpr (depth == 2) {
+    std::memcpy(out.kinds, reader.head, head_bytes);
+#pragma GCC unroll 8
+    for (int v = 0; v < vectors; ++v) {
+      const __m512i codes = reader.next(v);
+      store(out.values[v], pairs_of(reader, codes, 0));
+    }
+  } else if constexpr (!stream_is_kept) {
     const __m512i lower = _mm512_set1_epi32(0xf);
     __m512i kinds = _mm512_setzero_si512();
 #pragma GCC unroll 8

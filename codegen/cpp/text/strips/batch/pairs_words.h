@@ -53,7 +53,7 @@ SC_INLINE void expand_kept(Reader& reader, Kept* tiles, int64_t tile) {
 #pragma GCC unroll 8
   for (int v = 0; v < vectors; ++v)
     store(out.values[v], operand_of(reader, reader.next(v)).words);
-  if constexpr (group_columns > 0) store(out.scales, reader.tile_scales);
+  if constexpr (group_columns > 0) store(out.scales, reader.group.scales);
 }
 
 // sums [strip_rows][width] of a strip (+)= the pairs of its tiles times those of x that they name.

@@ -12,7 +12,7 @@ constexpr int64_t part_tiles = 16;
 struct Part {
   int64_t tiles = 0;
   int64_t places[part_tiles];
-  const Scale* scales[part_tiles];
+  OfGroup::Place groups[part_tiles];
   Operands operands[part_tiles][vectors];
 
   // The strip's tiles from the t-th present one on, as far as they are in the same part of its columns.
@@ -23,7 +23,7 @@ struct Part {
       if (tiles > 0 && place / part_tiles != places[0] / part_tiles) break;
       reader.open_tile(w, strip, place);
       places[tiles] = place;
-      scales[tiles] = reader.scales;
+      groups[tiles] = reader.group.place;
 #pragma GCC unroll 16
       for (int v = 0; v < vectors; ++v) operands[tiles][v] = operand_of(reader, reader.next(v));
     }
@@ -41,7 +41,7 @@ SC_SHARED void multiply_parts(const Part* parts, const IntegerRows& x, bool begi
   for (int64_t t = 0; t < parts[0].tiles; ++t) {
     const int64_t place = parts[0].places[t];
 #pragma GCC unroll 2
-    for (int s = 0; s < strips; ++s) sums.excess[s].add_tile(x, place);
+    for (int s = 0; s < strips; ++s) sums.open_tile(s, x, place);
 #pragma GCC unroll 16
     for (int v = 0; v < vectors; ++v)
 #pragma GCC unroll 2
@@ -56,7 +56,7 @@ SC_SHARED void multiply_parts(const Part* parts, const IntegerRows& x, bool begi
       }
     if (!parts[0].flushes(t)) continue;
 #pragma GCC unroll 2
-    for (int s = 0; s < strips; ++s) sums.flush(s, parts[s].scales[t]);
+    for (int s = 0; s < strips; ++s) sums.flush(s, parts[s].groups[t]);
   }
 #pragma GCC unroll 2
   for (int s = 0; s < strips; ++s)

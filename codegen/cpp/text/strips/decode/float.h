@@ -16,25 +16,38 @@ struct FloatRows {
 
   int64_t rows, tiles;
   DecodeActivation* values;  // [tile][row][tile_columns]
+  float* scales;             // [row], where x is rounded: values are integers then
 
   static int64_t bytes(int64_t rows, int64_t k) {
-    return sizeof(DecodeActivation) * rows * padded_columns(k);
+    const int64_t scales = rounds_activations ? sizeof(float) * rows : 0;
+    return sizeof(DecodeActivation) * rows * padded_columns(k) + scales;
   }
   FloatRows(int64_t rows, int64_t k, void* memory)
       : rows(rows), tiles(ceil_div(k, tile_columns)),
-        values(static_cast<DecodeActivation*>(memory)) {}
+        values(static_cast<DecodeActivation*>(memory)),
+        scales(reinterpret_cast<float*>(values + rows * tiles * tile_columns)) {}
 
   // One row; where there is none, zeros.
   void fill(int64_t row, const Element* x, int64_t k) {
     int64_t columns = x ? k : 0;
+    const float scale = rounds_activations && x ? activation_scale(x, k) : 1.0f;
+    if constexpr (rounds_activations) scales[row] = scale;
     DecodeActivation* out = values + row * tile_columns;
     for (int64_t t = 0; t < tiles; ++t, x += tile_columns, columns -= tile_columns) {
       const TileOfRow tile(x, columns);
-      for (int64_t c = 0; c < tile_columns; ++c) out[c] = convert<DecodeActivation>(tile.data()[c]);
+      for (int64_t c = 0; c < tile_columns; c += strip_rows)
+        store_activations(tile.data() + c, scale, out + c);
       out += rows * tile_columns;
     }
   }
 };
+
+// Tiles after which sums are put away: where these are scaled then, no more than share scales.
+constexpr int64_t tiles_of_span() {
+  if (!multiplies_pairs) return 1;
+  if (!defers_scales) return 4;
+  return skips || group_columns % (2 * tile_columns) ? 1 : group_columns % (4 * tile_columns) ? 2 : 4;
+}
 
 // `strips` strips at once: several streams keep more reads of memory in flight than one.
 template <int rows, int strips>
@@ -43,7 +56,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
   // Products that wait for one another: enough of them to hide an instruction's latency.
   constexpr int chains = rows * strips >= 4 ? 1 : 4 / (rows * strips);
   // Sums of a span of tiles, sums of eight of these, and of those: more exact than one long sum.
-  constexpr int64_t span = multiplies_pairs ? 4 : 1, spans = 8 * span;
+  constexpr int64_t span = tiles_of_span(), spans = 8 * span;
   const DecodeActivation* x = few.values;
   Sums sums[strips][rows][chains], parts_of_total[strips][rows], totals[strips][rows];
   Reader readers[strips];
@@ -104,8 +117,11 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
       if (t % span == span - 1) add_span(s, t, false);
     }
     if (w.present_tiles(strip + s)) add_span(s, 0, true);
-    for (int i = 0; i < rows; ++i)
-      store(out + (s * rows + i) * strip_rows, scale_sums(w, strip + s, totals[s][i]));
+    for (int i = 0; i < rows; ++i) {
+      const auto sums_of_row = scale_sums(w, strip + s, totals[s][i]);
+      store(out + (s * rows + i) * strip_rows,
+            rounds_activations ? sums_of_row * few.scales[i] : sums_of_row);
+    }
   }
 }
 

@@ -18,7 +18,9 @@ template <int rows, int strips>
 struct IntegerSums {
   Floats<strip_rows> total[strips][rows];
   Register partial[strips][rows][planes];
-  Excess<rows> excess[strips];
+  // Strips that have the same tiles have the sums of x in common.
+  static constexpr bool shares_excess = !skips && !paired;
+  Excess<rows> excess[shares_excess ? 1 : strips];
 
   SC_INLINE IntegerSums() {
 #pragma GCC unroll 8
@@ -28,26 +30,31 @@ struct IntegerSums {
       clear(s);
     }
   }
+  SC_INLINE Excess<rows>& excess_of(int s) { return excess[shares_excess ? 0 : s]; }
+  // Before a tile's vectors, strip by strip.
+  SC_INLINE void open_tile(int s, const IntegerRows& x, int64_t tile) {
+    if (!shares_excess || s == 0) excess_of(s).add_tile(x, tile);
+  }
   SC_INLINE void clear(int s) {
-    excess[s] = {};
+    if (!shares_excess || s == strips - 1) excess_of(s) = {};
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 2
       for (int p = 0; p < planes; ++p) partial[s][i][p] = Register{};
   }
   // Scale what was summed since the last time.
-  SC_INLINE void flush(int s, const Scale* scales) {
+  SC_INLINE void flush(int s, const OfGroup::Place& group) {
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i) {
       Singles sum{};
 #pragma GCC unroll 2
       for (int p = planes - 1; p >= 0; --p) {
-        const auto sums = (Ints<strip_rows>)partial[s][i][p] - (Ints<strip_rows>)excess[s].of(i, p);
+        const auto sums = (Ints<strip_rows>)partial[s][i][p] - (Ints<strip_rows>)excess_of(s).of(i, p);
         const auto part = __builtin_convertvector(sums, Floats<strip_rows>);
         sum = fused_multiply_add((Singles)part, broadcast(plane_units[p]), sum);
       }
-      total[s][i] = (Floats<strip_rows>)fused_multiply_add(sum, (Singles)load_scales(scales),
-                                                           (Singles)total[s][i]);
+      sum = fused_multiply_add(sum, (Singles)load_scales(group), (Singles)total[s][i]);
+      total[s][i] = (Floats<strip_rows>)add_rest(sum, excess_of(s).of_row(i), group);
     }
     clear(s);
   }
@@ -67,11 +74,11 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
   }
   const auto open_tile = [&](int s, int64_t place) SC_INLINED {
     readers[s].open_tile(w, strip + s, place);
-    sums.excess[s].add_tile(x, place);
+    sums.open_tile(s, x, place);
   };
   const auto add_vector = [&](int s, int v, int64_t place) SC_INLINED {
     const Operands w = operand_of(readers[s], readers[s].next(v));
-    sums.excess[s].add_vector(w);
+    sums.excess_of(s).add_vector(w);
 #pragma GCC unroll 8
     for (int i = 0; i < rows; ++i)
 #pragma GCC unroll 2
@@ -84,7 +91,7 @@ SC_INLINE void decode_group(const Strips& w, int64_t strip, int64_t last, const 
     // The last tile of a group of columns, or of those that are there.
     const int64_t present = w.present_tiles(strip + s);
     if (t + 1 == present || w.place(strip + s, t + 1) / flush_tiles != place / flush_tiles)
-      sums.flush(s, readers[s].scales);
+      sums.flush(s, readers[s].group.place);
   };
   for (int64_t t = 0; t < common; ++t) {
     int64_t places[strips];

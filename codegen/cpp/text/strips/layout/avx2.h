@@ -39,6 +39,9 @@ SC_INLINE Register with_upper_words(Register lower, Register upper) {
 SC_INLINE Singles widen_halves(Register codes) {
   return _mm256_cvtph_ps(_mm256_castsi256_si128(codes));
 }
+SC_INLINE Register narrow_to_halves(Singles values) {
+  return _mm256_castsi128_si256(_mm256_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT));
+}
 
 // For every mask of eight places: which of the codes that are kept, close together, a place has, as
 // `width` bytes a code; `none` where it has no code.
@@ -109,8 +112,8 @@ SC_INLINE Register load_codes(const char* at) {
   if constexpr (value_bits == 8 && depth == 2) return _mm256_cvtepu8_epi16(load<__m128i>(at));
   return load<Register>(at);
 }
-// Two vectors of codes of four bits.
-SC_INLINE Register load_two_vectors(const char* at) {
+// Vectors of codes that share bytes.
+SC_INLINE Register load_several(const char* at) {
   if constexpr (depth == 2) return _mm256_cvtepu8_epi16(load<__m128i>(at));
   return load<Register>(at);
 }
@@ -134,14 +137,29 @@ SC_INLINE Register expand_codes(Mask mask, const char* at) {
   }
 }
 
-// One column of a vector of integers less `cut`, as floats.
+// One column of a vector of integers as floats, less what codes are above them.
+template <int above = static_cast<int>(cut)>
 SC_INLINE Singles integers_of(Register codes, int column) {
   constexpr int bits = 32 / depth;
   const Register shifted = _mm256_srli_epi32(codes, bits * column);
   const Register low = _mm256_set1_epi32(static_cast<int>(~0u >> (32 - bits)));
   const Register alone = column == depth - 1 ? shifted : _mm256_and_si256(shifted, low);
-  return _mm256_sub_ps(_mm256_cvtepi32_ps(alone), _mm256_set1_ps(cut));
+  return _mm256_sub_ps(_mm256_cvtepi32_ps(alone), _mm256_set1_ps(above));
 }
+
+// Entries of a table of a power of two of floats, sixteen at least.
+template <int size>
+SC_INLINE Singles look_up_floats(const float* table, Register index) {
+  if constexpr (size == 16) {
+    const __m256 low = _mm256_permutevar8x32_ps(load<__m256>(table), index);
+    const __m256 high = _mm256_permutevar8x32_ps(load<__m256>(table + 8), index);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(index, 28)));
+  }
+  int32_t places[8];
+  store(places, index);
+  return (Singles)gather<8>(table, places);
+}
+SC_INLINE Register twice_as_halves(const float*) { return Register{}; }
 
 // What a table of eight has for every lane: of an index only the lowest three bits count.
 SC_INLINE Register look_up(const uint32_t* table, Register index) {

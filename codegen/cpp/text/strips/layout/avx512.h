@@ -32,13 +32,27 @@ SC_INLINE Register with_upper_words(Register lower, Register upper) {
 SC_INLINE Singles widen_halves(Register codes) {
   return _mm512_cvtph_ps(_mm512_castsi512_si256(codes));
 }
+SC_INLINE Register narrow_to_halves(Singles values) {
+  return _mm512_castsi256_si512(_mm512_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT));
+}
+
+#if defined(__AVX512BF16__)
+// Two vectors of floats as pairs of bfloat16, lane by lane, rounded to nearest.
+SC_INLINE __m512i side_by_side(__m512 first, __m512 second) {
+  const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(second, first);
+  const Vector<uint16_t, 32> order = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                      21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                      11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return _mm512_permutexvar_epi16((__m512i)order, both);
+}
+#endif
 
 #if defined(__AVX512VBMI2__)
 SC_INLINE __m512i expand_words(__mmask32 mask, __m512i words) {
   return _mm512_maskz_expand_epi16(mask, words);
 }
 SC_INLINE __m512i expand_bytes(__mmask64 mask, __m512i bytes) {
-  return _mm512_mask_expand_epi8(_mm512_set1_epi8(cut), mask, bytes);
+  return _mm512_mask_expand_epi8(_mm512_set1_epi8(static_cast<char>(cut)), mask, bytes);
 }
 #else
 // Words are widened, expanded in two halves and narrowed again.
@@ -66,10 +80,14 @@ SC_INLINE __m512i unpack_halves(__m256i bytes) {
 // A vector of codes, of which all are there.
 SC_INLINE Register load_codes(const char* at) {
   if constexpr (value_bits == 4) return unpack_halves(load<__m256i>(at));
+  if constexpr (value_bits == 8 && depth == 2) return _mm512_cvtepu8_epi16(load<__m256i>(at));
   return load<Register>(at);
 }
-// Two vectors of codes of four bits.
-SC_INLINE Register load_two_vectors(const char* at) { return load<Register>(at); }
+// Vectors of codes that share bytes.
+SC_INLINE Register load_several(const char* at) {
+  if constexpr (depth == 2) return _mm512_cvtepu8_epi16(load<__m256i>(at));
+  return load<Register>(at);
+}
 
 // A vector of codes, of which those in the mask are there, and `cut` in the place of the others.
 SC_INLINE Register expand_codes(Mask mask, const char* at) {
@@ -85,11 +103,12 @@ SC_INLINE Register expand_codes(Mask mask, const char* at) {
   }
 }
 
-// One column of a vector of integers less `cut`, as floats.
+// One column of a vector of integers as floats, less what codes are above them.
+template <int above = static_cast<int>(cut)>
 SC_INLINE Singles integers_of(Register codes, int column) {
   const __m512i shifted = _mm512_srli_epi32(codes, 8 * column);
   if constexpr (value_bits == 4) {
-    const Floats<16> values = iota<float, 16>() - static_cast<float>(cut);
+    const Floats<16> values = iota<float, 16>() - static_cast<float>(above);
     // Of an index only the lowest four bits count.
     return _mm512_permutexvar_ps(shifted, (__m512)values);
   } else {
@@ -97,8 +116,24 @@ SC_INLINE Singles integers_of(Register codes, int column) {
     const __m512i exponent = _mm512_set1_epi32(0x4b000000);
     const __m512i bytes = _mm512_set1_epi32(255);
     const __m512i joined = _mm512_ternarylogic_epi32(shifted, bytes, exponent, 0xea);
-    return _mm512_sub_ps(_mm512_castsi512_ps(joined), _mm512_set1_ps(0x1p23f + cut));
+    return _mm512_sub_ps(_mm512_castsi512_ps(joined), _mm512_set1_ps(0x1p23f + above));
   }
+}
+
+// Entries of a table of a power of two of floats, sixteen at least.
+template <int size>
+SC_INLINE Singles look_up_floats(const float* table, Register index) {
+  if constexpr (size == 16) return _mm512_permutexvar_ps(index, load<__m512>(table));
+  int32_t places[16];
+  store(places, index);
+  return (Singles)gather<16>(table, places);
+}
+
+// Sixteen floats as bfloat16, twice one after the other: of an index of sixteen only four bits count.
+SC_INLINE Register twice_as_halves(const float* table) {
+  bfloat16 halves[32];
+  for (int i = 0; i < 32; ++i) halves[i] = from_float<bfloat16>(table[i % 16]);
+  return load<Register>(halves);
 }
 
 // The columns of every kind of pair side by side, for instructions that look them up by words of

@@ -51,7 +51,11 @@ inline Out element_of(const Strips&, Code value, int64_t, int64_t) {
   return convert<Out>(bit_cast<Element>(value));
 }
 
+constexpr bool has_zero = true;
+SC_INLINE constexpr int column_of_byte(int column) { return column; }
 inline void write_scales(const Weight&, int64_t, Scale*) {}
+inline int64_t extra_bytes(const Weight&) { return 0; }
+inline void write_extra(const Weight&, const Strips&, char*) {}
 
 // An expanded vector, as the loops over many rows of x multiply it.
 SC_INLINE void store_expanded(const Reader&, Register codes, bfloat16* out) { store(out, codes); }
@@ -65,6 +69,7 @@ SC_INLINE Floats<strip_rows> scale_sums(const Strips&, int64_t, Floats<strip_row
   return sums;
 }
 
+constexpr bool defers_scales = false;
 SC_INLINE Sums scale_tile(const Reader&, Sums sums) { return sums; }
 
 // sum + vector times its activations.

@@ -2,18 +2,21 @@
 
 namespace {
 
+using CodeOrNone = std::conditional_t<has_zero, Code, uint16_t>;  // `cut` where there is none
+
 // One strip of W as codes, [strip_rows][columns], columns rounded up to whole tiles.
 struct DenseStrip {
   int64_t columns;
-  Code* codes;
+  CodeOrNone* codes;
 
   explicit DenseStrip(int64_t k)
-      : columns(ceil_div(k, tile_columns) * tile_columns), codes(new Code[strip_rows * columns]) {}
+      : columns(ceil_div(k, tile_columns) * tile_columns),
+        codes(new CodeOrNone[strip_rows * columns]) {}
   ~DenseStrip() { delete[] codes; }
   DenseStrip(const DenseStrip&) = delete;
   DenseStrip& operator=(const DenseStrip&) = delete;
 
-  Code& at(int64_t lane, int64_t column) { return codes[lane * columns + column]; }
+  CodeOrNone& at(int64_t lane, int64_t column) { return codes[lane * columns + column]; }
 
   void read(const Weight& w, int64_t strip) {
     for (int64_t i = 0; i < strip_rows * columns; ++i) codes[i] = cut;
@@ -22,7 +25,7 @@ struct DenseStrip {
       if (row >= w.n) break;
       int64_t cursor = first_slot(w, row);
       visit_row(w, row, cursor, 0, w.k, [&](auto, int64_t column, int64_t slot) SC_INLINED {
-        if (column < w.k) at(lane, column) = static_cast<Code>(code(w, slot));
+        if (column < (has_zero ? w.k : columns)) at(lane, column) = static_cast<Code>(code(w, slot));
       });
     }
   }
@@ -45,8 +48,9 @@ inline void write_codes(const Code* codes, int count, char* out) {
 
 // The i-th code of vector `v`, which begins at `at`.
 inline Code read_code(const char* at, int v, int64_t i) {
-  if constexpr (halves_are_vectors) {
-    return static_cast<Code>((at - v % 2 * vector_bytes)[i] >> v % 2 * 4 & 15);
+  if constexpr (vectors_of_bytes > 1) {
+    const int part = v % vectors_of_bytes;
+    return static_cast<Code>((at - part * vector_bytes)[i] >> part * value_bits & ((1 << value_bits) - 1));
   } else if constexpr (value_bits >= 8) {
     return load<Code>(at + i * sizeof(Code));
   } else {
@@ -94,8 +98,8 @@ struct Tile {
       kinds[lane] = kinds_of_lane(strip, tile, lane);
   }
   // The e-th code of vector `v`.
-  SC_INLINE Code code(int v, int e) const {
-    const int64_t lane = e / depth, stored = v * depth + e % depth;
+  SC_INLINE CodeOrNone code(int v, int e) const {
+    const int64_t lane = e / depth, stored = v * depth + column_of_byte(e % depth);
     return strip.at(lane, tile * tile_columns + column_of(stored, kinds[lane]));
   }
 };
@@ -106,10 +110,14 @@ inline int64_t write_tile(DenseStrip& strip, int64_t tile, char* out) {
   if (!masked && !out) return bytes + vectors * vector_bytes;
   const Tile from(strip, tile);
   if constexpr (paired) std::memcpy(out, from.kinds, head_bytes);
-  if constexpr (halves_are_vectors) {
-    for (int v = 0; v < vectors; v += 2, bytes += 2 * vector_bytes)
-      for (int e = 0; e < codes_per_vector; ++e)
-        out[bytes + e] = static_cast<char>(from.code(v, e) | from.code(v + 1, e) << 4);
+  if constexpr (vectors_of_bytes > 1) {
+    for (int v = 0; v < vectors; v += vectors_of_bytes, bytes += vectors_of_bytes * vector_bytes)
+      for (int e = 0; e < codes_per_vector; ++e) {
+        int byte = 0;
+        for (int i = 0; i < vectors_of_bytes; ++i)
+          byte |= static_cast<Code>(from.code(v + i, e)) << i * value_bits;
+        out[bytes + e] = static_cast<char>(byte);
+      }
     return bytes;
   }
   for (int v = 0; v < vectors; ++v) {
@@ -117,10 +125,10 @@ inline int64_t write_tile(DenseStrip& strip, int64_t tile, char* out) {
     Code kept[codes_per_vector];
     int count = 0;
     for (int e = 0; e < codes_per_vector; ++e) {
-      const Code value = from.code(v, e);
+      const CodeOrNone value = from.code(v, e);
       if (masked && value == cut) continue;
       mask |= static_cast<Mask>(Mask{1} << e);
-      kept[count++] = value;
+      kept[count++] = static_cast<Code>(value);
     }
     if (out && masked) store(out + v * sizeof(Mask), mask);
     if (out) write_codes(kept, count, out + bytes);
@@ -166,7 +174,8 @@ SC_EXPORT int64_t sc_prepack_size(const void* canonical, int64_t* sizes, int64_t
     sizes[2 * s + 1] = size.tiles;
   });
   const int64_t strips = ceil_div(w.n, strip_rows);
-  int64_t bytes = sizeof(SCLayoutHeader) + 4 * 64 + stream_slack, tiles = 0;
+  const int64_t extra = extra_bytes(w);
+  int64_t bytes = sizeof(SCLayoutHeader) + (extra ? 5 : 4) * 64 + stream_slack + extra, tiles = 0;
   for (int64_t s = 0; s < strips; ++s) {
     bytes += sizes[2 * s];
     tiles += sizes[2 * s + 1];
@@ -196,7 +205,8 @@ SC_EXPORT void sc_prepack(const void* canonical, const int64_t* sizes, void* out
   header.offsets[2] = header.offsets[1] + sizeof(int32_t) * (strips + 1);
   header.offsets[3] = aligned(header.offsets[2] + sizeof(int32_t) * (skips ? tiles : 0));
   const int64_t scales = strips * scale_groups(w.k) * strip_rows;
-  header.offsets[4] = aligned(header.offsets[3] + sizeof(Scale) * scales);
+  header.offsets[5] = aligned(header.offsets[3] + sizeof(Scale) * scales);
+  header.offsets[4] = aligned(header.offsets[5] + extra_bytes(w));
 
   std::memset(static_cast<char*>(out) + sizeof header, 0, header.offsets[4] - sizeof header);
   const Strips to(out);
@@ -210,6 +220,7 @@ SC_EXPORT void sc_prepack(const void* canonical, const int64_t* sizes, void* out
     count += sizes[2 * s + 1];
   }
   first_tiles[strips] = static_cast<int32_t>(count);
+  write_extra(w, to, const_cast<char*>(to.extra));
   const int64_t behind = header.offsets[4] + bytes;
   std::memset(static_cast<char*>(out) + behind, 0, total - behind);
   for_each_strip(w, threads, [&](DenseStrip& strip, int64_t s) {
@@ -246,8 +257,8 @@ void unpack(const Strips& w, int64_t first, int64_t rows, Out* out, int64_t thre
             const Code value = read_code(at, v, count++);
             const int64_t lane = e / depth, row = s * strip_rows + lane;
             const uint32_t kinds = paired ? load<uint32_t>(head + lane * sizeof(uint32_t)) : 0;
-            const int64_t column =
-                w.place(s, t) * tile_columns + column_of(v * depth + e % depth, kinds);
+            const int64_t stored = v * depth + column_of_byte(e % depth);
+            const int64_t column = w.place(s, t) * tile_columns + column_of(stored, kinds);
             if (first <= row && row < last && column < w.k && value != cut)
               out[(row - first) * w.k + column] = element_of<Out>(w, value, row, column);
           }

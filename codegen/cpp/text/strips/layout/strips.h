@@ -11,8 +11,9 @@
 // `skips`, tiles without a kept value are missing and `tile_places` lists the places of the others.
 // A value is stored as its code of `value_bits` bits; `cut` is the code of zero. Codes of four bits
 // are two a byte, the first in the lower half; those of a vector begin at a whole byte. Where all of
-// them are there, the lower halves are one vector and the upper halves the next. Where values have
-// scales, `scales` holds those of a strip's lanes for each group of columns.
+// them are there, the lower halves are one vector and the upper halves the next; of two bits, four
+// vectors share bytes so. Where values have scales, `scales` holds those of a strip's lanes for each
+// group of columns; `extra` is what else values are decoded with.
 
 namespace {
 
@@ -37,7 +38,8 @@ SC_INLINE constexpr int64_t bytes_of(int64_t codes) { return (codes * value_bits
 constexpr int64_t vector_bytes = bytes_of(codes_per_vector);
 // Of a tile whose values are all there.
 constexpr int64_t tile_bytes = head_bytes + vectors * vector_bytes;
-constexpr bool halves_are_vectors = value_bits == 4 && !masked;
+// Vectors that share bytes: the codes of the first are the lowest bits.
+constexpr int vectors_of_bytes = masked || value_bits >= 8 ? 1 : 8 / value_bits;
 
 // The six pairs that can be kept of four columns, by their kind.
 constexpr int group_columns_of_pair = 4, pair_kinds = 6;
@@ -66,6 +68,7 @@ struct Strips {
   const int32_t* first_tiles;    // [strips + 1]: place of a strip's first tile in tile_places
   const int32_t* tile_places;    // which tile of its strip each present tile is; only if `skips`
   const Scale* scales;           // [strips][groups][strip_rows]; only if there are scales
+  const char* extra;             // what else there is, as the kind of values says
   const char* stream;
   int64_t stream_bytes;
 
@@ -81,6 +84,7 @@ struct Strips {
     tile_places = reinterpret_cast<const int32_t*>(bytes + header.offsets[2]);
     scales = reinterpret_cast<const Scale*>(bytes + header.offsets[3]);
     stream = bytes + header.offsets[4];
+    extra = bytes + header.offsets[5];
     stream_bytes = header.total_bytes - header.offsets[4];
   }
 

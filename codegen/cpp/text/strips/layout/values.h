@@ -31,6 +31,12 @@ SC_INLINE To convert(From value) {
   }
 }
 
+// Codes of one column of a vector of them, where `depth` share 32 bits, with others above them; alone.
+SC_INLINE Words shifted_codes(Register codes, int byte) { return (Words)codes >> 32 / depth * byte; }
+SC_INLINE Words code_of_byte(Register codes, int byte) {
+  return shifted_codes(codes, byte) & ((1u << (value_bits & 31)) - 1);
+}
+
 // The integers nearest to a vector's elements of x over `scale`, ties to even.
 SC_INLINE Register round_activations(const Element* x, float scale) {
   const Singles values = (Singles)load_floats<strip_rows>(x), scales = broadcast(scale);
@@ -42,18 +48,19 @@ SC_INLINE Register round_activations(const Element* x, float scale) {
 }
 
 // What is multiplied for a vector's elements of x; where these are rounded, integers times `scale`.
-SC_INLINE void store_activations(const Element* x, float scale, Activation* out) {
+template <class Multiplied>
+SC_INLINE void store_activations(const Element* x, float scale, Multiplied* out) {
   if constexpr (!rounds_activations) {
-    for (int i = 0; i < strip_rows; ++i) out[i] = convert<Activation>(x[i]);
+    for (int i = 0; i < strip_rows; ++i) out[i] = convert<Multiplied>(x[i]);
 #if defined(__AVX512VNNI__)
-  } else if constexpr (multiplies_integers) {
+  } else if constexpr (std::is_same_v<Multiplied, int8_t>) {
     store(out, low_bytes(round_activations(x, scale)));
 #endif
   } else {
     const auto integers = (Ints<strip_rows>)round_activations(x, scale);
     float floats[strip_rows];
     store(floats, __builtin_convertvector(integers, Floats<strip_rows>));
-    for (int i = 0; i < strip_rows; ++i) out[i] = convert<Activation>(floats[i]);
+    for (int i = 0; i < strip_rows; ++i) out[i] = convert<Multiplied>(floats[i]);
   }
 }
 

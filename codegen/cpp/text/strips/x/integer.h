@@ -111,8 +111,14 @@ struct Excess {
   SC_INLINE void add_vector(const Operands& w) {
     if constexpr (paired) of_w = _mm512_dpbusd_epi32(of_w, _mm512_set1_epi8(1), w.codes);
   }
+  // The sum of a row of x, in its scales.
+  SC_INLINE float of_row(int i) const {
+    float sum = 0;
+    for (int p = planes - 1; p >= 0; --p) sum += static_cast<float>(of_x[i][p]) * plane_units[p];
+    return sum;
+  }
   SC_INLINE __m512i of(int i, int p) const {
-    if constexpr (!paired) return _mm512_set1_epi32(of_x[i][p] * static_cast<int32_t>(cut));
+    if constexpr (!paired) return _mm512_set1_epi32(of_x[i][p] * code_middle);
     // The highest plane has all of it.
     return p == planes - 1 ? _mm512_slli_epi32(of_w, 7) : _mm512_setzero_si512();
   }

@@ -131,8 +131,14 @@ struct Excess {
       for (int p = 0; p < planes; ++p) of_x[i][p] += x.sums[(tile * rows + i) * planes + p];
   }
   SC_INLINE void add_vector(const Operands&) {}
+  // The sum of a row of x, in its scales.
+  SC_INLINE float of_row(int i) const {
+    float sum = 0;
+    for (int p = planes - 1; p >= 0; --p) sum += static_cast<float>(of_x[i][p]) * plane_units[p];
+    return sum;
+  }
   SC_INLINE Register of(int i, int p) const {
-    return _mm256_set1_epi32(of_x[i][p] * static_cast<int32_t>(cut));
+    return _mm256_set1_epi32(of_x[i][p] * code_middle);
   }
 };
 
