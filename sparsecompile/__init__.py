@@ -88,6 +88,8 @@ if TYPE_CHECKING:
     from sparsecompile.report.facts import KernelChoice as KernelChoice
     from sparsecompile.report.facts import NodeReport as NodeReport
     from sparsecompile.report.model import Report as Report
+    from sparsecompile.sparsification.report import SparsifyReport as SparsifyReport
+    from sparsecompile.sparsification.sparsify import sparsify as sparsify
     from sparsecompile.storage.compress import compress as compress
     from sparsecompile.storage.load import load as load
     from sparsecompile.storage.save import save as save
@@ -148,6 +150,8 @@ _MODULES = {
         "sparsecompile.registry": "Registry default_registry",
         "sparsecompile.report.facts": "GraphReport KernelChoice NodeReport",
         "sparsecompile.report.model": "Report",
+        "sparsecompile.sparsification.report": "SparsifyReport",
+        "sparsecompile.sparsification.sparsify": "sparsify",
         "sparsecompile.storage.compress": "compress",
         "sparsecompile.storage.load": "load",
         "sparsecompile.storage.save": "save",

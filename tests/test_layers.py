@@ -12,7 +12,7 @@ from imports import PACKAGE, importers, imports
 LAYERS = (
     *("errors", "component", "formats", "registry", "structures", "codecs", "masks", "kernels"),
     *("weights", "detection", "graph", "options", "operators", "lowering", "report"),
-    *("compiler", "backend", "storage", "", "testing"),
+    *("compiler", "backend", "storage", "sparsification", "", "testing"),
 )
 """From the bottom up; the empty one is `sparsecompile` itself."""
 TOOLS = ("passes", "codegen", "commands", "bench")

@@ -1,0 +1,148 @@
+"""Calibration: a model runs on batches, a block at a time, and linears are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from sparsecompile.errors import OptionError
+from sparsecompile.sparsification.blocks import Blocks, find_blocks
+from sparsecompile.sparsification.hidden import Hidden
+from sparsecompile.sparsification.moments import Moments, gather
+from sparsecompile.sparsification.progress import Progress
+
+_REFUSALS = (TypeError, ValueError, RuntimeError, LookupError, AttributeError)
+"""What models raise of inputs that they do not take."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """Linears that are calibrated together.
+
+    Attributes:
+        names: of the linears.
+        moments: looks at what they read, with the weights that the model has when it is called.
+    """
+
+    names: tuple[str, ...]
+    moments: Callable[[], dict[str, Moments]]
+
+
+class Calibration:
+    """Batches, and a model that runs on them.
+
+    Args:
+        model: the model.
+        batches: each a tensor, a tuple of arguments or a mapping of keyword arguments.
+        memory: bytes of what blocks read that may be kept in memory.
+        progress: counts what has run.
+    """
+
+    def __init__(
+        self, model: nn.Module, batches: Iterable[object], memory: int, progress: Progress
+    ) -> None:
+        self._model, self.batches, self._memory = model, list(batches), memory
+        self._progress = progress
+        if not self.batches:
+            raise OptionError("calibration", "calibration has no batch: give one at least")
+
+    def stages(self, linears: Mapping[str, nn.Linear]) -> Iterator[Stage]:
+        """Blocks in turn, then what is in none; of a model without blocks all linears at once.
+
+        What is done to the weights of a stage before the next is asked for, later ones see.
+
+        Raises:
+            OptionError: the model does not run on a batch, or a linear reads what is not finite.
+        """
+        first = find_blocks(self._model, lambda: self._run(0), tuple(linears.values()))
+        rest = dict(linears)
+        if first is not None:
+            for stage in self._through(first, linears):
+                for name in stage.names:
+                    del rest[name]
+                yield stage
+        if rest:
+            self._progress.expect(len(self.batches))
+            yield Stage(tuple(rest), lambda: self._moments(rest, self._run, len(self.batches)))
+
+    def _through(self, blocks: Blocks, linears: Mapping[str, nn.Linear]) -> Iterator[Stage]:
+        # At the entrance, in every block for moments, and for what all but the last give.
+        self._progress.expect(2 * len(blocks.modules) * len(self.batches))
+        with Hidden(self._memory) as hidden:
+            others = []
+            for i in range(len(self.batches)):
+                inputs = blocks.first_inputs(lambda i=i: self._run(i))  # type: ignore[misc]
+                hidden.append(inputs.pop(blocks.hidden))
+                others.append(inputs)
+                self._progress.step()
+            last = list(blocks.modules)[-1]
+            for name, block in blocks.modules.items():
+
+                def call(i: int, block: nn.Module = block) -> Tensor:
+                    return blocks.call(block, hidden[i], others[i])
+
+                held = {id(m) for m in block.modules()}
+                inside = {n: linear for n, linear in linears.items() if id(linear) in held}
+                if not inside:
+                    self._progress.expect(-len(hidden))
+                else:
+                    yield Stage(
+                        tuple(inside),
+                        lambda inside=inside, call=call: self._moments(inside, call, len(hidden)),  # type: ignore[misc]
+                    )
+                for i in range(len(hidden) if name != last else 0):
+                    hidden[i] = call(i)
+                    self._progress.step()
+
+    def _moments(
+        self, linears: Mapping[str, nn.Linear], call: Callable[[int], object], count: int
+    ) -> dict[str, Moments]:
+        with gather(linears) as found:
+            for i in range(count):
+                call(i)
+                self._progress.step()
+        for name, moments in found.items():
+            if not moments.finite:
+                raise OptionError(
+                    "calibration",
+                    f"what {name!r} reads in calibration holds NaN or infinity: look for the batch "
+                    "or the layer before it that makes them",
+                )
+        return found
+
+    def _run(self, i: int) -> None:
+        batch = self.batches[i]
+        try:
+            if isinstance(batch, Mapping):
+                self._model(**batch)
+            else:
+                self._model(*(batch if isinstance(batch, (tuple, list)) else (batch,)))
+        except _REFUSALS as error:
+            raise OptionError(
+                "calibration",
+                f"the model does not run on batch {i} of the calibration: "
+                f"{type(error).__name__}: {error}; a batch is a tensor, a tuple of arguments or a "
+                "mapping of keyword arguments",
+            ) from error
+
+
+@contextmanager
+def at_rest(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation, without a cache of keys, then as it was."""
+    training = [module for module in model.modules() if module.training]
+    config: Any = getattr(model, "config", None)
+    cached = getattr(config, "use_cache", None)
+    model.eval()
+    if cached:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+        if cached:
+            config.use_cache = cached

@@ -1,0 +1,157 @@
+"""sparsify: weights of a model become sparse, or values on a grid, in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+
+from sparsecompile.errors import ModelError, OptionError
+from sparsecompile.registry import default_registry
+from sparsecompile.sparsification.calibration import Calibration, Stage, at_rest
+from sparsecompile.sparsification.journal import Done, Journal, identity
+from sparsecompile.sparsification.method import Method, Problem
+from sparsecompile.sparsification.moments import Moments
+from sparsecompile.sparsification.progress import Progress
+from sparsecompile.sparsification.report import SparsifiedWeight, SparsifyReport
+from sparsecompile.sparsification.targets import Target, find_targets
+
+
+@torch.no_grad()
+def sparsify(
+    model: nn.Module,
+    pattern: str | Mapping[str, str | None],
+    *,
+    method: str | Method = "sparsegpt",
+    calibration: Iterable[object] | None = None,
+    correct_bias: bool = False,
+    folder: str | Path | None = None,
+    memory: int = 2**32,
+    progress: bool = True,
+) -> SparsifyReport:
+    """Make weights of a model's `nn.Linear` modules keep a pattern, in place.
+
+    Lossy. The model stays what it is, with zeros in its weights, or values on a grid: it is saved
+    as any other, and `torch.compile(model, backend="sparse")` packs it losslessly. A stack of
+    blocks is calibrated block by block, each with what the ones before it give once they are
+    sparse; of other models all linears at once.
+
+    Args:
+        model: a module; its mode of training stays what it is.
+        pattern: `"2:4"`, `"unstructured(0.5)"`, `"block(16,16,0.5)"`, a grid such as `"int4"` or
+            `"int8"`, or both, `"2:4/int4[group=64]"`, for every linear but output heads and what is
+            tied to an embedding; or a mapping from name patterns to these, and None, as in
+            `{"*.mlp.*": "2:4", "lm_head": None}`: the first that matches counts.
+        method: a name, `"magnitude"`, `"wanda"` or `"sparsegpt"`, or an instance with options.
+        calibration: batches that the model runs on: tensors, tuples of arguments or mappings of
+            keyword arguments; such as 32 of `[1, 1024]` token ids. All methods but `magnitude` need
+            it.
+        correct_bias: add to biases by how much the mean of each output is off.
+        folder: keeps what is done, for the same call after a kill; the result is the same.
+        memory: bytes of what blocks read that are kept in memory; the rest is on disk.
+        progress: whether a bar is shown on a terminal.
+
+    Raises:
+        OptionError: what is asked for cannot be used, or the model does not run on the batches.
+        ModelError: not a module, or weights that have no values or cannot be written.
+    """
+    start = perf_counter()
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"sparsify takes a module, not {type(model).__name__}")
+    chosen = default_registry().get(Method, method) if isinstance(method, str) else method
+    targets = find_targets(model, pattern)
+    batches = None if calibration is None else list(calibration)
+    if batches is None and (chosen.calibrated or correct_bias):
+        needs = f"method {chosen.name!r}" if chosen.calibrated else "correct_bias"
+        raise OptionError(
+            "calibration",
+            f"{needs} needs calibration: a list of batches that the model runs on, such as token "
+            "ids [1, 1024]; method='magnitude' needs none",
+        )
+    run = "" if folder is None else identity((chosen, correct_bias), targets, batches or ())
+    journal = Journal(None if folder is None else Path(folder), run)
+    named = {target.name: target for target in targets}
+    rows: list[SparsifiedWeight] = []
+    count = 0
+    with at_rest(model), Progress(progress) as bar:
+        for stage in _stages(model, named, batches, memory, bar):
+            members = [named[name] for name in stage.names]
+            done = journal.read(stage.names)
+            if done is None:
+                done = _solve(members, stage.moments(), chosen, correct_bias)
+                journal.write(stage.names, done)
+            rows += done[0]
+            for name, value in done[1].items():
+                model.get_parameter(name).copy_(value)
+            count += batches is not None
+    return SparsifyReport(repr(chosen), tuple(rows), perf_counter() - start, count)
+
+
+def _stages(
+    model: nn.Module,
+    targets: Mapping[str, Target],
+    batches: Sequence[object] | None,
+    memory: int,
+    bar: Progress,
+) -> Iterator[Stage]:
+    if batches is None:
+        yield Stage(tuple(targets), dict)
+    else:
+        linears = {name: target.linear for name, target in targets.items()}
+        yield from Calibration(model, batches, memory, bar).stages(linears)
+
+
+def _solve(
+    targets: Sequence[Target], moments: Mapping[str, Moments], method: Method, correct_bias: bool
+) -> Done:
+    """New parameters of the linears of a stage, and what the report says of them."""
+    rows: dict[str, SparsifiedWeight] = {}
+    parameters: dict[str, Tensor] = {}
+    for group in _groups(targets, moments):
+        read = moments.get(group[0].name)
+        weights = [target.linear.weight for target in group]
+        problem = Problem(
+            torch.cat([weight.float() for weight in weights]),
+            tuple(len(weight) for weight in weights),
+            group[0].pattern,
+            None if read is None else read.second,
+        )
+        solved = method.solve(problem)
+        parts = zip(group, solved.split(problem.rows), problem.errors(solved).tolist(), strict=True)
+        for target, values, error in parts:
+            new = values.to(target.linear.weight)
+            parameters[f"{target.name}.weight"] = new
+            rows[target.name] = _row(target, new, error)
+            bias = target.linear.bias
+            if correct_bias and read is not None and bias is not None:
+                off = (target.linear.weight - new).double() @ read.mean
+                parameters[f"{target.name}.bias"] = (bias + off).to(bias)
+    return [rows[target.name] for target in targets], parameters
+
+
+def _groups(
+    targets: Iterable[Target], moments: Mapping[str, Moments]
+) -> Iterable[Sequence[Target]]:
+    """Targets with one input and one pattern."""
+    found: dict[tuple[object, ...], list[Target]] = {}
+    for target in targets:
+        key = (id(moments[target.name]) if moments else target.name, target.pattern)
+        found.setdefault(key, []).append(target)
+    return found.values()
+
+
+def _row(target: Target, weight: Tensor, error: float) -> SparsifiedWeight:
+    n, k = weight.shape
+    return SparsifiedWeight(
+        target.name,
+        (n, k),
+        str(weight.dtype).removeprefix("torch."),
+        str(target.pattern),
+        int(weight.count_nonzero()) / max(weight.numel(), 1),
+        error,
+        weight.nbytes,
+        target.pattern.nbytes(weight),
+    )
