@@ -83,7 +83,8 @@ class Calibration:
             for name, block in blocks.modules.items():
 
                 def call(i: int, block: nn.Module = block) -> Tensor:
-                    return blocks.call(block, hidden[i], others[i])
+                    with _refusals(i):
+                        return blocks.call(block, hidden[i], others[i])
 
                 held = {id(m) for m in block.modules()}
                 inside = {n: linear for n, linear in linears.items() if id(linear) in held}
@@ -116,18 +117,25 @@ class Calibration:
 
     def _run(self, i: int) -> None:
         batch = self.batches[i]
-        try:
+        with _refusals(i):
             if isinstance(batch, Mapping):
                 self._model(**batch)
             else:
                 self._model(*(batch if isinstance(batch, (tuple, list)) else (batch,)))
-        except _REFUSALS as error:
-            raise OptionError(
-                "calibration",
-                f"the model does not run on batch {i} of the calibration: "
-                f"{type(error).__name__}: {error}; a batch is a tensor, a tuple of arguments or a "
-                "mapping of keyword arguments",
-            ) from error
+
+
+@contextmanager
+def _refusals(i: int) -> Iterator[None]:
+    """Says which batch it was that the model does not run on."""
+    try:
+        yield
+    except _REFUSALS as error:
+        raise OptionError(
+            "calibration",
+            f"the model does not run on batch {i} of the calibration: "
+            f"{type(error).__name__}: {error}; a batch is a tensor, a tuple of arguments or a "
+            "mapping of keyword arguments",
+        ) from error
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import lcm
 
 import torch
 from torch import Tensor
@@ -65,8 +66,9 @@ class Sweep:
         if pattern.structure is not None:
             width = pattern.width
             if pattern.share is not None:
-                # With scales, masks come first: the largest of those that stay have to.
-                width *= -(-(group or strip) // width)
+                # Whole groups: their largest values have to be among those that stay.
+                width = lcm(width, group or 1)
+                width *= -(-strip // width)
             steps.append((min(width, k), self._choose_mask))
         if group:
             if max(group, pattern.width) % min(group, pattern.width):

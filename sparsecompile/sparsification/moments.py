@@ -68,13 +68,14 @@ def gather(linears: Mapping[str, nn.Linear]) -> Iterator[dict[str, Moments]]:
         last = inputs, moments
 
     def hook(name: str) -> Any:
-        def call(linear: nn.Linear, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # After the call: what a linear refuses is not counted.
+        def call(linear: nn.Linear, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
             count(name, linear, args[0] if args else kwargs["input"])
 
         return call
 
     handles = [
-        linear.register_forward_pre_hook(hook(name), with_kwargs=True)
+        linear.register_forward_hook(hook(name), with_kwargs=True)
         for name, linear in linears.items()
     ]
     try:

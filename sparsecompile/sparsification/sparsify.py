@@ -85,7 +85,7 @@ def sparsify(
                 journal.write(stage.names, done)
             rows += done[0]
             for name, value in done[1].items():
-                model.get_parameter(name).copy_(value)
+                model.get_parameter(name.removeprefix(".")).copy_(value)
             count += batches is not None
     return SparsifyReport(repr(chosen), tuple(rows), perf_counter() - start, count)
 
