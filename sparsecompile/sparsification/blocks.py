@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from sparsecompile.sparsification.moments import Stop
+
 Inputs = dict[int | str, Any]
 """Of one call, by position or by name."""
-
-
-class Stop(Exception):  # noqa: N818 - not an error
-    """Leaves a model once its first block is reached."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,12 +20,12 @@ class Blocks:
     """Modules of which each gets the output of the one before, and all else as the first did.
 
     Attributes:
-        modules: names and modules, in the order of their calls.
+        modules: in the order of their calls.
         hidden: which input that is.
         first_of_several: whether outputs are tuples that begin with it.
     """
 
-    modules: Mapping[str, nn.Module]
+    modules: tuple[nn.Module, ...]
     hidden: int | str
     first_of_several: bool
 
@@ -47,12 +46,10 @@ class Blocks:
             caught.append(_inputs(args, kwargs))
             raise Stop
 
-        first = next(iter(self.modules.values()))
-        handle = first.register_forward_pre_hook(catch, with_kwargs=True)
+        handle = self.modules[0].register_forward_pre_hook(catch, with_kwargs=True)
         try:
-            run()
-        except Stop:
-            pass
+            with suppress(Stop):
+                run()
         finally:
             handle.remove()
         return caught[0]
@@ -81,36 +78,28 @@ def find_blocks(
         calls.append(_Called(m, _inputs(args, kwargs), output))
 
     hook: Any = record
-    handles = [m.register_forward_hook(hook, with_kwargs=True) for m in _members(model).values()]
+    kinds = (nn.ModuleList, nn.Sequential)
+    stacks = [tuple(m.children()) for m in model.modules() if isinstance(m, kinds)]
+    members = {m for stack in stacks for m in stack}
+    handles = [m.register_forward_hook(hook, with_kwargs=True) for m in members]
     try:
         run()
     finally:
         for handle in handles:
             handle.remove()
-    held = {id(m) for m in _members(model).values() if any(t in m.modules() for t in targets)}
+    held = {m for m in members if not set(targets).isdisjoint(m.modules())}
     best, most = None, 1
-    for name, stack in _stacks(model).items():
-        blocks = _chain(name, stack, calls)
-        count = sum(id(m) in held for m in stack.children())
+    for stack in stacks:
+        blocks, count = _chain(stack, calls), sum(m in held for m in stack)
         if blocks is not None and count > most:
             best, most = blocks, count
     return best
 
 
-def _stacks(model: nn.Module) -> dict[str, nn.Module]:
-    kinds = (nn.ModuleList, nn.Sequential)
-    return {name: m for name, m in model.named_modules() if isinstance(m, kinds)}
-
-
-def _members(model: nn.Module) -> dict[int, nn.Module]:
-    return {id(m): m for stack in _stacks(model).values() for m in stack.children()}
-
-
-def _chain(name: str, stack: nn.Module, calls: Sequence[_Called]) -> Blocks | None:
-    """The members of a stack, if each is called once with the output of the one before it."""
-    members = dict(stack.named_children())
-    own = [call for call in calls if any(call.module is m for m in members.values())]
-    if len(own) < 2 or [id(call.module) for call in own] != [id(m) for m in members.values()]:
+def _chain(members: tuple[nn.Module, ...], calls: Sequence[_Called]) -> Blocks | None:
+    """Modules, if each is called once with the output of the one before it."""
+    own = [call for call in calls if call.module in members]
+    if len(own) < 2 or tuple(call.module for call in own) != members:
         return None
     outputs = [call.output for call in own]
     several = isinstance(outputs[0], tuple)
@@ -127,8 +116,7 @@ def _chain(name: str, stack: nn.Module, calls: Sequence[_Called]) -> Blocks | No
         same = others.keys() == first.keys() and all(_is(v, first[k]) for k, v in others.items())
         if call.inputs.get(hidden) is not before or not same:
             return None
-    prefix = f"{name}." if name else ""
-    return Blocks({f"{prefix}{key}": m for key, m in members.items()}, hidden, several)
+    return Blocks(members, hidden, several)
 
 
 def _is(value: object, other: object) -> bool:

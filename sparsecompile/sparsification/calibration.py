@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -67,45 +68,41 @@ class Calibration:
                 yield stage
         if rest:
             self._progress.expect(len(self.batches))
-            yield Stage(tuple(rest), lambda: self._moments(rest, self._run, len(self.batches)))
+            yield self._stage(rest, self._run)
 
     def _through(self, blocks: Blocks, linears: Mapping[str, nn.Linear]) -> Iterator[Stage]:
         # At the entrance, in every block for moments, and for what all but the last give.
         self._progress.expect(2 * len(blocks.modules) * len(self.batches))
         with Hidden(self._memory) as hidden:
             others = []
-            for i in range(len(self.batches)):
-                inputs = blocks.first_inputs(lambda i=i: self._run(i))  # type: ignore[misc]
+            for i in self._progress.track(len(self.batches)):
+                inputs = blocks.first_inputs(partial(self._run, i))
                 hidden.append(inputs.pop(blocks.hidden))
                 others.append(inputs)
-                self._progress.step()
-            last = list(blocks.modules)[-1]
-            for name, block in blocks.modules.items():
 
-                def call(i: int, block: nn.Module = block) -> Tensor:
-                    with _refusals(i):
-                        return blocks.call(block, hidden[i], others[i])
+            def call(block: nn.Module, i: int) -> Tensor:
+                with _refusals(i):
+                    return blocks.call(block, hidden[i], others[i])
 
+            last = blocks.modules[-1]
+            for block in blocks.modules:
                 held = {id(m) for m in block.modules()}
-                inside = {n: linear for n, linear in linears.items() if id(linear) in held}
-                if not inside:
-                    self._progress.expect(-len(hidden))
+                inside = {name: m for name, m in linears.items() if id(m) in held}
+                if inside:
+                    yield self._stage(inside, partial(call, block))
                 else:
-                    yield Stage(
-                        tuple(inside),
-                        lambda inside=inside, call=call: self._moments(inside, call, len(hidden)),  # type: ignore[misc]
-                    )
-                for i in range(len(hidden) if name != last else 0):
-                    hidden[i] = call(i)
-                    self._progress.step()
+                    self._progress.expect(-len(hidden))
+                for i in self._progress.track(len(hidden) if block is not last else 0):
+                    hidden[i] = call(block, i)
+
+    def _stage(self, linears: Mapping[str, nn.Linear], call: Callable[[int], object]) -> Stage:
+        return Stage(tuple(linears), lambda: self._moments(linears, call))
 
     def _moments(
-        self, linears: Mapping[str, nn.Linear], call: Callable[[int], object], count: int
+        self, linears: Mapping[str, nn.Linear], call: Callable[[int], object]
     ) -> dict[str, Moments]:
-        with gather(linears) as found:
-            for i in range(count):
-                call(i)
-                self._progress.step()
+        runs = (partial(call, i) for i in self._progress.track(len(self.batches)))
+        found = gather(linears, runs)
         for name, moments in found.items():
             if not moments.finite:
                 raise OptionError(

@@ -38,7 +38,8 @@ class Hidden:
         return len(self._tensors)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self._tensors[index].to(self._devices[index])
+        # A copy: blocks may write to what they read.
+        return self._tensors[index].to(self._devices[index], copy=True)
 
     def __setitem__(self, index: int, value: Tensor) -> None:
         kept = self._tensors[index]

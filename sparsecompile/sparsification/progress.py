@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -32,6 +34,8 @@ class Progress:
         (task,) = self._bar.tasks
         self._bar.update(self._task, total=(task.total or 0) + count)
 
-    def step(self) -> None:
-        """One is done."""
-        self._bar.advance(self._task)
+    def track(self, count: int) -> Iterator[int]:
+        """Numbers from 0, each of which stands for one."""
+        for i in range(count):
+            yield i
+            self._bar.advance(self._task)
