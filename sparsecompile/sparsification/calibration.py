@@ -46,10 +46,13 @@ class Calibration:
     def __init__(
         self, model: nn.Module, batches: Iterable[object], memory: int, progress: Progress
     ) -> None:
-        self._model, self.batches, self._memory = model, list(batches), memory
+        self._model, self._batches, self._memory = model, list(batches), memory
         self._progress = progress
-        if not self.batches:
+        if not self._batches:
             raise OptionError("calibration", "calibration has no batch: give one at least")
+
+    def __len__(self) -> int:
+        return len(self._batches)
 
     def stages(self, linears: Mapping[str, nn.Linear]) -> Iterator[Stage]:
         """Blocks in turn, then what is in none; of a model without blocks all linears at once.
@@ -59,7 +62,7 @@ class Calibration:
         Raises:
             OptionError: the model does not run on a batch, or a linear reads what is not finite.
         """
-        first = find_blocks(self._model, lambda: self._run(0), tuple(linears.values()))
+        first = find_blocks(self._model, lambda: self.run(0), tuple(linears.values()))
         rest = dict(linears)
         if first is not None:
             for stage in self._through(first, linears):
@@ -67,16 +70,16 @@ class Calibration:
                     del rest[name]
                 yield stage
         if rest:
-            self._progress.expect(len(self.batches))
-            yield self._stage(rest, self._run)
+            self._progress.expect(len(self._batches))
+            yield self._stage(rest, self.run)
 
     def _through(self, blocks: Blocks, linears: Mapping[str, nn.Linear]) -> Iterator[Stage]:
         # At the entrance, in every block for moments, and for what all but the last give.
-        self._progress.expect(2 * len(blocks.modules) * len(self.batches))
+        self._progress.expect(2 * len(blocks.modules) * len(self._batches))
         with Hidden(self._memory) as hidden:
             others = []
-            for i in self._progress.track(len(self.batches)):
-                inputs = blocks.first_inputs(partial(self._run, i))
+            for i in self._progress.track(len(self._batches)):
+                inputs = blocks.first_inputs(partial(self.run, i))
                 hidden.append(inputs.pop(blocks.hidden))
                 others.append(inputs)
 
@@ -101,7 +104,7 @@ class Calibration:
     def _moments(
         self, linears: Mapping[str, nn.Linear], call: Callable[[int], object]
     ) -> dict[str, Moments]:
-        runs = (partial(call, i) for i in self._progress.track(len(self.batches)))
+        runs = (partial(call, i) for i in self._progress.track(len(self._batches)))
         found = gather(linears, runs)
         for name, moments in found.items():
             if not moments.finite:
@@ -112,13 +115,13 @@ class Calibration:
                 )
         return found
 
-    def _run(self, i: int) -> None:
-        batch = self.batches[i]
+    def run(self, i: int) -> object:
+        """What the model gives for a batch."""
+        batch = self._batches[i]
         with _refusals(i):
             if isinstance(batch, Mapping):
-                self._model(**batch)
-            else:
-                self._model(*(batch if isinstance(batch, (tuple, list)) else (batch,)))
+                return self._model(**batch)
+            return self._model(*(batch if isinstance(batch, (tuple, list)) else (batch,)))
 
 
 @contextmanager

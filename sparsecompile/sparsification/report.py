@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
+
+from sparsecompile.sparsification.smooth import Smoothed
 
 SCHEMA = 1
 """Version of `SparsifyReport.to_json`; rises when a field changes its meaning or goes."""
@@ -50,12 +53,14 @@ class SparsifyReport:
         seconds: how long it took.
         blocks: how many parts of the model were calibrated one after the other; 0 without
             calibration.
+        smoothed: norms that linears read, where that was asked for.
     """
 
     method: str
     weights: tuple[SparsifiedWeight, ...]
     seconds: float
     blocks: int
+    smoothed: tuple[Smoothed, ...] = ()
 
     @property
     def dense_bytes(self) -> int:
@@ -80,11 +85,10 @@ class SparsifyReport:
 
     def __str__(self) -> str:
         """A table that fits 100 columns; weights whose names differ only in numbers share a row."""
-        from rich.box import SIMPLE_HEAD
         from rich.console import Console
         from rich.table import Table
 
-        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
         table.add_column("weights", overflow="fold")
         for head in ("count", "n x k", "pattern", "kept", "error", "MB"):
             table.add_column(head, justify="left" if head == "pattern" else "right", no_wrap=True)
@@ -105,6 +109,11 @@ class SparsifyReport:
         console = Console(file=out, width=WIDTH, force_jupyter=False, markup=False, highlight=False)
         console.print(self._summary())
         console.print(table)
+        reasons = [norm.reason for norm in self.smoothed]
+        if reasons:
+            console.print(f"\n{reasons.count('')} of {len(reasons)} norms smoothed")
+        for reason, count in Counter(filter(None, reasons)).items():
+            console.print(f"  {count} left as they are: {reason}")
         return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).rstrip()
 
     def _summary(self) -> str:

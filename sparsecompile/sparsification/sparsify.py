@@ -17,6 +17,7 @@ from sparsecompile.sparsification.method import Method, Problem
 from sparsecompile.sparsification.moments import Moments
 from sparsecompile.sparsification.progress import Progress
 from sparsecompile.sparsification.report import SparsifiedWeight, SparsifyReport
+from sparsecompile.sparsification.smooth import smooth as smooth_norms
 from sparsecompile.sparsification.targets import Target, find_targets
 
 
@@ -28,6 +29,7 @@ def sparsify(
     method: str | Method = "sparsegpt",
     calibration: Iterable[object] | None = None,
     correct_bias: bool = False,
+    smooth: float | None = None,
     folder: str | Path | None = None,
     memory: int = 2**32,
     progress: bool = True,
@@ -50,6 +52,9 @@ def sparsify(
             keyword arguments; such as 32 of `[1, 1024]` token ids. All methods but `magnitude` need
             it.
         correct_bias: add to biases by how much the mean of each output is off.
+        smooth: SmoothQuant's alpha, 0.5 as a rule: before all else the columns of weights are
+            multiplied, and the norms before them divided, so that activations are rounded to 8 bits
+            with less loss, as `options={"quantize": "int8"}` does; needs calibration, too.
         folder: keeps what is done, for the same call after a kill; the result is the same.
         memory: bytes of what blocks read that are kept in memory; the rest is on disk.
         progress: whether a bar is shown on a terminal.
@@ -64,20 +69,27 @@ def sparsify(
     chosen = default_registry().get(Method, method) if isinstance(method, str) else method
     targets = find_targets(model, pattern)
     batches = None if calibration is None else list(calibration)
-    if batches is None and (chosen.calibrated or correct_bias):
-        needs = f"method {chosen.name!r}" if chosen.calibrated else "correct_bias"
+    asked = {
+        f"method {chosen.name!r}": chosen.calibrated,
+        "correct_bias": correct_bias,
+        "smooth": smooth is not None,
+    }
+    needs = next((name for name, is_asked in asked.items() if is_asked), "")
+    if batches is None and needs:
         raise OptionError(
             "calibration",
             f"{needs} needs calibration: a list of batches that the model runs on, such as token "
             "ids [1, 1024]; method='magnitude' needs none",
         )
-    run = "" if folder is None else identity((chosen, correct_bias), targets, batches or ())
+    run = "" if folder is None else identity((chosen, correct_bias, smooth), targets, batches or ())
     journal = Journal(None if folder is None else Path(folder), run)
     named = {target.name: target for target in targets}
     rows: list[SparsifiedWeight] = []
     count = 0
     with at_rest(model), Progress(progress) as bar:
-        for stage in _stages(model, named, batches, memory, bar):
+        runs = None if batches is None else Calibration(model, batches, memory, bar)
+        smoothed = smooth_norms(model, runs, smooth, bar) if runs and smooth is not None else ()
+        for stage in _stages(named, runs):
             members = [named[name] for name in stage.names]
             done = journal.read(stage.names)
             if done is None:
@@ -86,22 +98,15 @@ def sparsify(
             rows += done[0]
             for name, value in done[1].items():
                 model.get_parameter(name.removeprefix(".")).copy_(value)
-            count += batches is not None
-    return SparsifyReport(repr(chosen), tuple(rows), perf_counter() - start, count)
+            count += runs is not None
+    return SparsifyReport(repr(chosen), tuple(rows), perf_counter() - start, count, smoothed)
 
 
-def _stages(
-    model: nn.Module,
-    targets: Mapping[str, Target],
-    batches: Sequence[object] | None,
-    memory: int,
-    bar: Progress,
-) -> Iterator[Stage]:
-    if batches is None:
+def _stages(targets: Mapping[str, Target], calibration: Calibration | None) -> Iterator[Stage]:
+    if calibration is None:
         yield Stage(tuple(targets), dict)
     else:
-        linears = {name: target.linear for name, target in targets.items()}
-        yield from Calibration(model, batches, memory, bar).stages(linears)
+        yield from calibration.stages({name: target.linear for name, target in targets.items()})
 
 
 def _solve(
