@@ -14,10 +14,8 @@ from torch import Tensor
 
 from sparsecompile.errors import OptionError
 from sparsecompile.sparsification.report import SparsifiedWeight
+from sparsecompile.sparsification.solve import Solved
 from sparsecompile.sparsification.targets import Target
-
-Done = tuple[list[SparsifiedWeight], dict[str, Tensor]]
-"""Rows of the report, and new parameters by name."""
 
 
 class Journal:
@@ -46,7 +44,7 @@ class Journal:
                 "calibration: load the model as it was, or give another folder",
             )
 
-    def read(self, names: Sequence[str]) -> Done | None:
+    def read(self, names: Sequence[str]) -> Solved | None:
         """What a stage came to, if it is done."""
         file = self._file(names)
         if file is None or not file.exists():
@@ -55,7 +53,7 @@ class Journal:
         rows = [SparsifiedWeight(**{**row, "shape": tuple(row["shape"])}) for row in kept["rows"]]
         return rows, kept["parameters"]
 
-    def write(self, names: Sequence[str], done: Done) -> None:
+    def write(self, names: Sequence[str], done: Solved) -> None:
         """Keep what a stage came to."""
         file = self._file(names)
         if file is not None:
@@ -73,7 +71,7 @@ def identity(method: object, targets: Iterable[Target], batches: Iterable[object
     """Stands for a run: its method, patterns, weights and batches."""
     found = hashlib.sha256(repr(method).encode())
     for target in targets:
-        found.update(f"{target.name} {target.pattern}".encode())
+        found.update(f"{target.name} {target.patterns}".encode())
         _add(found, target.linear.weight)
     for batch in batches:
         _add(found, batch)

@@ -8,7 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
+from pathlib import Path
 
+from sparsecompile.errors import OptionError
+from sparsecompile.sparsification.budget import Allocation
 from sparsecompile.sparsification.smooth import Smoothed
 
 SCHEMA = 1
@@ -54,6 +57,7 @@ class SparsifyReport:
         blocks: how many parts of the model were calibrated one after the other; 0 without
             calibration.
         smoothed: norms that linears read, where that was asked for.
+        allocation: what was chosen within a budget, and why.
     """
 
     method: str
@@ -61,6 +65,7 @@ class SparsifyReport:
     seconds: float
     blocks: int
     smoothed: tuple[Smoothed, ...] = ()
+    allocation: Allocation | None = None
 
     @property
     def dense_bytes(self) -> int:
@@ -82,6 +87,22 @@ class SparsifyReport:
     def to_json(self) -> str:
         """All of it, with its `schema`."""
         return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=2)
+
+    def plot(self, path: str | Path) -> None:
+        """Draw loss against cost: the frontier, patterns for all weights, and what was chosen.
+
+        Args:
+            path: the file; its ending says what kind, such as `.png` or `.svg`.
+
+        Raises:
+            OptionError: there was no budget.
+            SparseCompileError: matplotlib is not installed.
+        """
+        from sparsecompile.sparsification.plot import plot_allocation
+
+        if self.allocation is None:
+            raise OptionError("budget", "there is a frontier where there was a budget")
+        plot_allocation(self.allocation, Path(path))
 
     def __str__(self) -> str:
         """A table that fits 100 columns; weights whose names differ only in numbers share a row."""
@@ -109,6 +130,8 @@ class SparsifyReport:
         console = Console(file=out, width=WIDTH, force_jupyter=False, markup=False, highlight=False)
         console.print(self._summary())
         console.print(table)
+        if self.allocation is not None:
+            console.print(f"\n{_spent(self.allocation)}")
         reasons = [norm.reason for norm in self.smoothed]
         if reasons:
             console.print(f"\n{reasons.count('')} of {len(reasons)} norms smoothed")
@@ -123,6 +146,19 @@ class SparsifyReport:
             f"{self.kept:.1%} of values kept, {_megabytes(self.weights)} MB packed, "
             f"{self.seconds:.1f} s"
         )
+
+
+def _spent(allocation: Allocation) -> str:
+    """What the budget was, and what was made of it."""
+    uniform = (
+        f"{text} {option.loss:.4g} at {option.cost / allocation.dense:.3f}"
+        for text, option in allocation.uniform.items()
+    )
+    return (
+        f"{allocation.unit}: {allocation.cost / allocation.dense:.3f} of dense, at most "
+        f"{allocation.limit / allocation.dense:.3f}; loss of the held batch, weight by weight, "
+        f"{allocation.loss:.4g}; with one pattern for all: {', '.join(uniform) or 'none'}"
+    )
 
 
 def _shares(shares: Sequence[float]) -> str:

@@ -7,25 +7,29 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sparsecompile.errors import ModelError, OptionError
 from sparsecompile.registry import default_registry
+from sparsecompile.sparsification.allocation import allocate
+from sparsecompile.sparsification.budget import Budget
 from sparsecompile.sparsification.calibration import Calibration, Stage, at_rest
-from sparsecompile.sparsification.journal import Done, Journal, identity
-from sparsecompile.sparsification.method import Method, Problem
-from sparsecompile.sparsification.moments import Moments
+from sparsecompile.sparsification.journal import Journal, identity
+from sparsecompile.sparsification.method import Method
 from sparsecompile.sparsification.progress import Progress
 from sparsecompile.sparsification.report import SparsifiedWeight, SparsifyReport
+from sparsecompile.sparsification.smooth import Smoothed
 from sparsecompile.sparsification.smooth import smooth as smooth_norms
+from sparsecompile.sparsification.solve import solve
 from sparsecompile.sparsification.targets import Target, find_targets
 
 
 @torch.no_grad()
 def sparsify(
     model: nn.Module,
-    pattern: str | Mapping[str, str | None],
+    pattern: str | Sequence[str] | Mapping[str, str | Sequence[str] | None],
     *,
+    budget: Mapping[str, float] | None = None,
     method: str | Method = "sparsegpt",
     calibration: Iterable[object] | None = None,
     correct_bias: bool = False,
@@ -46,7 +50,11 @@ def sparsify(
         pattern: `"2:4"`, `"unstructured(0.5)"`, `"block(16,16,0.5)"`, a grid such as `"int4"` or
             `"int8"`, or both, `"2:4/int4[group=64]"`, for every linear but output heads and what is
             tied to an embedding; or a mapping from name patterns to these, and None, as in
-            `{"*.mlp.*": "2:4", "lm_head": None}`: the first that matches counts.
+            `{"*.mlp.*": "2:4", "lm_head": None}`: the first that matches counts. With a budget
+            lists to choose from, `["dense", "4:8", "2:4"]`, in place of each.
+        budget: what all these weights may cost, as a share of what they cost dense:
+            `{"bytes": 0.6}`, `{"density": 0.5}`, or `{"milliseconds": 0.7}`, measured by the tuner
+            for one row. The last batch is held back to say what each choice loses.
         method: a name, `"magnitude"`, `"wanda"` or `"sparsegpt"`, or an instance with options.
         calibration: batches that the model runs on: tensors, tuples of arguments or mappings of
             keyword arguments; such as 32 of `[1, 1024]` token ids. All methods but `magnitude` need
@@ -67,12 +75,14 @@ def sparsify(
     if not isinstance(model, nn.Module):
         raise ModelError(f"sparsify takes a module, not {type(model).__name__}")
     chosen = default_registry().get(Method, method) if isinstance(method, str) else method
-    targets = find_targets(model, pattern)
+    targets = find_targets(model, pattern, choices=budget is not None)
+    limit = None if budget is None else Budget.of(budget)
     batches = None if calibration is None else list(calibration)
     asked = {
         f"method {chosen.name!r}": chosen.calibrated,
         "correct_bias": correct_bias,
         "smooth": smooth is not None,
+        "budget": budget is not None,
     }
     needs = next((name for name, is_asked in asked.items() if is_asked), "")
     if batches is None and needs:
@@ -81,25 +91,32 @@ def sparsify(
             f"{needs} needs calibration: a list of batches that the model runs on, such as token "
             "ids [1, 1024]; method='magnitude' needs none",
         )
-    run = "" if folder is None else identity((chosen, correct_bias, smooth), targets, batches or ())
-    journal = Journal(None if folder is None else Path(folder), run)
-    named = {target.name: target for target in targets}
     rows: list[SparsifiedWeight] = []
-    count = 0
+    count, allocation = 0, None
+    smoothed: tuple[Smoothed, ...] = ()
     with at_rest(model), Progress(progress) as bar:
         runs = None if batches is None else Calibration(model, batches, memory, bar)
-        smoothed = smooth_norms(model, runs, smooth, bar) if runs and smooth is not None else ()
+        before = identity((chosen, correct_bias, smooth), targets, batches or ()) if folder else ""
+        if runs is not None and smooth is not None:
+            smoothed = smooth_norms(model, runs, smooth, bar)
+        if runs is not None and limit is not None:
+            allocation = allocate(model, targets, limit, chosen, runs, bar)
+            targets = find_targets(model, allocation.patterns)
+        patterns = {target.name: str(target.pattern) for target in targets}
+        journal = Journal(Path(folder) if folder else None, f"{before} {patterns}")
+        named = {target.name: target for target in targets}
         for stage in _stages(named, runs):
             members = [named[name] for name in stage.names]
             done = journal.read(stage.names)
             if done is None:
-                done = _solve(members, stage.moments(), chosen, correct_bias)
+                done = solve(members, stage.moments(), chosen, correct_bias)
                 journal.write(stage.names, done)
             rows += done[0]
             for name, value in done[1].items():
-                model.get_parameter(name.removeprefix(".")).copy_(value)
+                model.get_parameter(name).copy_(value)
             count += runs is not None
-    return SparsifyReport(repr(chosen), tuple(rows), perf_counter() - start, count, smoothed)
+    seconds = perf_counter() - start
+    return SparsifyReport(repr(chosen), tuple(rows), seconds, count, smoothed, allocation)
 
 
 def _stages(targets: Mapping[str, Target], calibration: Calibration | None) -> Iterator[Stage]:
@@ -107,56 +124,3 @@ def _stages(targets: Mapping[str, Target], calibration: Calibration | None) -> I
         yield Stage(tuple(targets), dict)
     else:
         yield from calibration.stages({name: target.linear for name, target in targets.items()})
-
-
-def _solve(
-    targets: Sequence[Target], moments: Mapping[str, Moments], method: Method, correct_bias: bool
-) -> Done:
-    """New parameters of the linears of a stage, and what the report says of them."""
-    rows: dict[str, SparsifiedWeight] = {}
-    parameters: dict[str, Tensor] = {}
-    for group in _groups(targets, moments):
-        read = moments.get(group[0].name)
-        weights = [target.linear.weight for target in group]
-        problem = Problem(
-            torch.cat([weight.float() for weight in weights]),
-            tuple(len(weight) for weight in weights),
-            group[0].pattern,
-            None if read is None else read.second,
-        )
-        solved = method.solve(problem)
-        parts = zip(group, solved.split(problem.rows), problem.errors(solved).tolist(), strict=True)
-        for target, values, error in parts:
-            new = values.to(target.linear.weight)
-            parameters[f"{target.name}.weight"] = new
-            rows[target.name] = _row(target, new, error)
-            bias = target.linear.bias
-            if correct_bias and read is not None and bias is not None:
-                off = (target.linear.weight - new).double() @ read.mean
-                parameters[f"{target.name}.bias"] = (bias + off).to(bias)
-    return [rows[target.name] for target in targets], parameters
-
-
-def _groups(
-    targets: Iterable[Target], moments: Mapping[str, Moments]
-) -> Iterable[Sequence[Target]]:
-    """Targets with one input and one pattern."""
-    found: dict[tuple[object, ...], list[Target]] = {}
-    for target in targets:
-        key = (id(moments[target.name]) if moments else target.name, target.pattern)
-        found.setdefault(key, []).append(target)
-    return found.values()
-
-
-def _row(target: Target, weight: Tensor, error: float) -> SparsifiedWeight:
-    n, k = weight.shape
-    return SparsifiedWeight(
-        target.name,
-        (n, k),
-        str(weight.dtype).removeprefix("torch."),
-        str(target.pattern),
-        int(weight.count_nonzero()) / max(weight.numel(), 1),
-        error,
-        weight.nbytes,
-        target.pattern.nbytes(weight),
-    )

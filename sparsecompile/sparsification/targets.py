@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,14 +21,29 @@ class Target:
 
     Attributes:
         name: of the module in the model.
+        patterns: it, or several to choose from.
     """
 
     name: str
     linear: nn.Linear
-    pattern: Pattern
+    patterns: tuple[Pattern, ...]
+
+    @property
+    def pattern(self) -> Pattern:
+        """The first pattern."""
+        return self.patterns[0]
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it may stay as it is, and nothing else."""
+        return all(p.structure is None and p.codec is None for p in self.patterns)
+
+    def parameter(self, name: str) -> str:
+        """The name in the model of one of its parameters."""
+        return f"{self.name}.{name}".removeprefix(".")
 
 
-def find_targets(model: nn.Module, asked: object) -> list[Target]:
+def find_targets(model: nn.Module, asked: object, *, choices: bool = False) -> list[Target]:
     """Linears and their patterns, in the order of the model; each weight once.
 
     Args:
@@ -35,6 +51,7 @@ def find_targets(model: nn.Module, asked: object) -> list[Target]:
         asked: a pattern for every linear but those that are tied to an embedding and the output
             head of a Transformers model, or a mapping from name patterns to patterns, None for what
             is to be left alone; the first that matches counts.
+        choices: whether lists of patterns stand for patterns.
 
     Raises:
         OptionError: neither, no such pattern, one that matches nothing, or that does not divide a
@@ -42,28 +59,41 @@ def find_targets(model: nn.Module, asked: object) -> list[Target]:
         ModelError: a weight that is asked for has no values or cannot be written.
     """
     linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
-    if isinstance(asked, str):
+    if _is_pattern(asked, choices):
         asked = {**dict.fromkeys(_heads(model, linears)), "*": asked}
-    if not isinstance(asked, Mapping) or not all(
-        isinstance(key, str) and isinstance(text, str | None) for key, text in asked.items()
+    given: Any = asked
+    if not isinstance(given, Mapping) or not all(
+        isinstance(key, str) and (value is None or _is_pattern(value, choices))
+        for key, value in given.items()
     ):
+        what = "lists such as ['dense', '2:4']" if choices else "a string such as '2:4'"
         raise OptionError(
             "pattern",
-            "the pattern must be a string such as '2:4', or a mapping from patterns of weight "
-            f"names to strings or None, not {asked!r}",
+            f"the pattern must be {what}, or a mapping from patterns of weight names to such or "
+            f"None, not {asked!r}" + (": lists go with a budget" if not choices else ""),
         )
-    check_patterns({"pattern": asked}, [f"{name}.weight" for name in linears], "nn.Linear")
-    patterns = {key: Pattern.parse(text or DENSE) for key, text in asked.items()}
+    check_patterns({"pattern": given}, [f"{name}.weight" for name in linears], "nn.Linear")
+    texts: dict[str, Sequence[str]] = {
+        key: [value] if isinstance(value, str) else value or [DENSE] for key, value in given.items()
+    }
+    patterns = {key: tuple(map(Pattern.parse, listed)) for key, listed in texts.items()}
     found: dict[int, Target] = {}
     for name, linear in linears.items():
         try:
-            pattern = recipe_for("pattern", patterns, (f"{name}.weight",))
+            target = Target(name, linear, recipe_for("pattern", patterns, (f"{name}.weight",)))
         except Reject:
             continue
-        if pattern.structure is not None or pattern.codec is not None:
-            _check(name, linear, pattern)
-            found.setdefault(id(linear.weight), Target(name, linear, pattern))
+        if not target.is_dense:
+            _check(target)
+            found.setdefault(id(linear.weight), target)
     return list(found.values())
+
+
+def _is_pattern(given: object, choices: bool) -> bool:
+    if not choices:
+        return isinstance(given, str)
+    listed = isinstance(given, Sequence) and not isinstance(given, str)
+    return listed and bool(given) and all(isinstance(text, str) for text in given)
 
 
 def _heads(model: nn.Module, linears: Mapping[str, nn.Linear]) -> list[str]:
@@ -76,8 +106,8 @@ def _heads(model: nn.Module, linears: Mapping[str, nn.Linear]) -> list[str]:
     ]
 
 
-def _check(name: str, linear: nn.Linear, pattern: Pattern) -> None:
-    weight = linear._parameters.get("weight")
+def _check(target: Target) -> None:
+    name, weight = target.name, target.linear._parameters.get("weight")
     if weight is None:
         raise ModelError(f"{name}: {COMPUTED}")
     if type(weight) is not nn.Parameter or not weight.is_floating_point():
@@ -96,4 +126,5 @@ def _check(name: str, linear: nn.Linear, pattern: Pattern) -> None:
             f"the weight of {name!r} holds {float(weight[row, column])} in row {row}, column "
             f"{column}: sparsify takes finite weights"
         )
-    pattern.check(name, (weight.shape[0], weight.shape[1]))
+    for pattern in target.patterns:
+        pattern.check(name, (weight.shape[0], weight.shape[1]))
