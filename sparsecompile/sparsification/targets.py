@@ -92,8 +92,9 @@ def find_targets(model: nn.Module, asked: object, *, choices: bool = False) -> l
 def _is_pattern(given: object, choices: bool) -> bool:
     if not choices:
         return isinstance(given, str)
-    listed = isinstance(given, Sequence) and not isinstance(given, str)
-    return listed and bool(given) and all(isinstance(text, str) for text in given)
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        return False
+    return bool(given) and all(isinstance(text, str) for text in given)
 
 
 def _heads(model: nn.Module, linears: Mapping[str, nn.Linear]) -> list[str]:
