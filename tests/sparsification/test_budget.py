@@ -81,9 +81,8 @@ def test_a_budget_is_met_and_beats_one_pattern_for_all(tmp_path: Path) -> None:
     for name, module in changed.named_modules():
         if name in dense:
             assert torch.equal(module.weight, model.get_submodule(name).weight)  # type: ignore[arg-type]
+    text = " ".join(str(report).split())
     assert re.search(r"bytes: 0\.5\d\d of dense, at most 0\.531; loss of the held batch", text)
-        str(report).split()
-    )
     assert json.loads(report.to_json())["allocation"]["unit"] == "bytes"
     report.plot(tmp_path / "frontier.svg")
     assert "best choices" in (tmp_path / "frontier.svg").read_text()
