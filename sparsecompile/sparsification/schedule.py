@@ -18,7 +18,7 @@ class SparseSchedule:
         last: the share then, and from then on.
         first: the share to begin with.
         shape: `cubic`, fast and then slowly, as of Zhu and Gupta (arXiv 1710.01878); `linear`; or
-            `steps`, at once at the end of each of `updates` equal parts.
+            `steps`: each update cuts the same share of what is left.
         begin: steps before anything is cut.
         updates: how often masks are chosen anew, the last time at the end.
 
@@ -57,6 +57,8 @@ class SparseSchedule:
     def share(self, step: int) -> float:
         """The share of zeros after a step."""
         done = self._part(step) / self.updates
+        if self.shape == "steps":
+            return 1 - (1 - self.first) ** (1 - done) * (1 - self.last) ** done
         left = (1 - done) ** 3 if self.shape == "cubic" else 1 - done
         return self.last - (self.last - self.first) * left
 

@@ -76,7 +76,9 @@ def test_shapes_of_schedules() -> None:
         return [round(schedule.share(step), 3) for step in range(10)]
 
     assert shares("linear") == [0, 0, 0.2, 0.2, 0.4, 0.4, 0.6, 0.6, 0.8, 0.8]
-    assert shares("steps", first=0.4) == [0.4, 0.4, 0.5, 0.5, 0.6, 0.6, 0.7, 0.7, 0.8, 0.8]
+    assert shares("linear", first=0.4) == [0.4, 0.4, 0.5, 0.5, 0.6, 0.6, 0.7, 0.7, 0.8, 0.8]
+    quarter = [1 - 0.2 ** (i / 4) for i in range(5)]
+    assert shares("steps")[::2] == [round(share, 3) for share in quarter]
     assert shares("cubic")[2] == round(0.8 * (1 - 0.75**3), 3)
     schedule = sc.SparseSchedule(8, 0.8, updates=4)
     assert [step for step in range(12) if schedule.is_update(step)] == [2, 4, 6, 8]
