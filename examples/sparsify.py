@@ -66,7 +66,7 @@ def main(plot: str | None = None) -> None:
         found.append(report(f"2:4, {method}", model))
 
     model = dense()
-    spent = sc.sparsify(model, CHOICES, budget={"bytes": 0.55}, calibration=calibration)
+    spent = sc.sparsify(model, CHOICES, budget={"bytes": 0.5313}, calibration=calibration)
     found.append(report("of the same bytes, chosen", model))
     print(f"\n{spent}\n")
     assert spent.allocation is not None
