@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sparsification.small import ids, rows, stack, transformer
 from torch import nn
@@ -26,6 +26,7 @@ number = st.integers(1, 50).map(float)
 option = st.builds(Option, number, number)
 
 
+@example([[Option(1, 10), Option(10, 2), Option(11, 1.5)]], 5)
 @given(st.lists(st.lists(option, min_size=1, max_size=4), min_size=1, max_size=4), number)
 def test_what_is_spent(options: list[list[Option]], limit: float) -> None:
     """Within the limit, and on the frontier no worse than any choice at all."""

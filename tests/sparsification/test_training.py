@@ -53,6 +53,17 @@ def test_zeros_stay_with_any_optimiser(make: Callable[..., Optimizer]) -> None:
     assert not any(map(torch.equal, zeros(model), before))
 
 
+def test_zeros_gather_no_momentum() -> None:
+    model = stack()
+    sc.sparsify(model, "2:4", method="magnitude")
+    optimizer = SGD(model.parameters(), lr=0.01, momentum=0.9)
+    sc.KeepZeros(model, optimizer)
+    train(model, optimizer, 2)
+    momentum = optimizer.state[model[0].weight]["momentum_buffer"]
+    assert bool((momentum[model[0].weight == 0] == 0).all())
+    assert bool((momentum != 0).any())
+
+
 def test_a_model_becomes_sparse_on_a_schedule() -> None:
     model = stack()
     optimizer = Adam(model.parameters(), lr=0.01)
