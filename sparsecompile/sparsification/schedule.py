@@ -58,7 +58,7 @@ class SparseSchedule:
         """The share of zeros after a step."""
         done = self._part(step) / self.updates
         if self.shape == "steps":
-            return 1 - (1 - self.first) ** (1 - done) * (1 - self.last) ** done
+            return 1 - float((1 - self.first) ** (1 - done) * (1 - self.last) ** done)
         left = (1 - done) ** 3 if self.shape == "cubic" else 1 - done
         return self.last - (self.last - self.first) * left
 
