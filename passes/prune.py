@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -12,52 +11,16 @@ from torch import Tensor
 
 from sparsecompile import (
     LINEAR,
-    NM,
-    Bitmap,
-    Block,
     Call,
     Edit,
     Match,
-    OptionError,
     Phase,
     Reject,
     Rule,
-    Structure,
     weight_function,
 )
 from sparsecompile.options.recipes import recipe_for, recipes_of
-
-
-def parse_recipe(recipe: str) -> tuple[Structure, float | None]:
-    """The structure and the share of zeros that a recipe asks for.
-
-    Args:
-        recipe: `2:4` or any n:m, `unstructured(0.8)`, or `block(16,16,0.5)`.
-
-    Raises:
-        OptionError: none of these.
-    """
-    text = recipe.replace(" ", "")
-    try:
-        if found := re.fullmatch(r"(\d+):(\d+)", text):
-            return NM(int(found[1]), int(found[2])), None
-        if found := re.fullmatch(r"unstructured\(([\d.]+)\)", text):
-            return Bitmap(), _share(found[1])
-        if found := re.fullmatch(r"block\((\d+),(\d+),([\d.]+)\)", text):
-            return Block(int(found[1]), int(found[2])), _share(found[3])
-    except ValueError as error:
-        raise OptionError("prune", f"cannot prune to {recipe!r}: {error}") from error
-    raise OptionError(
-        "prune",
-        f"cannot prune to {recipe!r}; write '2:4', 'unstructured(0.8)' or 'block(16,16,0.5)'",
-    )
-
-
-def _share(text: str) -> float:
-    share = float(text)
-    if not 0 <= share <= 1:
-        raise ValueError(f"{text} is not a share of zeros between 0 and 1")
-    return share
+from sparsecompile.structures.recipe import parse_recipe
 
 
 @weight_function(lossy="prune")

@@ -89,6 +89,13 @@ if TYPE_CHECKING:
     from sparsecompile.report.facts import KernelChoice as KernelChoice
     from sparsecompile.report.facts import NodeReport as NodeReport
     from sparsecompile.report.model import Report as Report
+    from sparsecompile.sparsification.distillation import Distillation as Distillation
+    from sparsecompile.sparsification.keep_zeros import KeepZeros as KeepZeros
+    from sparsecompile.sparsification.method import Method as Method
+    from sparsecompile.sparsification.method import Problem as Problem
+    from sparsecompile.sparsification.report import SparsifyReport as SparsifyReport
+    from sparsecompile.sparsification.schedule import SparseSchedule as SparseSchedule
+    from sparsecompile.sparsification.sparsify import sparsify as sparsify
     from sparsecompile.storage.compress import compress as compress
     from sparsecompile.storage.load import load as load
     from sparsecompile.storage.save import save as save
@@ -150,6 +157,12 @@ _MODULES = {
         "sparsecompile.registry": "Registry default_registry",
         "sparsecompile.report.facts": "GraphReport KernelChoice NodeReport",
         "sparsecompile.report.model": "Report",
+        "sparsecompile.sparsification.distillation": "Distillation",
+        "sparsecompile.sparsification.keep_zeros": "KeepZeros",
+        "sparsecompile.sparsification.method": "Method Problem",
+        "sparsecompile.sparsification.report": "SparsifyReport",
+        "sparsecompile.sparsification.schedule": "SparseSchedule",
+        "sparsecompile.sparsification.sparsify": "sparsify",
         "sparsecompile.storage.compress": "compress",
         "sparsecompile.storage.load": "load",
         "sparsecompile.storage.save": "save",

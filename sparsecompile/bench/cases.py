@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sparsecompile.errors import OptionError
 from sparsecompile.formats.structure import Structure
-from sparsecompile.passes.prune import parse_recipe
+from sparsecompile.structures.recipe import parse_recipe
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DENSE = "dense"

@@ -1,0 +1,1 @@
+"""Sparsification: models that are worth packing, made from dense ones before compilation."""

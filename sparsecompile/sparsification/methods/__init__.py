@@ -1,0 +1,1 @@
+"""Methods of sparsification, one a file."""
