@@ -7,18 +7,11 @@ import time
 
 import pytest
 import torch
-from packing import MLP, Packing, close, sparse_
+from packing import MLP, Packing, close, settle, sparse_
 from torch import Tensor, nn
 
 import sparsecompile as sc
 from sparsecompile.lowering import watch
-
-
-def settle() -> None:
-    """Wait for looks that run beside the calls."""
-    for thread in threading.enumerate():
-        if thread.name == "sparsecompile-look":
-            thread.join()
 
 
 def dense(n: int = 64, k: int = 32) -> nn.Linear:

@@ -46,8 +46,8 @@ def load_scaled_rows(
     """The same of a dtype: where there are scales, of integers that are multiplied by these."""
     rows = load_rows(data, stride, there, WIDTH, PADDED)
     if scales is not None:
-        places = first_scale + tl.arange(0, there.shape[0]) * scale_stride
-        scale = tl.load(scales + places, mask=there, other=0.0)
+        first = scales + first_scale
+        scale = tl.load(first + tl.arange(0, there.shape[0]) * scale_stride, mask=there, other=0.0)
         rows = (rows.to(tl.float32) * scale.to(tl.float32)[:, None]).to(dtype)
     return rows
 
