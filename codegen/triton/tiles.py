@@ -145,10 +145,11 @@ class TilesLinear(TritonLinear):
         """Half a tile of rows for many tokens; for few, k is split until all units have work.
 
         What takes more registers gets more threads: float32, which is multiplied without matrix
-        instructions, and integers, which have scales.
+        instructions, and codes, most of which have scales; or fewer values: codes that are more
+        than integers times scales.
         """
         wide = spec.dtype == torch.float32
-        warps = 8 if wide or spec.coding.are_integers else 4
+        warps = 8 if wide or spec.coding.kind != "float" else 4
         return Schedule.of(
             {
                 "row_n": 16,
@@ -159,7 +160,7 @@ class TilesLinear(TritonLinear):
                 "some_n": 64,
                 "some_m": 32 if wide else 64,
                 "some_warps": warps,
-                "many_n": 64 if wide else 128,
+                "many_n": 64 if wide or spec.coding.is_decoded else 128,
                 "many_m": 32 if wide else 64,
                 "many_warps": 8,
                 "programs": 2 * target.gpu.units,
@@ -251,9 +252,10 @@ class ScatteredLinear(TilesLinear):
 
     def default(self, spec: KernelSpec, target: Target) -> Schedule:
         """A half or a quarter of the values a thread."""
-        is_narrow = spec.dtype != torch.float32 and not spec.coding.are_integers
+        is_narrow = spec.dtype != torch.float32 and spec.coding.kind == "float"
         rows = 32 if is_narrow else 16
-        smaller = {"few_n": rows, "some_n": 2 * rows, "some_warps": 8, "many_n": 2 * rows}
+        some = rows if spec.coding.is_decoded else 2 * rows
+        smaller = {"few_n": rows, "some_n": some, "some_warps": 8, "many_n": some}
         return Schedule.of({**dict(super().default(spec, target).choices), **smaller})
 
     def variations(self, target: Target) -> Iterable[dict[str, int]]:

@@ -64,6 +64,11 @@ class Coding:
         return self.kind == "affine" and self.offsets is None and not self.rounds
 
     @property
+    def is_decoded(self) -> bool:
+        """Whether values take more than one product to be had: neither floats nor `is_scaled`."""
+        return self.kind != "float" and not self.is_scaled
+
+    @property
     def are_integers(self) -> bool:
         """Whether a value is an integer, times a scale."""
         return self.kind == "affine"
