@@ -106,7 +106,8 @@ SC_INLINE Register expand_codes(Mask mask, const char* at) {
 // One column of a vector of integers as floats, less what codes are above them.
 template <int above = static_cast<int>(cut)>
 SC_INLINE Singles integers_of(Register codes, int column) {
-  const __m512i shifted = _mm512_srli_epi32(codes, 8 * column);
+  constexpr int bits = depth < 4 ? 32 / depth : 8;
+  const __m512i shifted = _mm512_srli_epi32(codes, bits * column);
   if constexpr (value_bits == 4) {
     const Floats<16> values = iota<float, 16>() - static_cast<float>(above);
     // Of an index only the lowest four bits count.
