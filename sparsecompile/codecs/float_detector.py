@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from sparsecompile.codecs.fp8 import Fp8
 from sparsecompile.codecs.integer_detector import FEW, GROUPS
@@ -51,11 +52,27 @@ def _codecs(sample: Sample) -> Iterator[Scaled]:
     few = sample.window <= FEW
     most = sample.values[1]
     for group in reversed(GROUPS):
+        try:
+            groups = sample.groups(group).float()
+        except Reject:
+            continue
+        sizes = groups.abs()
+        upper = torch.where(sizes > sizes.amax(1, keepdim=True) / 2, sizes, 0.0)
+        # From half of their largest on, floats have as many magnitudes as their mantissa values.
+        octave = _different(upper, beside_zero=True) if most < 1 << 8 else 1 << 8
+        is_table = few and _different(groups) <= 1 << Nf4.bits
+        exponents = [exponent for exponent in (4, 5) if octave <= 1 << 7 - exponent]
         for scales in _SCALES:
-            if few:
+            if is_table:
                 yield Nf4(group, scales, lossless=True)
-            if most < 1 << 8:
-                yield from (Fp8(group, scales, lossless=True, exponent=e) for e in (4, 5))
+            yield from (Fp8(group, scales, lossless=True, exponent=e) for e in exponents)
+
+
+def _different(groups: Tensor, *, beside_zero: bool = False) -> int:
+    """How many values differ in a group at most, zero left out if wanted."""
+    ordered = groups.sort(1).values
+    steps = (ordered.diff(dim=1) != 0).sum(1) + 1
+    return int((steps - (groups == 0).any(1).long() if beside_zero else steps).max())
 
 
 COMPONENTS = (FloatDetector(),)
