@@ -100,6 +100,11 @@ def kind(part: Structure | Codec) -> str:
     return "/" + re.sub(r"=\d+", "", str(part))
 
 
+def stored(codec: Codec) -> str:
+    """Codecs that differ in the number of bits, or in sizes, are stored alike: `int`, `nf[group]`."""
+    return re.sub(r"(?<=[a-z])\d+|scales=\w+,?", "", kind(codec)).removeprefix("/")
+
+
 def one_of_each_kind(parts: Sequence[P]) -> list[P]:
     """The first of the parts of each kind."""
     return list({kind(part): part for part in reversed(parts)}.values())
@@ -113,7 +118,7 @@ def facts_of(case: KernelCase) -> Iterator[Fact]:
     """
     template, spec = case.template, case.spec
     structure, codec = spec.format.structure, spec.format.codec
-    parts = (kind(structure), kind(codec), spec.dtype, spec.activations)
+    parts = (kind(structure), stored(codec), spec.dtype, spec.activations)
     layout = template.layout(case.schedule)
     yield from ((template, *pair) for pair in combinations((*parts, layout), 2))
     yield from ((spec.epilogue, part) for part in (template, *parts))

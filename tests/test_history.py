@@ -149,7 +149,7 @@ def test_any_history() -> None:
     run_state_machine_as_test(
         History,
         settings=settings(
-            max_examples=25,
+            max_examples=12,
             phases=(Phase.generate,),
             stateful_step_count=15,
             deadline=None,

@@ -50,14 +50,15 @@ class DecodedCase:
         return f"{self.target.isa} {self.case}"
 
     def facts(self) -> Iterator[object]:
-        """Every codec and set of files at every level, every codec rounding in every dtype."""
+        """Every codec, set of files; every way to store values with levels, dtypes, structures."""
         template, spec = self.case.template, self.case.spec
         files = template.files(spec, self.case.schedule)  # type: ignore[attr-defined]
-        codec, level = spec.format.codec, (template, self.target.isa)
-        yield (*level, codec)
-        yield (*level, files, spec.coding.kind, spec.coding.rounds, spec.coding.offsets)
-        yield (template, codec, spec.dtype, spec.coding.rounds)
-        yield (template, spec.coding.kind, spec.format.structure, spec.activations)
+        coding = spec.coding
+        stored = (coding.kind, coding.rounds, coding.offsets)
+        yield (template, spec.format.codec)
+        yield (template, self.target.isa, files)
+        yield from ((template, stored, part) for part in (self.target.isa, spec.dtype))
+        yield (template, coding.kind, spec.format.structure, spec.activations)
 
 
 def every_case() -> Iterator[DecodedCase]:

