@@ -101,7 +101,7 @@ def kind(part: Structure | Codec) -> str:
 
 
 def stored(codec: Codec) -> str:
-    """Codecs that differ in the number of bits, or in sizes, are stored alike: `int`, `nf[group]`."""
+    """Codecs that differ in bits or sizes alone are stored alike: `int[group,minima]`, `nf`."""
     return re.sub(r"(?<=[a-z])\d+|scales=\w+,?", "", kind(codec)).removeprefix("/")
 
 

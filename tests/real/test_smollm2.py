@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 pytestmark = pytest.mark.slow
 
 WIKITEXT = Path(__file__).parents[3] / "shared" / "data" / "wikitext2-test.txt"
-WINDOWS, WINDOW = 3, 1024
+WINDOWS, WINDOW = 2, 1024
 
 
 @pytest.fixture(autouse=True)
