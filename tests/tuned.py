@@ -46,12 +46,14 @@ class Tuned:
         seconds: time of a candidate, by its name and m; packed functions take half of dense.
         measured: `(m, names)` of everything that was measured.
         broken: candidates that do not run, with the reason.
+        disturbed: whether other processes take processors away.
     """
 
     def __init__(self, patch: pytest.MonkeyPatch, folder: Path) -> None:
         self.seconds: Callable[[str, int], float] = lambda name, rows: 2.0 - (name != "dense")
         self.measured: list[tuple[int, list[str]]] = []
         self.broken: dict[str, str] = {}
+        self.disturbed = False
         self.folder = folder
 
         def contestants(
@@ -66,8 +68,13 @@ class Tuned:
         patch.setattr(Contest, "build", lambda contest, functions: {})
         patch.setattr(timings, "measure", self._measure)
         patch.setattr(timings, "TuningRecord", self.record)
+        self.another_process()
         patch.setattr(workbench, "measure_machine", lambda threads: MACHINE)
         patch.setattr(workbench, "known_machine", lambda threads: None)
+
+    def another_process(self) -> None:
+        """Has measured nothing yet."""
+        timings._measured.clear()
 
     def record(self) -> TuningRecord:
         return TuningRecord(Cache(self.folder))
@@ -76,7 +83,8 @@ class Tuned:
         assert baseline == "dense"
         (rows,) = set(contestants.values())
         self.measured.append((rows, list(contestants)))
-        return {name: Timing(self.seconds(name, rows), 0.001) for name in contestants}
+        times = {name: self.seconds(name, rows) for name in contestants}
+        return {name: Timing(each, 0.001, self.disturbed) for name, each in times.items()}
 
     @property
     def rows(self) -> list[int]:

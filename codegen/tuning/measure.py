@@ -6,7 +6,8 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 FEWEST_ROUNDS = 7
 MOST_ROUNDS = 41
@@ -21,6 +22,8 @@ LEAST_NOISE = 0.03
 
 TRIES = 3
 """For a sample that nothing disturbs."""
+FEWEST_CALM = 3
+"""Samples that nothing disturbed, to leave the others out."""
 
 
 def involuntary_switches() -> int:
@@ -37,10 +40,24 @@ class Timing:
     Attributes:
         seconds: median of a call.
         noise: seconds by which its lead over the dense linear is uncertain.
+        disturbed: whether other processes took processors away in most of the calls.
     """
 
     seconds: float
     noise: float
+    disturbed: bool = False
+
+
+class Sample(NamedTuple):
+    """One call.
+
+    Attributes:
+        seconds: it took.
+        calm: whether no processor was taken away while it ran.
+    """
+
+    seconds: float
+    calm: bool = True
 
 
 def _by_the_clock(run: Callable[[], object]) -> float:
@@ -90,12 +107,13 @@ def measure(contestants: Mapping[str, Contestant], baseline: str) -> dict[str, T
         again = _race(pair, baseline, UNCLEAR_SECONDS, best=best)
         # As a share of the baseline's time: the others were measured at another moment.
         share = timings[baseline].seconds / again[baseline].seconds
-        timings[best] = Timing(again[best].seconds * share, again[best].noise * share)
+        of = again[best]
+        timings[best] = replace(of, seconds=of.seconds * share, noise=of.noise * share)
     return {name: _with_least_noise(timing) for name, timing in timings.items()}
 
 
 def _with_least_noise(timing: Timing) -> Timing:
-    return Timing(timing.seconds, max(timing.noise, LEAST_NOISE * timing.seconds))
+    return replace(timing, noise=max(timing.noise, LEAST_NOISE * timing.seconds))
 
 
 def _race(
@@ -106,7 +124,7 @@ def _race(
     best: str | None = None,
 ) -> dict[str, Timing]:
     """Timings after so many seconds or rounds, or as soon as it is clear whether `best` leads."""
-    samples: dict[str, list[float]] = {name: [] for name in contestants}
+    samples: dict[str, list[Sample]] = {name: [] for name in contestants}
     racing = list(contestants)
     started = time.perf_counter()
     rounds, look = 0, FEWEST_ROUNDS
@@ -117,8 +135,12 @@ def _race(
             samples[name].append(_time(contestants[name]))
         rounds += 1
         if rounds == FEWEST_ROUNDS // 2:
-            fastest = min(min(times) for times in samples.values())
-            racing = [n for n in racing if n == baseline or min(samples[n]) < HOPELESS * fastest]
+            bar = HOPELESS * min(_best(own) for own in samples.values())
+            racing = [
+                name
+                for name in racing
+                if name == baseline or _best(samples[name]) < bar or not _any_calm(samples[name])
+            ]
         # Who looks after every round sees a lead by chance more often.
         if best is not None and rounds == look:
             look *= 2
@@ -132,8 +154,16 @@ def _is_clear(timings: Mapping[str, Timing], name: str, baseline: str) -> bool:
     return abs(timings[baseline].seconds - timings[name].seconds) > timings[name].noise
 
 
-def _time(contestant: Contestant) -> float:
-    """Seconds of one call that nothing disturbed, or of the last of a few that something did.
+def _best(samples: Sequence[Sample]) -> float:
+    return min(sample.seconds for sample in samples)
+
+
+def _any_calm(samples: Sequence[Sample]) -> bool:
+    return any(sample.calm for sample in samples)
+
+
+def _time(contestant: Contestant) -> Sample:
+    """One call that nothing disturbed, or the last of a few that something did.
 
     What else a machine does is not the candidate's: one whose threads wait for each other may take
     a thousand times its time where one of them has no processor, and would never be chosen again.
@@ -142,24 +172,30 @@ def _time(contestant: Contestant) -> float:
         contestant.evict()
         before = involuntary_switches()
         seconds = contestant.seconds(contestant.run)
-        if involuntary_switches() == before:
+        calm = involuntary_switches() == before
+        if calm:
             break
-    return seconds
+    return Sample(seconds, calm)
 
 
-def _timings(samples: Mapping[str, Sequence[float]], baseline: str) -> dict[str, Timing]:
+def _timings(samples: Mapping[str, Sequence[Sample]], baseline: str) -> dict[str, Timing]:
     rivals = len(samples) - 1
-    return {name: _timing(times, samples[baseline], rivals) for name, times in samples.items()}
+    return {name: _timing(own, samples[baseline], rivals) for name, own in samples.items()}
 
 
-def _timing(times: Sequence[float], baseline: Sequence[float], rivals: int) -> Timing:
-    leads = [theirs - own for own, theirs in zip(times, baseline, strict=False)]
-    if times is baseline:
-        leads = list(times)
+def _timing(samples: Sequence[Sample], baseline: Sequence[Sample], rivals: int) -> Timing:
+    """Of the rounds in which nothing disturbed either, or of all where these are too few."""
+    rounds = list(zip(samples, baseline, strict=False))
+    calm = [pair for pair in rounds if all(sample.calm for sample in pair)]
+    enough = len(calm) >= min(FEWEST_CALM, len(rounds))
+    used = calm if enough else rounds
+    times, theirs = ([sample.seconds for sample in own] for own in zip(*used, strict=True))
     middle = statistics.median(times)
-    lead = middle if times is baseline else statistics.median(baseline) - middle
+    is_baseline = samples is baseline
+    leads = times if is_baseline else [b - a for a, b in zip(times, theirs, strict=True)]
+    lead = middle if is_baseline else statistics.median(theirs) - middle
     least = _least_median(leads, CHANCE / max(1, rivals))
-    return Timing(middle, max(0.0, lead - least))
+    return Timing(middle, max(0.0, lead - least), disturbed=not enough)
 
 
 def _least_median(values: Sequence[float], chance: float) -> float:

@@ -51,6 +51,11 @@ class TuningRecord:
         """
         return self._cache.path(FILE)
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether what is added stays, for other processes."""
+        return self._cache.is_writable()
+
     def entries(self) -> list[dict[str, Any]]:
         """All lines that can be read.
 
@@ -66,10 +71,17 @@ class TuningRecord:
             CacheError: the file cannot be read.
         """
         found: dict[str, Timing] = {}
-        for entry in _parse(line for line in self._text() if key in line):
-            if entry["key"] == key:
-                found |= {name: Timing(**timing) for name, timing in entry["timings"].items()}
+        for entry in self._under(key):
+            found |= {name: Timing(**timing) for name, timing in entry["timings"].items()}
         return found
+
+    def times(self, key: str) -> int:
+        """How often something was measured under a key.
+
+        Raises:
+            CacheError: the file cannot be read.
+        """
+        return sum(1 for _ in self._under(key))
 
     def dropped(self, key: str) -> dict[str, str]:
         """What was not measured under a key after all: reasons by candidate.
@@ -78,10 +90,13 @@ class TuningRecord:
             CacheError: the file cannot be read.
         """
         found: dict[str, str] = {}
-        for entry in _parse(line for line in self._text() if key in line):
-            if entry["key"] == key:
-                found |= entry.get("dropped", {})
+        for entry in self._under(key):
+            found |= entry.get("dropped", {})
         return found
+
+    def _under(self, key: str) -> Iterator[dict[str, Any]]:
+        entries = _parse(line for line in self._text() if key in line)
+        return (entry for entry in entries if entry["key"] == key)
 
     def add(
         self,

@@ -20,6 +20,10 @@ from sparsecompile.kernels.spec import digest
 
 logger = logging.getLogger("sparsecompile")
 _measuring = threading.Lock()
+_measured: set[str] = set()
+"""Keys of what this process has measured."""
+ATTEMPTS = 3
+"""Processes that measure something, as long as others disturb them."""
 
 
 class Timings:
@@ -57,15 +61,29 @@ class Timings:
         """
         known = self.known(rows)
         serving = [f for f in functions if f.serves(rows)]
-        if self._candidates.problem.tune == "cached" or not self._lacks(rows, known, serving):
+        if self._candidates.problem.tune == "cached" or not self._has_to(rows, known, serving):
             return known
         with _measuring, Cache().lock("tuning"):
             known = self.known(rows)
-            if self._lacks(rows, known, serving):
+            if self._has_to(rows, known, serving):
                 # All of them anew: timings of different moments cannot be compared.
                 racing = [f for f in serving if f.name in known or self._candidates.wants(f)]
                 known = self._measure(rows, racing, known)
         return known
+
+    def _has_to(self, rows: int, known: Mapping[str, Timing], serving: Sequence[Function]) -> bool:
+        """Whether something is to be measured."""
+        return self._lacks(rows, known, serving) or self._is_in_doubt(rows, known)
+
+    def _is_in_doubt(self, rows: int, known: Mapping[str, Timing]) -> bool:
+        """Whether another process was disturbed when it measured, and few have tried."""
+        key, record = self._key(rows), TuningRecord()
+        return (
+            any(timing.disturbed for timing in known.values())
+            and key not in _measured
+            and record.times(key) < ATTEMPTS
+            and record.is_writable
+        )
 
     def _lacks(self, rows: int, known: Mapping[str, Timing], serving: Sequence[Function]) -> bool:
         """Whether something has to be measured that is not known to be left out."""
@@ -92,13 +110,15 @@ class Timings:
         for name, why in (dropped | unbuilt).items():
             logger.info("%s: %s is not measured: %s", of.problem, name, why)
         known = {name: timing for name, timing in known.items() if name not in unbuilt}
-        if known and not dropped and all(f.name in known for f in fit):
+        is_known = not dropped and all(f.name in known for f in fit)
+        if known and is_known and not self._is_in_doubt(rows, known):
             return known
         contestants, failed = self._contest.contestants(rows, fit)
         for name, why in failed.items():
             logger.info("%s: %s is not measured: %s", of.problem, name, why)
         dropped |= failed
         timed = measure(contestants, DENSE)
+        _measured.add(self._key(rows))
         # Without what cannot be built: what mends a compiler need not change its version.
         TuningRecord().add(self._key(rows), self._facts(rows), timed, dropped)
         self.dropped |= dropped

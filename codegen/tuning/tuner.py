@@ -17,7 +17,7 @@ from sparsecompile.codegen.tuning.choose import (
 )
 from sparsecompile.codegen.tuning.measure import Timing
 from sparsecompile.codegen.tuning.promising import Candidates
-from sparsecompile.codegen.tuning.timings import Timings
+from sparsecompile.codegen.tuning.timings import ATTEMPTS, Timings
 from sparsecompile.codegen.tuning.variant import Function, Variant, functions_of, variants_of
 from sparsecompile.kernels.kernel import Range
 from sparsecompile.kernels.problem import DenseUse
@@ -100,6 +100,8 @@ class Tuner:
         )
         measured = self._timings.measured_now
         source = "measured" if measured else "from the tuning record, nothing measured"
+        if any(timing.disturbed for timed in timings.values() for timing in timed.values()):
+            source += f"; the machine was busy, so up to {ATTEMPTS} processes measure anew"
         ranges = join(functions, refined)
         variants = self._needed(functions, ranges)
         return Decision(variants, ranges, trials, source, self._left_out, is_open=is_open)

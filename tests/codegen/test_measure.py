@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from random import Random
+from typing import Any
 
 import pytest
 from tuned import library_call
@@ -59,6 +60,22 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     monkeypatch.setattr(measuring, "time", clock)
     monkeypatch.setattr(measuring, "involuntary_switches", lambda: 0)
     return clock
+
+
+def taken_away(clock: Clock, monkeypatch: pytest.MonkeyPatch, above: float) -> Callable[..., Any]:
+    """Times of which those above one are such that a processor was taken away."""
+    counted = [0]
+    monkeypatch.setattr(measuring, "involuntary_switches", lambda: counted[0])
+
+    def counting(times: Callable[[], float]) -> Callable[[], float]:
+        def next_one() -> float:
+            seconds = times()
+            counted[0] += seconds > above
+            return seconds
+
+        return next_one
+
+    return counting
 
 
 def cycle(*times: float) -> Callable[[], float]:
@@ -209,6 +226,29 @@ def test_what_is_slower_is_hardly_ever_chosen_on_a_disturbed_machine(
         race = {"dense": contestant(1.0), **{name: contestant(relative) for name in names}}
         chosen += choose_function(functions, measure(race, "dense"), dense=True) != "dense"
     assert chosen in expected
+
+
+def test_disturbed_rounds_do_not_count_where_others_are_left(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = taken_away(clock, monkeypatch, above=8.0)
+    # Four of seven rounds are disturbed for each of the three tries.
+    a = counting(cycle(*[9.0] * 4, 0.5, *[9.0] * 3, 0.6, *[9.0] * 6, 0.7))
+    timings = measure(clock.race({"dense": cycle(1.0), "a": a}), "dense")
+    assert timings["a"].seconds == pytest.approx(0.6, rel=0.2)
+    assert not timings["a"].disturbed
+    assert not timings["dense"].disturbed
+
+
+def test_what_is_disturbed_throughout_is_called_so(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = taken_away(clock, monkeypatch, above=1.5)
+    race = {"dense": cycle(1.0), "a": counting(cycle(3.0)), "b": cycle(0.7)}
+    timings = measure(clock.race(race), "dense")
+    assert {name for name, timing in timings.items() if timing.disturbed} == {"a"}
+    # It is not hopeless, as far as one can tell.
+    assert clock.runs.count("a") == 3 * FEWEST_ROUNDS
 
 
 def test_what_is_hopeless_is_called_no_more(clock: Clock) -> None:

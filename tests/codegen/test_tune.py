@@ -53,6 +53,45 @@ def test_a_warm_start_measures_nothing_and_says_so(model: nn.Linear, tuned: Tune
         assert (warm.kernel.ranges, warm.trials) == (cold.kernel.ranges, cold.trials)
 
 
+def test_what_was_measured_on_a_busy_machine_is_measured_again(
+    model: nn.Linear, tuned: Tuned
+) -> None:
+    busy = "; the machine was busy, so up to 3 processes measure anew"
+    tuned.disturbed = True
+    for chosen_by in ("measured" + busy, FROM_RECORD + busy):
+        assert explain(model, "fast").chosen_by == chosen_by
+    assert explain(model, "cached").chosen_by == FROM_RECORD + busy
+    assert tuned.rows == [4]
+    tuned.another_process()
+    assert explain(model, "cached").chosen_by == FROM_RECORD + busy
+    tuned.disturbed = False
+    assert explain(model, "fast").chosen_by == "measured"
+    tuned.another_process()
+    assert explain(model, "fast").chosen_by == FROM_RECORD
+    assert tuned.rows == [4, 4]
+
+
+def test_a_machine_that_is_always_busy_is_measured_three_times(
+    model: nn.Linear, tuned: Tuned
+) -> None:
+    tuned.disturbed = True
+    for _ in range(5):
+        explain(model, "fast")
+        tuned.another_process()
+    assert tuned.rows == [4, 4, 4]
+
+
+def test_a_record_that_is_only_read_is_not_in_doubt(
+    model: nn.Linear, tuned: Tuned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned.disturbed = True
+    explain(model, "fast")
+    tuned.another_process()
+    monkeypatch.setattr(TuningRecord, "is_writable", False)
+    explain(model, "fast")
+    assert tuned.rows == [4]
+
+
 def test_another_m_measures_that_m_only(model: nn.Linear, tuned: Tuned) -> None:
     explain(model, "fast")
     tuned.measured.clear()
