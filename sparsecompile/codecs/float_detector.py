@@ -20,8 +20,6 @@ from sparsecompile.formats.detector import Detector
 from sparsecompile.formats.occupancy import Occupancy
 from sparsecompile.structures.dense import Dense
 
-_SCALES = (torch.float16, torch.bfloat16, torch.float32)
-
 
 class FloatDetector(Detector):
     """`fp8` with scales or without, and `nf4`, of groups as integers have them."""
@@ -32,21 +30,35 @@ class FloatDetector(Detector):
         """See `Detector`."""
         sample = Sample(weight)
         for codec in _codecs(sample):
-            try:
-                groups = sample.groups(codec.group)
-                shape = len(groups), groups.shape[1]
-                codec.encode(groups.reshape(-1), Places(Dense(), {}, shape))
-            except Reject:
+            if not _holds(codec, sample):
                 continue
-            wider = () if codec.scales != torch.float16 else (torch.float32,)
-            return [codec, *(replace(codec, scales=scales) for scales in wider)]
+            found = next(c for c in _narrower_first(codec) if _holds(c, sample))
+            return [found, codec] if found.scales == torch.float16 else [found]
         row, value = int(sample.places[0]), float(sample.rows[0, 0])
         raise Reject(
             f"row {row}, column 0 holds {value:g}, no float of 8 bits or nf4 with its group"
         )
 
 
+def _holds(codec: Scaled, sample: Sample) -> bool:
+    """Whether some groups of a sample are what a codec stores."""
+    groups = sample.groups(codec.group)
+    try:
+        codec.encode(groups.reshape(-1), Places(Dense(), {}, tuple(groups.shape)))
+    except Reject:
+        return False
+    return True
+
+
+def _narrower_first(codec: Scaled) -> Iterator[Scaled]:
+    """A codec with scales of fewer bits, and itself."""
+    if codec.scales == torch.float32:
+        yield from (replace(codec, scales=scales) for scales in (torch.float16, torch.bfloat16))
+    yield codec
+
+
 def _codecs(sample: Sample) -> Iterator[Scaled]:
+    """What a sample may be, with scales of float32: these hold whatever narrower ones do."""
     for exponent in (4, 5):
         yield Fp8(exponent=exponent, unscaled=True, lossless=True)
     few = sample.window <= FEW
@@ -62,10 +74,9 @@ def _codecs(sample: Sample) -> Iterator[Scaled]:
         octave = _different(upper, beside_zero=True) if most < 1 << 8 else 1 << 8
         is_table = few and _different(groups) <= 1 << Nf4.bits
         exponents = [exponent for exponent in (4, 5) if octave <= 1 << 7 - exponent]
-        for scales in _SCALES:
-            if is_table:
-                yield Nf4(group, scales, lossless=True)
-            yield from (Fp8(group, scales, lossless=True, exponent=e) for e in exponents)
+        if is_table:
+            yield Nf4(group, torch.float32, lossless=True)
+        yield from (Fp8(group, torch.float32, lossless=True, exponent=e) for e in exponents)
 
 
 def _different(groups: Tensor, *, beside_zero: bool = False) -> int:

@@ -67,8 +67,11 @@ def _groups(sample: Sample, few: bool) -> Iterator[int | None]:
             if not any(_holds(grid, groups, range(31, 0, -1)) for grid in (points, minima)):
                 break
             found.append(group)
-        elif _holds(Grid(8, group, torch.float32, None), groups, _LARGEST) or _holds(
-            minima, groups, _WIDEST
+        # Of bfloat16 any group is nearly on a grid of that many steps above its smallest value.
+        elif (
+            _holds(Grid(8, group, torch.float32, None), groups, _LARGEST)
+            or _holds(points, groups, range(255, 31, -1))
+            or (groups.dtype != torch.bfloat16 and _holds(minima, groups, _WIDEST))
         ):
             found.append(group)
     return reversed(found)
@@ -98,6 +101,8 @@ def _tried(grid: Grid) -> Sequence[int]:
 
 def _holds(grid: Grid, groups: Tensor, spreads: Sequence[int]) -> bool:
     """Whether all of some groups are on grids with one of these numbers of steps each."""
+    if not bool(_near(grid, groups[:2], torch.tensor(spreads)).any(0).all()):
+        return False
     which, place = _near(grid, groups, torch.tensor(spreads)).nonzero().unbind(1)
     if place.unique().numel() < len(groups):
         return False
@@ -114,9 +119,11 @@ def _near(grid: Grid, groups: Tensor, spreads: Tensor) -> Tensor:
     top = exact.abs().amax(1)
     wide = (exact - start).abs().amax(1)
     steps = exact.sub(start).div(wide.where(wide > 0, 1)[:, None]) * spreads[:, None, None]
-    off = steps.sub_(steps.round()).abs_().amax(2)
-    rounding = torch.finfo(groups.dtype).eps * top / wide.where(wide > 0, 1)
-    return off <= spreads[:, None] * rounding + 1e-3
+    off = steps.sub_(steps.round()).abs_()
+    # Of multiples of a step the smaller ones are rounded by less, and that of the step counts less.
+    rounded = exact.abs() if grid.offsets != "minima" else top[:, None]
+    rounding = torch.finfo(groups.dtype).eps * rounded / wide.where(wide > 0, 1)[:, None]
+    return off.sub_(spreads[:, None, None] * rounding).amax(2) <= 1e-3
 
 
 def _and_wider(codec: Integer) -> Iterator[Codec]:
