@@ -97,6 +97,7 @@ if TYPE_CHECKING:
     from sparsecompile.sparsification.schedule import SparseSchedule as SparseSchedule
     from sparsecompile.sparsification.sparsify import sparsify as sparsify
     from sparsecompile.storage.compress import compress as compress
+    from sparsecompile.storage.gguf import load_gguf as load_gguf
     from sparsecompile.storage.load import load as load
     from sparsecompile.storage.save import save as save
     from sparsecompile.structures.bitmap import Bitmap as Bitmap
@@ -164,6 +165,7 @@ _MODULES = {
         "sparsecompile.sparsification.schedule": "SparseSchedule",
         "sparsecompile.sparsification.sparsify": "sparsify",
         "sparsecompile.storage.compress": "compress",
+        "sparsecompile.storage.gguf": "load_gguf",
         "sparsecompile.storage.load": "load",
         "sparsecompile.storage.save": "save",
         "sparsecompile.structures.bitmap": "Bitmap",

@@ -146,16 +146,22 @@ class PackedWeightError(SparseCompileError, RuntimeError):
 
 
 class FileError(SparseCompileError, ValueError):
-    """A file of packed weights that cannot be read.
+    """A file of weights that cannot be read.
 
     Attributes:
         path: the file.
         tensor: name of the tensor at fault, empty where it is the file as a whole.
     """
 
-    def __init__(self, path: Path, tensor: str, message: str) -> None:
+    def __init__(
+        self,
+        path: Path,
+        tensor: str,
+        message: str,
+        remedy: str = "write it again with sparsecompile.save",
+    ) -> None:
         what = f"{path}: {tensor}: {message}" if tensor else f"{path}: {message}"
-        super().__init__(f"{what}; write it again with sparsecompile.save")
+        super().__init__(f"{what}; {remedy}")
         self.path = path
         self.tensor = tensor
 

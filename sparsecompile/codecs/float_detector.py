@@ -44,7 +44,7 @@ def _holds(codec: Scaled, sample: Sample) -> bool:
     """Whether some groups of a sample are what a codec stores."""
     groups = sample.groups(codec.group)
     try:
-        codec.encode(groups.reshape(-1), Places(Dense(), {}, tuple(groups.shape)))
+        codec.encode(groups.reshape(-1), Places(Dense(), {}, (len(groups), groups.shape[1])))
     except Reject:
         return False
     return True

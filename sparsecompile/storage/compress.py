@@ -92,8 +92,8 @@ def compress(model: M, **options: Any) -> M:
         name, weight = named.pop(0)
         if type(weight) is nn.Parameter:
             with torch.no_grad():
-                new, reason = _compressed(aliases[id(weight)], weight, compiler)
-                _swap(model, weight, new)
+                new, reason = compressed(aliases[id(weight)], weight, compiler)
+                swap(model, weight, new)
             if reason:
                 logger.info("%s: dense: %s", name, reason)
                 left.setdefault(reason, name)
@@ -106,7 +106,7 @@ def compress(model: M, **options: Any) -> M:
     return model
 
 
-def _swap(model: nn.Module, old: nn.Parameter, new: Tensor) -> None:
+def swap(model: nn.Module, old: nn.Parameter, new: Tensor) -> None:
     """Put a weight in the place of another, wherever the model holds it."""
     if new is old:
         return
@@ -118,7 +118,7 @@ def _swap(model: nn.Module, old: nn.Parameter, new: Tensor) -> None:
                 module._parameters[name] = parameter
 
 
-def _compressed(
+def compressed(
     names: tuple[str, ...], weight: nn.Parameter, compiler: Compiler
 ) -> tuple[Tensor, str]:
     """What the compiler's passes make of a linear's weight; if it is not packed, why.
