@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node, map_arg
+from torch.fx import GraphModule, Node
 
 from sparsecompile.errors import Reject
 from sparsecompile.formats.expression import Expression
@@ -17,54 +16,12 @@ from sparsecompile.formats.packed import Format
 from sparsecompile.graph.compiled_model import Names
 from sparsecompile.graph.fake_calls import Use, use_of
 from sparsecompile.graph.transformed_regions import ambient_scope, scopes
+from sparsecompile.graph.weight_functions import Function, is_weight_function
 from sparsecompile.weights.expression import Apply, Binding, Leaf, is_fake, live
 from sparsecompile.weights.packed_tensor import PackedTensor
-from sparsecompile.weights.parts import part, product, product_bias
 
-Function = TypeVar("Function", bound=Callable[..., Tensor])
-
-_FUNCTIONS: set[Any] = {
-    torch.t,
-    torch.mul,
-    torch.cat,
-    torch.transpose,
-    operator.mul,
-    # What integers, scales and zero points are made a weight with, and how training rounds one.
-    torch.sub,
-    operator.sub,
-    torch.fake_quantize_per_tensor_affine,
-    torch.fake_quantize_per_channel_affine,
-}
-_METHODS = {
-    *("t", "to", "mul", "transpose", "type_as", "float", "contiguous"),
-    *("sub", "view", "reshape", "unsqueeze", "half", "bfloat16"),
-}
-_OPS = "quantized_decomposed.dequantize_"
-"""With which exported models do it: these ops are there once torch's quantisation is imported."""
 _READERS: set[Any] = set()
 _CONTAINERS = ("_modules", "_parameters", "_buffers")
-
-
-def weight_function(*, lossy: str = "") -> Callable[[Function], Function]:
-    """Declare a pure function of weights: it is evaluated when the weight is packed, not at a call.
-
-    It may read no activation and write nothing; `prune_weight` is one.
-
-    Args:
-        lossy: where the result stands for something else than the weight, what reports call the
-            change, such as `prune`.
-    """
-
-    def declare(function: Function) -> Function:
-        function.sparsecompile_lossy = lossy  # type: ignore[attr-defined]
-        _FUNCTIONS.add(function)
-        return function
-
-    return declare
-
-
-for _function in (part, product, product_bias):
-    weight_function()(_function)
 
 
 def weight_reader(function: Function) -> Function:
@@ -75,13 +32,6 @@ def weight_reader(function: Function) -> Function:
     """
     _READERS.add(function)
     return function
-
-
-def _tensors_by_name(node: Node) -> list[Node]:
-    """What a call takes by keyword, of the graph's tensors."""
-    found: list[Node] = []
-    map_arg(node.kwargs, found.append)
-    return found
 
 
 class WeightView:
@@ -117,13 +67,7 @@ class WeightView:
 
     def is_function(self, node: Node) -> bool:
         """Whether a node calls a pure function of weights, which have their places in the call."""
-        if _tensors_by_name(node):
-            return False
-        if node.op == "call_method":
-            return node.target in _METHODS
-        if node.op != "call_function":
-            return False
-        return node.target in _FUNCTIONS or str(node.target).startswith(_OPS)
+        return is_weight_function(node)
 
     def is_declared(self, node: Node) -> bool:
         """Whether it calls a `weight_function`."""
@@ -220,12 +164,18 @@ class WeightView:
         function: Any = node.target
         if isinstance(function, str):
             function = getattr(torch.Tensor, function)
-        return Apply(function, self._args(node.args), tuple(sorted(node.kwargs.items())))
+        kwargs = zip(node.kwargs, self._args(tuple(node.kwargs.values())), strict=True)
+        return Apply(function, self._args(node.args), tuple(sorted(kwargs)))
 
     def _args(self, args: Sequence[Any]) -> tuple[Any, ...]:
         def one(arg: Any) -> Any:
             if isinstance(arg, Node):
                 return self._binding(arg)
+            if isinstance(arg, torch.device):
+                # Weights are evaluated there, wherever the graph runs.
+                return torch.device("cpu")
+            if isinstance(arg, slice):
+                return slice(*self._args((arg.start, arg.stop, arg.step)))
             return self._args(arg) if isinstance(arg, (tuple, list)) else arg
 
         return tuple(one(arg) for arg in args)
