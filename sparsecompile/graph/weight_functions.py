@@ -29,12 +29,15 @@ _FUNCTIONS: set[Any] = {
     *(getattr(torch, name) for name in _NAMES if callable(getattr(torch, name, None))),
     *(getattr(operator, name) for name in _OPERATORS),
 }
+_TAKE_SUBCLASSES: set[Any] = set()
 _METHODS = {name for name in _NAMES if hasattr(Tensor, name)}
 _OPS = "quantized_decomposed.dequantize_"
 """With which exported models do it: these ops are there once torch's quantisation is imported."""
 
 
-def weight_function(*, lossy: str = "") -> Callable[[Function], Function]:
+def weight_function(
+    *, lossy: str = "", takes_subclasses: bool = False
+) -> Callable[[Function], Function]:
     """Declare a pure function of weights: it is evaluated when the weight is packed, not at a call.
 
     It may read no activation and write nothing; `prune_weight` is one.
@@ -42,10 +45,13 @@ def weight_function(*, lossy: str = "") -> Callable[[Function], Function]:
     Args:
         lossy: where the result stands for something else than the weight, what reports call the
             change, such as `prune`.
+        takes_subclasses: whether weights may be tensor subclasses, which flatten into plain ones.
     """
 
     def declare(function: Function) -> Function:
         function.sparsecompile_lossy = lossy  # type: ignore[attr-defined]
+        if takes_subclasses:
+            _TAKE_SUBCLASSES.add(function)
         _FUNCTIONS.add(function)
         return function
 
@@ -65,6 +71,11 @@ def is_weight_function(node: Node) -> bool:
     if node.op != "call_function":
         return False
     return node.target in _FUNCTIONS or str(node.target).startswith(_OPS)
+
+
+def takes_subclasses(node: Node) -> bool:
+    """Whether it calls a `weight_function` of tensor subclasses."""
+    return node.target in _TAKE_SUBCLASSES
 
 
 def _tensors_by_name(node: Node) -> list[Node]:

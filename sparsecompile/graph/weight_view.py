@@ -16,7 +16,7 @@ from sparsecompile.formats.packed import Format
 from sparsecompile.graph.compiled_model import Names
 from sparsecompile.graph.fake_calls import Use, use_of
 from sparsecompile.graph.transformed_regions import ambient_scope, scopes
-from sparsecompile.graph.weight_functions import Function, is_weight_function
+from sparsecompile.graph.weight_functions import Function, is_weight_function, takes_subclasses
 from sparsecompile.weights.expression import Apply, Binding, Leaf, is_fake, live
 from sparsecompile.weights.packed_tensor import PackedTensor
 
@@ -78,9 +78,13 @@ class WeightView:
         if not isinstance(node, Node):
             return False
         if node.op == "placeholder":
-            value = self._values.get(node, (0, None))[1]
+            value = self.given(node)
             return isinstance(value, torch.nn.Parameter) or self._has_name(node)
         return self.is_function(node) and all(map(self.is_weight, node.all_input_nodes))
+
+    def given(self, node: Any) -> Any:
+        """What a placeholder stands for; None for any other node."""
+        return self._values.get(node, (0, None))[1]
 
     def parameters(self) -> Iterator[tuple[Node, Tensor]]:
         """Placeholders of parameters, and these."""
@@ -93,7 +97,7 @@ class WeightView:
         return self._aliases(node)[0]
 
     def _aliases(self, node: Node) -> tuple[str, ...]:
-        value = self._values.get(node, (0, None))[1]
+        value = self.given(node)
         return self._names.get(id(value)) or (_source_name(node) or node.name,)
 
     def aliases(self, weight: Node) -> tuple[str, ...]:
@@ -153,42 +157,42 @@ class WeightView:
                 return tensor.stored.format
         return None
 
-    def _binding(self, node: Any) -> Binding:
+    def _binding(self, node: Any, *, within: Node | None = None) -> Binding:
         if not isinstance(node, Node):
             raise Reject(f"the weight is {node!r}, not a tensor of the graph")
         self._check_users(node)
         if node.op == "placeholder":
-            return self._leaf(node)
+            return self._leaf(node, within)
         if not self.is_function(node):
             raise Reject(f"the weight is computed in the graph by {describe(node)}")
         function: Any = node.target
         if isinstance(function, str):
             function = getattr(torch.Tensor, function)
-        kwargs = zip(node.kwargs, self._args(tuple(node.kwargs.values())), strict=True)
-        return Apply(function, self._args(node.args), tuple(sorted(kwargs)))
+        kwargs = zip(node.kwargs, self._args(tuple(node.kwargs.values()), node), strict=True)
+        return Apply(function, self._args(node.args, node), tuple(sorted(kwargs)))
 
-    def _args(self, args: Sequence[Any]) -> tuple[Any, ...]:
+    def _args(self, args: Sequence[Any], within: Node) -> tuple[Any, ...]:
         def one(arg: Any) -> Any:
             if isinstance(arg, Node):
-                return self._binding(arg)
+                return self._binding(arg, within=within)
             if isinstance(arg, torch.device):
                 # Weights are evaluated there, wherever the graph runs.
                 return torch.device("cpu")
             if isinstance(arg, slice):
-                return slice(*self._args((arg.start, arg.stop, arg.step)))
-            return self._args(arg) if isinstance(arg, (tuple, list)) else arg
+                return slice(*self._args((arg.start, arg.stop, arg.step), within))
+            return self._args(arg, within) if isinstance(arg, (tuple, list)) else arg
 
         return tuple(one(arg) for arg in args)
 
-    def _leaf(self, node: Node) -> Leaf:
+    def _leaf(self, node: Node, reader: Node | None) -> Leaf:
         index, tensor = self._values[node]
         name = self.name(node)
         if not isinstance(tensor, Tensor):
             raise Reject(f"the weight is {type(tensor).__name__}, not a tensor")
         if not isinstance(tensor, torch.nn.Parameter) and not self._has_name(node):
             raise Reject("the weight is an input of the model, not one of its parameters")
-        known = (Tensor, torch.nn.Parameter, PackedTensor)
-        if type(tensor) not in known and not is_fake(tensor):
+        known = type(tensor) in (Tensor, torch.nn.Parameter, PackedTensor) or is_fake(tensor)
+        if not known and not (reader is not None and takes_subclasses(reader)):
             raise Reject(f"{name} is a tensor subclass, {type(tensor).__name__}")
         if tensor.layout != torch.strided:
             raise Reject(f"{name} has layout {tensor.layout}, not strided")
@@ -222,7 +226,7 @@ class WeightView:
                 self._check_users(user)
 
     def _is_packed(self, node: Node) -> bool:
-        return isinstance(self._values.get(node, (0, None))[1], PackedTensor)
+        return isinstance(self.given(node), PackedTensor)
 
     def _use(self, user: Node, node: Node) -> Use:
         """`use_of`, once for every call: passes ask for weights again and again."""
