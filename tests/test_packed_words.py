@@ -25,6 +25,8 @@ def _packed(codes: Tensor) -> Tensor:
 class Linear(nn.Module):
     """What a library keeps of a linear, and how it computes the weight `[N, K]` of it."""
 
+    names: str
+
     def __init__(self) -> None:
         super().__init__()
         self.codes = torch.randint(0, 16, (N, K))
@@ -47,6 +49,8 @@ class Linear(nn.Module):
 
 class GPTQ(Linear):
     """Words along `k`, zero points less one, a group for every column by `g_idx`."""
+
+    names = "scales x g_idx x qweight x shifts x qzeros"
 
     def keep(self, scales: Tensor) -> None:
         self.register_buffer("qweight", _packed(self.codes).t().contiguous())
@@ -73,6 +77,8 @@ class GPTQ(Linear):
 
 class AWQ(Linear):
     """Words along `n`, in an order of their own."""
+
+    names = "qweight x qzeros x scales"
 
     def keep(self, scales: Tensor) -> None:
         def words(codes: Tensor) -> Tensor:
@@ -103,6 +109,8 @@ class AWQ(Linear):
 class Bytes(Linear):
     """Two in a byte, shifted by 8: `pack-quantized` of compressed-tensors."""
 
+    names = "words x zeros x scales"
+
     def keep(self, scales: Tensor) -> None:
         self.register_buffer("words", _packed(self.codes))
         self.register_buffer("zeros", (self.zero_points - 8).to(torch.int8)[..., None])
@@ -127,6 +135,27 @@ def test_their_integers_are_packed_as_they_are(make: Callable[[], Linear]) -> No
     (node,) = packing.compiler.report.nodes
     assert node.format == f"dense/int4[group={GROUP},scales=float16,zero_points,lossless]"
     assert not node.lossy
-    assert "weight" in node.weight or "words" in node.weight
+    assert node.weight == model.names
     model.scales.mul_(2)
     assert_no_worse(fast(x), model(x), exact * 2)
+
+
+class Counted(nn.Module):
+    """A linear of numbers that the graph makes of nothing, beside indices that are as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("values", torch.randint(-7, 8, (K, N)).float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        places = torch.arange(K).view(2, -1).flatten()
+        return F.linear(x, torch.arange(3.0 * K).view(3, K)) + x @ self.values[places][:, :3]
+
+
+@torch.no_grad()
+def test_a_weight_is_of_parameters() -> None:
+    model, x, packing = Counted(), torch.randn(3, K), Packing()
+    torch.testing.assert_close(torch.compile(model, backend=packing)(x), model(x))
+    (node,) = [node for node in packing.compiler.report.nodes if not node.packed]
+    assert node.reason == "the weight is computed in the graph by view (view_1), of no parameter"
+    assert packing.packed == ["values"]

@@ -80,7 +80,13 @@ class WeightView:
         if node.op == "placeholder":
             value = self.given(node)
             return isinstance(value, torch.nn.Parameter) or self._has_name(node)
-        return self.is_function(node) and all(map(self.is_weight, node.all_input_nodes))
+        return bool(self._is_frozen(node) and self.aliases(node))
+
+    def _is_frozen(self, node: Node) -> bool:
+        """Whether it is made of weights, or of nothing, such as the places that weights go to."""
+        if node.op == "placeholder":
+            return self.is_weight(node)
+        return self.is_function(node) and all(map(self._is_frozen, node.all_input_nodes))
 
     def given(self, node: Any) -> Any:
         """What a placeholder stands for; None for any other node."""
@@ -102,9 +108,7 @@ class WeightView:
 
     def aliases(self, weight: Node) -> tuple[str, ...]:
         """All names that the model has for the parameters that a weight is made of."""
-        if weight.op == "placeholder":
-            return self._aliases(weight)
-        found = (name for node in weight.all_input_nodes for name in self.aliases(node))
+        found = (name for root in _roots(weight) for name in self._aliases(root))
         return tuple(dict.fromkeys(found))
 
     def _has_name(self, node: Node) -> bool:
@@ -123,9 +127,7 @@ class WeightView:
         """Names of the parameters that a weight is made of, for the report."""
         if not isinstance(weight, Node) or not self.is_weight(weight):
             return str(weight)
-        if weight.op == "placeholder":
-            return self.name(weight)
-        return " x ".join(dict.fromkeys(self.names(node) for node in weight.all_input_nodes))
+        return " x ".join(dict.fromkeys(map(self.name, _roots(weight))))
 
     def binding(self, node: Any) -> Binding:
         """The weight as an expression of live tensors.
@@ -135,7 +137,12 @@ class WeightView:
         """
         if self._ambient:
             raise Reject(self._ambient)
-        return self._binding(node)
+        found = self._binding(node)
+        if not found.leaves():
+            raise Reject(
+                f"the weight is computed in the graph by {describe(node)}, of no parameter"
+            )
+        return found
 
     def live(self, binding: Binding) -> tuple[Tensor, ...]:
         """The live tensors of a binding, in the order of its leaves."""
@@ -157,12 +164,12 @@ class WeightView:
                 return tensor.stored.format
         return None
 
-    def _binding(self, node: Any, *, within: Node | None = None) -> Binding:
+    def _binding(self, node: Any, reader: Node | None = None) -> Binding:
         if not isinstance(node, Node):
             raise Reject(f"the weight is {node!r}, not a tensor of the graph")
         self._check_users(node)
         if node.op == "placeholder":
-            return self._leaf(node, within)
+            return self._leaf(node, reader)
         if not self.is_function(node):
             raise Reject(f"the weight is computed in the graph by {describe(node)}")
         function: Any = node.target
@@ -171,16 +178,16 @@ class WeightView:
         kwargs = zip(node.kwargs, self._args(tuple(node.kwargs.values()), node), strict=True)
         return Apply(function, self._args(node.args, node), tuple(sorted(kwargs)))
 
-    def _args(self, args: Sequence[Any], within: Node) -> tuple[Any, ...]:
+    def _args(self, args: Sequence[Any], reader: Node) -> tuple[Any, ...]:
         def one(arg: Any) -> Any:
             if isinstance(arg, Node):
-                return self._binding(arg, within=within)
+                return self._binding(arg, reader)
             if isinstance(arg, torch.device):
                 # Weights are evaluated there, wherever the graph runs.
                 return torch.device("cpu")
             if isinstance(arg, slice):
-                return slice(*self._args((arg.start, arg.stop, arg.step), within))
-            return self._args(arg, within) if isinstance(arg, (tuple, list)) else arg
+                return slice(*self._args((arg.start, arg.stop, arg.step), reader))
+            return self._args(arg, reader) if isinstance(arg, (tuple, list)) else arg
 
         return tuple(one(arg) for arg in args)
 
@@ -238,6 +245,13 @@ class WeightView:
         if known is None or known[0] != args:
             known = self._uses[user, node] = (args, use_of(user, node))
         return known[1]
+
+
+def _roots(weight: Node) -> dict[Node, None]:
+    """The placeholders that a weight is made of, once each, in order."""
+    if weight.op == "placeholder":
+        return {weight: None}
+    return {root: None for node in weight.all_input_nodes for root in _roots(node)}
 
 
 def _source_name(node: Node) -> str | None:
