@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
@@ -66,6 +67,8 @@ class ReadTorchao(Pass):
             if getattr(tensor, attribute, None) is not None:
                 raise Reject(f"{kind} changes activations: {attribute} is set")
         shape, dtype = edit.value(weight).shape, edit.value(weight).dtype
+        if kind == "Int8Tensor":
+            _check_int8(tensor, dtype)
         value = edit.value(match["x"]).new_empty(shape, dtype=dtype)
         new = edit.call(dequantized, (weight,), before=match.node, like=weight, value=value)
         try:
@@ -76,6 +79,19 @@ class ReadTorchao(Pass):
             edit.erase(new)
             raise
         return new
+
+
+def _check_int8(tensor: Any, dtype: torch.dtype) -> None:
+    """Return if a linear, which scales after it multiplies, is one of the scaled values.
+
+    Raises:
+        Reject: it is not.
+    """
+    zeros = getattr(tensor, "zero_point", None)
+    if zeros is not None and zeros.any():
+        raise Reject("Int8Tensor has zero points, which its linear leaves out")
+    if dtype != torch.float32:
+        raise Reject(f"Int8Tensor is scaled after multiplying, and {dtype} would round the weight")
 
 
 COMPONENTS = (ReadTorchao(),)

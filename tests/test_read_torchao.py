@@ -21,6 +21,7 @@ class Int8Tensor(Tensor):
     qdata: Tensor
     scale: Tensor
     act_quant_kwargs: str | None
+    zero_point: Tensor | None = None
 
     @staticmethod
     def __new__(
@@ -62,12 +63,14 @@ class Int5Tensor(Int8Tensor):
     __module__ = "torchao.quantization"
 
 
-def quantized(kind: type[Int8Tensor], rounds: str | None) -> nn.Module:
+def quantized(
+    kind: type[Int8Tensor], rounds: str | None, dtype: torch.dtype = torch.float32
+) -> nn.Module:
     torch.manual_seed(0)
     qdata = torch.randint(-127, 128, (48, 128), dtype=torch.int8)
     qdata[:, 0] = 127
-    linear = nn.Linear(128, 48).requires_grad_(False)
-    linear.weight = nn.Parameter(kind(qdata, torch.rand(48, 1) + 0.5, rounds), False)
+    linear = nn.Linear(128, 48, dtype=dtype).requires_grad_(False)
+    linear.weight = nn.Parameter(kind(qdata, (torch.rand(48, 1) + 0.5).to(dtype), rounds), False)
     return linear
 
 
@@ -90,25 +93,38 @@ def test_integers_are_packed_as_they_are_and_changes_are_noticed() -> None:
         check()
 
 
+class WithZeros(Int8Tensor):
+    """Of integers with zero points."""
+
+    __module__ = "torchao.quantization"
+    zero_point = torch.ones(48, 1, dtype=torch.int8)
+
+
+WithZeros.__name__ = "Int8Tensor"
+
+
 @pytest.mark.parametrize(
-    ("kind", "rounds", "reason"),
+    ("kind", "rounds", "dtype", "reason"),
     [
-        (Int8Tensor, "a row", "Int8Tensor changes activations: act_quant_kwargs is set"),
-        (Int5Tensor, None, "nothing is known of Int5Tensor"),
+        (Int8Tensor, "a row", torch.float32, "changes activations: act_quant_kwargs is set"),
+        (Int8Tensor, None, torch.bfloat16, "torch.bfloat16 would round the weight"),
+        (WithZeros, None, torch.float32, "has zero points, which its linear leaves out"),
+        (Int5Tensor, None, torch.float32, "nothing is known of Int5Tensor"),
     ],
 )
 @torch.no_grad()
-def test_what_is_not_known_is_left_to_torchao(
-    kind: type[Int8Tensor], rounds: str | None, reason: str
+def test_any_other_is_left_to_torchao(
+    kind: type[Int8Tensor], rounds: str | None, dtype: torch.dtype, reason: str
 ) -> None:
-    model, x, packing = quantized(kind, rounds), torch.randn(3, 128), Packing()
-    torch.testing.assert_close(torch.compile(model, backend=packing)(x), model(x))
+    model, x = quantized(kind, rounds, dtype), torch.randn(3, 128, dtype=dtype)
+    packing = Packing()
+    torch.testing.assert_close(torch.compile(model, backend=packing)(x), model(x), rtol=0, atol=0)
     (node,) = packing.compiler.report.nodes
     assert not node.packed
     (graph,) = packing.compiler.report.graph_reports
-    assert [r.reason for r in graph.rewrites if r.pass_name == "read_torchao"] == [
-        f"left to torchao: {reason}"
-    ]
+    (refusal,) = [r.reason for r in graph.rewrites if r.pass_name == "read_torchao"]
+    assert refusal.startswith("left to torchao: ")
+    assert refusal.endswith(reason)
 
 
 def weight_only(name: str) -> Callable[[], Any]:
