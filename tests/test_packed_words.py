@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from packing import Packing
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparsecompile.graph.weight_view import WeightView
 from sparsecompile.testing import assert_no_worse
 
 N, K, GROUP = 48, 128, 32
@@ -159,3 +161,43 @@ def test_a_weight_is_of_parameters() -> None:
     (node,) = [node for node in packing.compiler.report.nodes if not node.packed]
     assert node.reason == "the weight is computed in the graph by view (view_1), of no parameter"
     assert packing.packed == ["values"]
+
+
+class Beside(nn.Module):
+    """Two linears of one input, the words of the later one unpacked behind the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: Any = nn.ModuleList([AWQ(), AWQ()])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([part(x) for part in self.parts], -1)
+
+
+@torch.no_grad()
+def test_linears_of_one_input_are_merged() -> None:
+    torch.manual_seed(0)
+    model, x, packing = Beside(), torch.randn(3, K), Packing()
+    exact = x.double() @ torch.cat([part.expected for part in model.parts]).double().t()
+    assert_no_worse(torch.compile(model, backend=packing)(x), model(x), exact)
+    (graph,) = packing.compiler.report.graph_reports
+    assert [r.reason for r in graph.rewrites if r.pass_name == "merge_linears"] == [""]
+
+
+def test_what_takes_thousands_of_steps_or_shares_them_is_looked_at_once() -> None:
+    weight = nn.Parameter(torch.randn(N, K), requires_grad=False)
+    graph = torch.fx.Graph()
+    of_weight, of_input = graph.placeholder("weight"), graph.placeholder("x")
+    for _ in range(2000):
+        of_weight, of_input = (
+            graph.call_function(torch.add, (graph.call_function(torch.mul, (node, 2)), node))
+            for node in (of_weight, of_input)
+        )
+    graph.output((of_weight, of_input))
+    module = torch.fx.GraphModule(nn.Module(), graph)
+    view = WeightView(module, [weight, torch.randn(N, K)], grad=False)
+    *_, output = module.graph.nodes
+    of_weight, of_input = output.args[0]
+    assert view.is_weight(of_weight)
+    assert view.names(of_weight) == "weight"
+    assert not view.is_weight(of_input)

@@ -75,18 +75,30 @@ class WeightView:
 
     def is_weight(self, node: object) -> bool:
         """Whether a node is a parameter of the model, or a pure function of some."""
-        if not isinstance(node, Node):
-            return False
-        if node.op == "placeholder":
-            value = self.given(node)
-            return isinstance(value, torch.nn.Parameter) or self._has_name(node)
-        return bool(self._is_frozen(node) and self.aliases(node))
+        return isinstance(node, Node) and bool(self._roots(node))
 
-    def _is_frozen(self, node: Node) -> bool:
-        """Whether it is made of weights, or of nothing, such as the places that weights go to."""
-        if node.op == "placeholder":
-            return self.is_weight(node)
-        return self.is_function(node) and all(map(self._is_frozen, node.all_input_nodes))
+    def _roots(self, weight: Node) -> tuple[Node, ...]:
+        """Placeholders of the parameters that it is made of, in order; none where it is no weight.
+
+        What it is made of beside them is made of nothing, such as the places that weights go to.
+        """
+        # No recursion: what models compute in thousands of steps is looked at, too.
+        found, seen, left = [], set(), [weight]
+        while left:
+            node = left.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            if node.op == "placeholder" and self._is_own(node):
+                found.append(node)
+            elif node.op != "placeholder" and self.is_function(node):
+                left.extend(reversed(node.all_input_nodes))
+            else:
+                return ()
+        return tuple(found)
+
+    def _is_own(self, given: Node) -> bool:
+        return isinstance(self.given(given), torch.nn.Parameter) or self._has_name(given)
 
     def given(self, node: Any) -> Any:
         """What a placeholder stands for; None for any other node."""
@@ -108,7 +120,7 @@ class WeightView:
 
     def aliases(self, weight: Node) -> tuple[str, ...]:
         """All names that the model has for the parameters that a weight is made of."""
-        found = (name for root in _roots(weight) for name in self._aliases(root))
+        found = (name for root in self._roots(weight) for name in self._aliases(root))
         return tuple(dict.fromkeys(found))
 
     def _has_name(self, node: Node) -> bool:
@@ -125,9 +137,8 @@ class WeightView:
 
     def names(self, weight: object) -> str:
         """Names of the parameters that a weight is made of, for the report."""
-        if not isinstance(weight, Node) or not self.is_weight(weight):
-            return str(weight)
-        return " x ".join(dict.fromkeys(map(self.name, _roots(weight))))
+        roots = self._roots(weight) if isinstance(weight, Node) else ()
+        return " x ".join(dict.fromkeys(map(self.name, roots))) or str(weight)
 
     def binding(self, node: Any) -> Binding:
         """The weight as an expression of live tensors.
@@ -245,13 +256,6 @@ class WeightView:
         if known is None or known[0] != args:
             known = self._uses[user, node] = (args, use_of(user, node))
         return known[1]
-
-
-def _roots(weight: Node) -> dict[Node, None]:
-    """The placeholders that a weight is made of, once each, in order."""
-    if weight.op == "placeholder":
-        return {weight: None}
-    return {root: None for node in weight.all_input_nodes for root in _roots(node)}
 
 
 def _source_name(node: Node) -> str | None:
