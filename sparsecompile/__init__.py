@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from sparsecompile.graph.rule import Pass as Pass
     from sparsecompile.graph.rule import Phase as Phase
     from sparsecompile.graph.rule import Rule as Rule
-    from sparsecompile.graph.weight_view import weight_function as weight_function
+    from sparsecompile.graph.weight_functions import weight_function as weight_function
     from sparsecompile.graph.weight_view import weight_reader as weight_reader
     from sparsecompile.kernels.codegen import Codegen as Codegen
     from sparsecompile.kernels.epilogue import MAX_OPERANDS as MAX_OPERANDS
@@ -136,7 +136,8 @@ _MODULES = {
         "sparsecompile.graph.mutation": "writes_in_place",
         "sparsecompile.graph.pattern": "Call Match",
         "sparsecompile.graph.rule": "Pass Phase Rule",
-        "sparsecompile.graph.weight_view": "weight_function weight_reader",
+        "sparsecompile.graph.weight_functions": "weight_function",
+        "sparsecompile.graph.weight_view": "weight_reader",
         "sparsecompile.kernels.epilogue": "MAX_OPERANDS STEPS",
         "sparsecompile.kernels.codegen": "Codegen",
         "sparsecompile.kernels.extern": "Extern InlineExtern PackedExtern",

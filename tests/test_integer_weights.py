@@ -64,6 +64,15 @@ class Decomposed(nn.Module):
         return F.linear(x, weight)
 
 
+class Static(Decomposed):
+    """As exported models have it whose activations are integers of a scale found beforehand."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        ops, step = torch.ops.quantized_decomposed, (0.05, 3, -128, 127, torch.int8)
+        rounded = ops.quantize_per_tensor.default(x, *step)
+        return super().forward(ops.dequantize_per_tensor.default(rounded, *step))
+
+
 @pytest.mark.parametrize(
     ("make", "format"),
     [
@@ -92,3 +101,19 @@ def test_they_are_packed_as_what_they_are(make: Callable[[], Any], format: str) 
     assert not node.lossy
     model.scales.mul_(2)
     check()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@torch.no_grad()
+def test_activations_are_rounded_where_the_graph_rounds_them() -> None:
+    torch.manual_seed(0)
+    model, x, packing = Static(), 4 * torch.randn(3, 128), Packing()
+    result = torch.compile(model, backend=packing)(x)
+    codes = (x / 0.05).round().add(3).clamp(-128, 127)
+    exact = ((codes - 3) * 0.05).double() @ (model.weight * model.scales[:, None]).double().t()
+    assert_no_worse(result, model(x), exact)
+    (node,) = packing.compiler.report.nodes
+    assert node.format == "dense/int8[scales=float32,lossless]"
+    after = packing.compiler.report.after
+    assert ".quantize_per_tensor.default(" in after
+    assert ".dequantize_per_tensor.default(" in after

@@ -108,9 +108,12 @@ class Edit:
         """
         if not self.weights.is_weight(node):
             raise Reject(f"{node.name} is not a weight of the model")
+        self._hoist(node, before)
+
+    def _hoist(self, node: Node, before: Node) -> None:
         if node.op != "placeholder" and before < node:
             for source in node.all_input_nodes:
-                self.hoist(source, before)
+                self._hoist(source, before)
             before.prepend(node)
 
     def erase(self, node: Node) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import operator
 import re
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node, map_arg
+from torch.fx import GraphModule, Node
 
 from sparsecompile.errors import Reject
 from sparsecompile.formats.expression import Expression
@@ -17,54 +16,12 @@ from sparsecompile.formats.packed import Format
 from sparsecompile.graph.compiled_model import Names
 from sparsecompile.graph.fake_calls import Use, use_of
 from sparsecompile.graph.transformed_regions import ambient_scope, scopes
+from sparsecompile.graph.weight_functions import Function, is_weight_function, takes_subclasses
 from sparsecompile.weights.expression import Apply, Binding, Leaf, is_fake, live
 from sparsecompile.weights.packed_tensor import PackedTensor
-from sparsecompile.weights.parts import part, product, product_bias
 
-Function = TypeVar("Function", bound=Callable[..., Tensor])
-
-_FUNCTIONS: set[Any] = {
-    torch.t,
-    torch.mul,
-    torch.cat,
-    torch.transpose,
-    operator.mul,
-    # What integers, scales and zero points are made a weight with, and how training rounds one.
-    torch.sub,
-    operator.sub,
-    torch.fake_quantize_per_tensor_affine,
-    torch.fake_quantize_per_channel_affine,
-}
-_METHODS = {
-    *("t", "to", "mul", "transpose", "type_as", "float", "contiguous"),
-    *("sub", "view", "reshape", "unsqueeze", "half", "bfloat16"),
-}
-_OPS = "quantized_decomposed.dequantize_"
-"""With which exported models do it: these ops are there once torch's quantisation is imported."""
 _READERS: set[Any] = set()
 _CONTAINERS = ("_modules", "_parameters", "_buffers")
-
-
-def weight_function(*, lossy: str = "") -> Callable[[Function], Function]:
-    """Declare a pure function of weights: it is evaluated when the weight is packed, not at a call.
-
-    It may read no activation and write nothing; `prune_weight` is one.
-
-    Args:
-        lossy: where the result stands for something else than the weight, what reports call the
-            change, such as `prune`.
-    """
-
-    def declare(function: Function) -> Function:
-        function.sparsecompile_lossy = lossy  # type: ignore[attr-defined]
-        _FUNCTIONS.add(function)
-        return function
-
-    return declare
-
-
-for _function in (part, product, product_bias):
-    weight_function()(_function)
 
 
 def weight_reader(function: Function) -> Function:
@@ -75,13 +32,6 @@ def weight_reader(function: Function) -> Function:
     """
     _READERS.add(function)
     return function
-
-
-def _tensors_by_name(node: Node) -> list[Node]:
-    """What a call takes by keyword, of the graph's tensors."""
-    found: list[Node] = []
-    map_arg(node.kwargs, found.append)
-    return found
 
 
 class WeightView:
@@ -117,13 +67,7 @@ class WeightView:
 
     def is_function(self, node: Node) -> bool:
         """Whether a node calls a pure function of weights, which have their places in the call."""
-        if _tensors_by_name(node):
-            return False
-        if node.op == "call_method":
-            return node.target in _METHODS
-        if node.op != "call_function":
-            return False
-        return node.target in _FUNCTIONS or str(node.target).startswith(_OPS)
+        return is_weight_function(node)
 
     def is_declared(self, node: Node) -> bool:
         """Whether it calls a `weight_function`."""
@@ -131,12 +75,34 @@ class WeightView:
 
     def is_weight(self, node: object) -> bool:
         """Whether a node is a parameter of the model, or a pure function of some."""
-        if not isinstance(node, Node):
-            return False
-        if node.op == "placeholder":
-            value = self._values.get(node, (0, None))[1]
-            return isinstance(value, torch.nn.Parameter) or self._has_name(node)
-        return self.is_function(node) and all(map(self.is_weight, node.all_input_nodes))
+        return isinstance(node, Node) and bool(self._roots(node))
+
+    def _roots(self, weight: Node) -> tuple[Node, ...]:
+        """Placeholders of the parameters that it is made of, in order; none where it is no weight.
+
+        What it is made of beside them is made of nothing, such as the places that weights go to.
+        """
+        # No recursion: what models compute in thousands of steps is looked at, too.
+        found, seen, left = [], set(), [weight]
+        while left:
+            node = left.pop()
+            if node in seen:
+                continue
+            seen.add(node)
+            if node.op == "placeholder" and self._is_own(node):
+                found.append(node)
+            elif node.op != "placeholder" and self.is_function(node):
+                left.extend(reversed(node.all_input_nodes))
+            else:
+                return ()
+        return tuple(found)
+
+    def _is_own(self, given: Node) -> bool:
+        return isinstance(self.given(given), torch.nn.Parameter) or self._has_name(given)
+
+    def given(self, node: Any) -> Any:
+        """What a placeholder stands for; None for any other node."""
+        return self._values.get(node, (0, None))[1]
 
     def parameters(self) -> Iterator[tuple[Node, Tensor]]:
         """Placeholders of parameters, and these."""
@@ -149,14 +115,12 @@ class WeightView:
         return self._aliases(node)[0]
 
     def _aliases(self, node: Node) -> tuple[str, ...]:
-        value = self._values.get(node, (0, None))[1]
+        value = self.given(node)
         return self._names.get(id(value)) or (_source_name(node) or node.name,)
 
     def aliases(self, weight: Node) -> tuple[str, ...]:
         """All names that the model has for the parameters that a weight is made of."""
-        if weight.op == "placeholder":
-            return self._aliases(weight)
-        found = (name for node in weight.all_input_nodes for name in self.aliases(node))
+        found = (name for root in self._roots(weight) for name in self._aliases(root))
         return tuple(dict.fromkeys(found))
 
     def _has_name(self, node: Node) -> bool:
@@ -173,11 +137,8 @@ class WeightView:
 
     def names(self, weight: object) -> str:
         """Names of the parameters that a weight is made of, for the report."""
-        if not isinstance(weight, Node) or not self.is_weight(weight):
-            return str(weight)
-        if weight.op == "placeholder":
-            return self.name(weight)
-        return " x ".join(dict.fromkeys(self.names(node) for node in weight.all_input_nodes))
+        roots = self._roots(weight) if isinstance(weight, Node) else ()
+        return " x ".join(dict.fromkeys(map(self.name, roots))) or str(weight)
 
     def binding(self, node: Any) -> Binding:
         """The weight as an expression of live tensors.
@@ -187,7 +148,12 @@ class WeightView:
         """
         if self._ambient:
             raise Reject(self._ambient)
-        return self._binding(node)
+        found = self._binding(node)
+        if not found.leaves():
+            raise Reject(
+                f"the weight is computed in the graph by {describe(node)}, of no parameter"
+            )
+        return found
 
     def live(self, binding: Binding) -> tuple[Tensor, ...]:
         """The live tensors of a binding, in the order of its leaves."""
@@ -209,36 +175,42 @@ class WeightView:
                 return tensor.stored.format
         return None
 
-    def _binding(self, node: Any) -> Binding:
+    def _binding(self, node: Any, reader: Node | None = None) -> Binding:
         if not isinstance(node, Node):
             raise Reject(f"the weight is {node!r}, not a tensor of the graph")
         self._check_users(node)
         if node.op == "placeholder":
-            return self._leaf(node)
+            return self._leaf(node, reader)
         if not self.is_function(node):
             raise Reject(f"the weight is computed in the graph by {describe(node)}")
         function: Any = node.target
         if isinstance(function, str):
             function = getattr(torch.Tensor, function)
-        return Apply(function, self._args(node.args), tuple(sorted(node.kwargs.items())))
+        kwargs = zip(node.kwargs, self._args(tuple(node.kwargs.values()), node), strict=True)
+        return Apply(function, self._args(node.args, node), tuple(sorted(kwargs)))
 
-    def _args(self, args: Sequence[Any]) -> tuple[Any, ...]:
+    def _args(self, args: Sequence[Any], reader: Node) -> tuple[Any, ...]:
         def one(arg: Any) -> Any:
             if isinstance(arg, Node):
-                return self._binding(arg)
-            return self._args(arg) if isinstance(arg, (tuple, list)) else arg
+                return self._binding(arg, reader)
+            if isinstance(arg, torch.device):
+                # Weights are evaluated there, wherever the graph runs.
+                return torch.device("cpu")
+            if isinstance(arg, slice):
+                return slice(*self._args((arg.start, arg.stop, arg.step), reader))
+            return self._args(arg, reader) if isinstance(arg, (tuple, list)) else arg
 
         return tuple(one(arg) for arg in args)
 
-    def _leaf(self, node: Node) -> Leaf:
+    def _leaf(self, node: Node, reader: Node | None) -> Leaf:
         index, tensor = self._values[node]
         name = self.name(node)
         if not isinstance(tensor, Tensor):
             raise Reject(f"the weight is {type(tensor).__name__}, not a tensor")
         if not isinstance(tensor, torch.nn.Parameter) and not self._has_name(node):
             raise Reject("the weight is an input of the model, not one of its parameters")
-        known = (Tensor, torch.nn.Parameter, PackedTensor)
-        if type(tensor) not in known and not is_fake(tensor):
+        known = type(tensor) in (Tensor, torch.nn.Parameter, PackedTensor) or is_fake(tensor)
+        if not known and not (reader is not None and takes_subclasses(reader)):
             raise Reject(f"{name} is a tensor subclass, {type(tensor).__name__}")
         if tensor.layout != torch.strided:
             raise Reject(f"{name} has layout {tensor.layout}, not strided")
@@ -272,7 +244,7 @@ class WeightView:
                 self._check_users(user)
 
     def _is_packed(self, node: Node) -> bool:
-        return isinstance(self._values.get(node, (0, None))[1], PackedTensor)
+        return isinstance(self.given(node), PackedTensor)
 
     def _use(self, user: Node, node: Node) -> Use:
         """`use_of`, once for every call: passes ask for weights again and again."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, TypeAlias
 
 import torch
@@ -95,6 +96,8 @@ def take_snapshot(tensor: Tensor) -> Snapshot:
     Raises:
         RuntimeError: an inference tensor, which has no version.
     """
+    if has_parts(tensor):
+        return _Parts(tuple(map(take_snapshot, _parts(tensor))))
     if is_plain(tensor) and tensor.device.type == "cpu":
         _await_provider()
         by_rows = _by_rows(tensor)
@@ -138,6 +141,17 @@ def behind(tensor: Tensor) -> Tensor:
         return tensor
     names, _ = flatten()
     return getattr(tensor, names[0])  # type: ignore[no-any-return]
+
+
+def has_parts(tensor: Tensor) -> bool:
+    """Whether a tensor is made of several others, as other libraries' quantised ones are."""
+    return isinstance(tensor, Tensor) and len(_parts(tensor)) > 1
+
+
+def _parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    """The tensors that a subclass flattens into; none for any other."""
+    flatten = None if is_plain(tensor) else getattr(tensor, "__tensor_flatten__", None)
+    return tuple(getattr(tensor, name) for name in flatten()[0]) if flatten is not None else ()
 
 
 def could_be_better(snapshot: Snapshot) -> bool:
@@ -224,3 +238,27 @@ class _Noted(Snapshot):
 
     def is_alive(self) -> bool:
         return not self.storage.expired()
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts(Snapshot):
+    """What is noted of each of the tensors that a subclass is made of."""
+
+    parts: tuple[Snapshot, ...]
+
+    @property
+    def fingerprint(self) -> Hashable:  # type: ignore[override]
+        return tuple(part.fingerprint for part in self.parts)
+
+    def is_of(self, tensor: Tensor) -> bool:
+        return all(part.is_of(of) for part, of in self._pairs(tensor))
+
+    def matches(self, tensor: Tensor) -> bool:
+        return all(part.matches(of) for part, of in self._pairs(tensor))
+
+    def _pairs(self, tensor: Tensor) -> Iterator[tuple[Snapshot, Any]]:
+        # What another tensor does not have is no part of it either.
+        return zip_longest(self.parts, _parts(tensor)[: len(self.parts)])
+
+    def is_alive(self) -> bool:
+        return all(part.is_alive() for part in self.parts)

@@ -9,7 +9,7 @@ from sparsecompile.formats.codec import Codec
 from sparsecompile.formats.names import format_of, remember_format
 from sparsecompile.formats.packed import Format
 from sparsecompile.graph.pattern import Call
-from sparsecompile.graph.weight_view import weight_function
+from sparsecompile.graph.weight_functions import weight_function
 from sparsecompile.kernels.prologue import quantize_activation
 from sparsecompile.structures.dense import Dense
 
