@@ -43,9 +43,10 @@ class SVD(Method):
 def _truncated(weight: Tensor, second: Tensor, share: float) -> Tensor:
     """Through the smaller side: `weight = basis @ rest`, `rest` `[min(n, k), k]`."""
     basis, rest = torch.linalg.qr(weight.double())
-    vectors: Tensor = torch.linalg.eigh(rest @ second @ rest.T).eigenvectors
+    vectors = torch.linalg.eigh(rest @ second @ rest.T).eigenvectors
     u = vectors[:, -rank_of(weight.shape, share) :]
-    return (basis @ u @ (u.T @ rest)).float()
+    made: Tensor = basis @ u @ (u.T @ rest)
+    return made.float()
 
 
 COMPONENTS = (SVD(),)
