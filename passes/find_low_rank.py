@@ -14,7 +14,13 @@ from sparsecompile.formats.names import remember_decomposition
 from sparsecompile.graph.considered import PartOf
 from sparsecompile.graph.timed import timed
 from sparsecompile.options.recipes import low_rank_recipes, recipe_for
-from sparsecompile.structures.low_rank import LowRank, largest_rank, rank_for, relative_error
+from sparsecompile.structures.low_rank import (
+    LowRank,
+    largest_rank,
+    rank_for,
+    rank_of,
+    relative_error,
+)
 from sparsecompile.weights.expression import evaluate
 from sparsecompile.weights.parts import part
 
@@ -122,7 +128,7 @@ def _rank(weight: Tensor, recipe: Recipe) -> tuple[int, float]:
     if isinstance(recipe, Mapping):
         rank = rank_for(weight, recipe["energy"])
     else:
-        rank = max(1, round(recipe * min(n, k)))
+        rank = rank_of((n, k), recipe)
     if (most := largest_rank((n, k))) < rank:
         raise Reject(f"factors of {n} x {k} of rank {rank} are no smaller: up to {most} they are")
     return rank, relative_error(weight, LowRank(rank, lossy=True).parts(weight))

@@ -101,8 +101,8 @@ def kind(part: Structure | Codec) -> str:
 
 
 def stored(codec: Codec) -> str:
-    """Codecs that differ in bits or sizes alone are stored alike: `int[group,minima]`, `nf`."""
-    return re.sub(r"(?<=[a-z])\d+|scales=\w+,?", "", kind(codec)).removeprefix("/")
+    """Codecs that differ in bits or sizes alone are stored alike: `/int[group,minima]`, `/nf`."""
+    return re.sub(r"(?<=[a-z])\d+|scales=\w+,?", "", kind(codec))
 
 
 def one_of_each_kind(parts: Sequence[P]) -> list[P]:

@@ -88,6 +88,8 @@ class Method(Component):
 
     calibrated: ClassVar[bool] = True
     """Whether it needs `Problem.second`."""
+    lowers_rank: ClassVar[bool] = False
+    """Whether it makes ranks low: others keep zeros and grids, and it keeps none."""
 
     @abstractmethod
     def solve(self, problem: Problem) -> Tensor:

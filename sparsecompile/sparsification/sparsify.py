@@ -48,14 +48,16 @@ def sparsify(
     Args:
         model: a module; its mode of training stays what it is.
         pattern: `"2:4"`, `"unstructured(0.5)"`, `"block(16,16,0.5)"`, a grid such as `"int4"` or
-            `"int8"`, or both, `"2:4/int4[group=64]"`, for every linear but output heads and what is
-            tied to an embedding; or a mapping from name patterns to these, and None, as in
+            `"int8"`, or both, `"2:4/int4[group=64]"`, or a rank as a share of the smaller side,
+            `"rank(0.25)"`, for every linear but output heads and what is tied to an embedding; or
+            a mapping from name patterns to these, and None, as in
             `{"*.mlp.*": "2:4", "lm_head": None}`: the first that matches counts. With a budget
             lists to choose from, `["dense", "4:8", "2:4"]`, in place of each.
         budget: what all these weights may cost, as a share of what they cost dense:
             `{"bytes": 0.6}`, `{"density": 0.5}`, or `{"milliseconds": 0.7}`, measured by the tuner
             for one row. The last batch is held back to say what each choice loses.
-        method: a name, `"magnitude"`, `"wanda"` or `"sparsegpt"`, or an instance with options.
+        method: a name, `"magnitude"`, `"wanda"` or `"sparsegpt"`, or an instance with options;
+            `"svd"` for `"rank(0.25)"`.
         calibration: batches that the model runs on: tensors, tuples of arguments or mappings of
             keyword arguments; such as 32 of `[1, 1024]` token ids. All methods but `magnitude` need
             it.
@@ -76,6 +78,7 @@ def sparsify(
         raise ModelError(f"sparsify takes a module, not {type(model).__name__}")
     chosen = default_registry().get(Method, method) if isinstance(method, str) else method
     targets = find_targets(model, pattern, choices=budget is not None)
+    _check(chosen, targets)
     limit = None if budget is None else Budget.of(budget)
     batches = None if calibration is None else list(calibration)
     asked = {
@@ -124,3 +127,19 @@ def _stages(targets: Mapping[str, Target], calibration: Calibration | None) -> I
         yield Stage(tuple(targets), dict)
     else:
         yield from calibration.stages({name: target.linear for name, target in targets.items()})
+
+
+def _check(method: Method, targets: Iterable[Target]) -> None:
+    """Return if a method makes what patterns ask for.
+
+    Raises:
+        OptionError: it does not.
+    """
+    for pattern in (p for target in targets for p in target.patterns if not p.is_dense):
+        if method.lowers_rank != (pattern.rank is not None):
+            other = "sparsegpt" if method.lowers_rank else "svd"
+            raise OptionError(
+                "method",
+                f"method {method.name!r} makes no weights of pattern '{pattern}': method={other!r} "
+                "does",
+            )

@@ -36,7 +36,7 @@ class Target:
     @property
     def is_dense(self) -> bool:
         """Whether it may stay as it is, and nothing else."""
-        return all(p.structure is None and p.codec is None for p in self.patterns)
+        return all(p.is_dense for p in self.patterns)
 
     def parameter(self, name: str) -> str:
         """The name in the model of one of its parameters."""

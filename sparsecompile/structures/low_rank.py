@@ -109,6 +109,11 @@ def largest_rank(shape: Sequence[int]) -> int:
     return max(n * k - 1, 0) // max(n + k, 1)
 
 
+def rank_of(shape: Sequence[int], share: float) -> int:
+    """A share of the smaller side, 1 at least."""
+    return max(1, round(share * min(shape)))
+
+
 def rank_for(weight: Tensor, energy: float) -> int:
     """The smallest rank whose nearest weight keeps this share of the squared singular values.
 
