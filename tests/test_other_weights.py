@@ -214,6 +214,7 @@ def test_recurrent_modules_alone_are_explained_though_there_is_no_graph(kind: st
         sc.explain(model, x, strict=True)
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.11"), reason="an older torch traces neither")
 @pytest.mark.parametrize("kind", RECURRENT)
 @torch.no_grad()
 def test_recurrent_modules_beside_graphs_are_named_and_strict_raises(kind: str) -> None:

@@ -217,7 +217,8 @@ def test_block_is_torch_bsr() -> None:
 def test_compression_of_bfloat16(
     structure: Structure, shape: tuple[int, int], density: float, ratio: float
 ) -> None:
-    weight = torch.randn(shape, dtype=torch.bfloat16)
+    # Drawn in bfloat16, some are zero with older versions of torch.
+    weight = torch.randn(shape).bfloat16()
     if structure != Dense():
         weight = weight * structure.prune(weight)
     assert Occupancy(weight).density == density
