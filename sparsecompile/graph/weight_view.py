@@ -17,6 +17,7 @@ from sparsecompile.formats.packed import Format
 from sparsecompile.graph.compiled_model import Names
 from sparsecompile.graph.fake_calls import Use, use_of
 from sparsecompile.graph.transformed_regions import ambient_scope, scopes
+from sparsecompile.weights.channels import take_channels
 from sparsecompile.weights.expression import Apply, Binding, Leaf, is_fake, live
 from sparsecompile.weights.packed_tensor import PackedTensor
 from sparsecompile.weights.parts import part, product, product_bias
@@ -63,7 +64,7 @@ def weight_function(*, lossy: str = "") -> Callable[[Function], Function]:
     return declare
 
 
-for _function in (part, product, product_bias):
+for _function in (part, product, product_bias, take_channels):
     weight_function()(_function)
 
 
@@ -126,8 +127,11 @@ class WeightView:
         return node.target in _FUNCTIONS or str(node.target).startswith(_OPS)
 
     def is_declared(self, node: Node) -> bool:
-        """Whether it calls a `weight_function`."""
-        return hasattr(node.target, "sparsecompile_lossy") and self.is_function(node)
+        """Whether it calls a `weight_function`, or a function of what one returns."""
+        if not self.is_function(node):
+            return False
+        declared = hasattr(node.target, "sparsecompile_lossy")
+        return declared or any(map(self.is_declared, node.all_input_nodes))
 
     def is_weight(self, node: object) -> bool:
         """Whether a node is a parameter of the model, or a pure function of some."""
@@ -156,7 +160,7 @@ class WeightView:
         """All names that the model has for the parameters that a weight is made of."""
         if weight.op == "placeholder":
             return self._aliases(weight)
-        found = (name for node in weight.all_input_nodes for name in self.aliases(node))
+        found = (name for node in _made_of(weight) for name in self.aliases(node))
         return tuple(dict.fromkeys(found))
 
     def _has_name(self, node: Node) -> bool:
@@ -177,7 +181,7 @@ class WeightView:
             return str(weight)
         if weight.op == "placeholder":
             return self.name(weight)
-        return " x ".join(dict.fromkeys(self.names(node) for node in weight.all_input_nodes))
+        return " x ".join(dict.fromkeys(self.names(node) for node in _made_of(weight)))
 
     def binding(self, node: Any) -> Binding:
         """The weight as an expression of live tensors.
@@ -284,6 +288,11 @@ class WeightView:
         if known is None or known[0] != args:
             known = self._uses[user, node] = (args, use_of(user, node))
         return known[1]
+
+
+def _made_of(weight: Node) -> list[Node]:
+    """What a function of weights makes its result of; others may say which channels are left."""
+    return weight.all_input_nodes[: 1 if weight.target is take_channels else None]
 
 
 def _source_name(node: Node) -> str | None:
