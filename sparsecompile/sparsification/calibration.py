@@ -54,6 +54,10 @@ class Calibration:
     def __len__(self) -> int:
         return len(self._batches)
 
+    def batch(self, i: int) -> object:
+        """A batch as it was given."""
+        return self._batches[i]
+
     def stages(self, linears: Mapping[str, nn.Linear]) -> Iterator[Stage]:
         """Blocks in turn, then what is in none; of a model without blocks all linears at once.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sparsification.small import ids, rows, stack, transformer
 from torch import nn
@@ -25,6 +25,7 @@ PATTERNS = st.one_of(TEXTS, st.lists(TEXTS, max_size=3), st.dictionaries(TEXTS, 
 def test_what_is_written_is_read(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"recipe.{suffix}"
 
+    @settings(max_examples=25)
     @given(PATTERNS, st.sampled_from(({}, {"damp": 1e-05, "strip": 64})), st.booleans())
     def run(pattern: Any, options: dict[str, float], correct: bool) -> None:
         budget = {"bytes": 0.5} if correct else None
