@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -50,7 +51,11 @@ def sparsify(
         )
     asked = _asked(pattern or "", method, budget) if recipe is None else _read(recipe)
     made, tokenizer = _load(model)
-    data = None if calibration is None else _batches(calibration, tokenizer, batches, length)
+    data: Sequence[Any] | None = None
+    if calibration is not None:
+        data = _batches(calibration, tokenizer, batches, length)
+        if made.can_generate():
+            data = [{"input_ids": ids, "labels": ids} for ids in data]
     report = asked.apply(made, data)
     made.save_pretrained(out)
     if tokenizer is not None:

@@ -54,13 +54,13 @@ def allocate(
                 asked, moments, gradients, Magnitude() if asked[0].is_dense else method, False
             )
             for target, row, _ in zip(asked, rows, bar.track(len(asked)), strict=True):
-                weight = parameters[target.parameter("weight")]
+                weight = target.turned(parameters[target.parameter("weight")])
                 loss = 0.0
                 if not target.is_dense:
-                    with _replaced(target.linear.weight, weight):
+                    with _replaced(target.weight, weight):
                         loss = divergence(calibration.run(held), reference)
                 found[target.name][str(pattern)] = Option(costs.of(row, weight), loss)
-    dense = sum(costs.dense(target.linear.weight) for target in targets)
+    dense = sum(costs.dense(target.weight) for target in targets)
     spent = spend([list(found[name].values()) for name in named], budget.share * dense)
     if spent is None:
         least = sum(min(option.cost for option in found[name].values()) for name in named)

@@ -57,8 +57,10 @@ def differentiate(
     """
     weights = [target.linear.weight for target in targets]
     asked = [weight.requires_grad for weight in weights]
-    zeros = (torch.zeros_like(weight, dtype=torch.float32) for weight in weights for _ in range(2))
-    found = {target.name: Gradients(next(zeros), next(zeros)) for target in targets}
+    found = {
+        t.name: Gradients(*(torch.zeros_like(t.weight, dtype=torch.float32) for _ in range(2)))
+        for t in targets
+    }
     bar.expect(len(calibration))
     try:
         for weight in weights:
@@ -68,9 +70,10 @@ def differentiate(
                 value = loss(calibration.run(i), calibration.batch(i))
                 _check(value, i)
                 gradients = torch.autograd.grad(value, weights, materialize_grads=True)
-            for each, gradient in zip(found.values(), gradients, strict=True):
-                each.mean.add_(gradient.float() / len(calibration))
-                each.square.add_(gradient.float().square() / len(calibration))
+            for target, each in zip(targets, gradients, strict=True):
+                gradient = target.turned(each).float()
+                found[target.name].mean.add_(gradient / len(calibration))
+                found[target.name].square.add_(gradient.square() / len(calibration))
     finally:
         for weight, before in zip(weights, asked, strict=True):
             weight.requires_grad_(before)

@@ -37,7 +37,7 @@ def solve(
     parameters: dict[str, Tensor] = {}
     for group in _groups(targets, moments):
         read = moments.get(group[0].name)
-        weights = [target.linear.weight for target in group]
+        weights = [target.weight for target in group]
         problem = Problem(
             torch.cat([weight.float() for weight in weights]),
             tuple(len(weight) for weight in weights),
@@ -48,12 +48,12 @@ def solve(
         solved = method.solve(problem)
         parts = zip(group, solved.split(problem.rows), problem.errors(solved).tolist(), strict=True)
         for target, values, error in parts:
-            new = values.to(target.linear.weight)
-            parameters[target.parameter("weight")] = new
+            new = values.to(target.weight)
+            parameters[target.parameter("weight")] = target.turned(new)
             rows[target.name] = _row(target, new, error)
             bias = target.linear.bias
             if correct_bias and read is not None and bias is not None:
-                off = (target.linear.weight - new).double() @ read.mean
+                off = (target.weight - new).double() @ read.mean
                 parameters[target.parameter("bias")] = (bias + off).to(bias)
     return [rows[target.name] for target in targets], parameters
 

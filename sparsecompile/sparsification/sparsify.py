@@ -40,7 +40,9 @@ def sparsify(
     memory: int = 2**32,
     progress: bool = True,
 ) -> SparsifyReport:
-    """Make weights of a model's `nn.Linear` modules keep a pattern, in place.
+    """Make weights of a model's linears keep a pattern, in place.
+
+    Linears are `nn.Linear` modules and GPT-2's `Conv1D`.
 
     Lossy. The model stays what it is, with zeros in its weights, or values on a grid: it is saved
     as any other, and `torch.compile(model, backend="sparse")` packs it losslessly. A stack of

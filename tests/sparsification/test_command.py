@@ -55,6 +55,11 @@ def test_a_sparse_checkpoint_and_its_recipe(checkpoint: Path, tmp_path: Path) ->
     assert (again / "model.safetensors").read_bytes() == same
 
 
+def test_models_that_generate_have_a_loss(checkpoint: Path, tmp_path: Path) -> None:
+    words = ["--pattern", "2:4", "--method", "taylor", *calibrated(checkpoint)]
+    assert "by Taylor" in run(checkpoint, tmp_path, *words)
+
+
 def test_within_a_budget(checkpoint: Path, tmp_path: Path) -> None:
     words = ["--pattern", "dense,2:4,block(4,4,0.5)", "--budget", "density=0.7"]
     found = json.loads(run(checkpoint, tmp_path, *words, *calibrated(checkpoint), "--json"))
