@@ -19,6 +19,7 @@ from sparsecompile.sparsification.journal import Journal, identity
 from sparsecompile.sparsification.method import Method
 from sparsecompile.sparsification.progress import Progress
 from sparsecompile.sparsification.report import SparsifiedWeight, SparsifyReport
+from sparsecompile.sparsification.scored import shared_out
 from sparsecompile.sparsification.smooth import Smoothed
 from sparsecompile.sparsification.smooth import smooth as smooth_norms
 from sparsecompile.sparsification.solve import solve
@@ -113,6 +114,7 @@ def sparsify(
         if runs is not None and limit is not None:
             allocation = allocate(model, targets, limit, chosen, runs, gradients, bar)
             targets = find_targets(model, allocation.patterns)
+        targets = shared_out(chosen, targets, gradients)
         patterns = {target.name: str(target.pattern) for target in targets}
         journal = Journal(Path(folder) if folder else None, f"{before} {patterns}")
         named = {target.name: target for target in targets}

@@ -49,7 +49,9 @@ def test_zeros_of_conv1d_are_kept() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(Conv1D(16, 32))
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    sc.KeepZeros(model, optimizer, "block(8,4,0.5)", sc.SparseSchedule(steps=1, last=0.5, updates=1))
+    sc.KeepZeros(
+        model, optimizer, "block(8,4,0.5)", sc.SparseSchedule(steps=1, last=0.5, updates=1)
+    )
     model(rows()[0]).square().mean().backward()
     optimizer.step()
     blocks = model[0].weight.t().reshape(2, 8, 8, 4).transpose(1, 2).flatten(2)

@@ -7,21 +7,22 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from sparsecompile.sparsification.method import Method, Problem
+from sparsecompile.sparsification.method import Problem
+from sparsecompile.sparsification.scored import Scored
 
 
 @dataclass(frozen=True)
-class Gradient(Method):
+class Gradient(Scored):
     """Keeps the largest `|g|`, for g the gradient of the loss."""
 
     name: ClassVar[str] = "gradient"
     calibrated: ClassVar[bool] = False
     differentiated: ClassVar[bool] = True
 
-    def solve(self, problem: Problem) -> Tensor:
-        """Cut, and round."""
+    def scores(self, problem: Problem) -> Tensor:
+        """The gradients."""
         assert problem.gradients is not None
-        return problem.keep(problem.mask(problem.gradients.mean))
+        return problem.gradients.mean
 
 
 COMPONENTS = (Gradient(),)

@@ -8,11 +8,12 @@ from typing import ClassVar
 from torch import Tensor
 
 from sparsecompile.errors import OptionError
-from sparsecompile.sparsification.method import Method, Problem
+from sparsecompile.sparsification.method import Problem
+from sparsecompile.sparsification.scored import Scored
 
 
 @dataclass(frozen=True)
-class Taylor(Method):
+class Taylor(Scored):
     """Keeps the largest `|g w|` (arXiv 1611.06440), or `|g w - f w^2 / 2|` (arXiv 2305.11627).
 
     How far the loss moves where w becomes zero, to the first or the second order: g is its
@@ -29,16 +30,18 @@ class Taylor(Method):
     differentiated: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        """Check the order, and the scope."""
+        super().__post_init__()
         if self.order not in (1, 2):
             raise OptionError("order", f"the order of Taylor is 1 or 2, not {self.order}")
 
-    def solve(self, problem: Problem) -> Tensor:
-        """Cut, and round."""
+    def scores(self, problem: Problem) -> Tensor:
+        """How far the loss moves."""
         assert problem.gradients is not None
         scores = problem.gradients.mean * problem.weight
         if self.order == 2:
             scores -= problem.gradients.square * problem.weight.square() / 2
-        return problem.keep(problem.mask(scores))
+        return scores
 
 
 COMPONENTS = (Taylor(),)
