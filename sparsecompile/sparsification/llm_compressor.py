@@ -63,7 +63,7 @@ def _modifiers(data: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]
 
 
 def _read(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    method = _METHODS[name]
+    method, given = _METHODS[name], {k: v for k, v in given.items() if v is not None}
     for key, value in given.items():
         if key in _UNUSED:
             _LOG.info("%s: %r is of no use here: %s", name, key, _UNUSED[key])

@@ -104,7 +104,7 @@ class Recipe:
 def _check_keys(what: str, given: Iterable[str], known: Sequence[str]) -> None:
     for key in given:
         if key not in known:
-            names = ", ".join(known) or "none"
+            names = ", ".join(known)
             raise OptionError("recipe", f"{what} has no option {key!r}; it has: {names}")
 
 

@@ -71,6 +71,7 @@ pruning_stage:
       block_size: 64
       sequential_targets: [LlamaDecoderLayer]
       preserve_sparsity_mask: false
+      sparsity_profile: null
       targets: [{targets}]
       ignore: ["re:.*lm_head", "re:.*layers.1$", model.layers.2.mlp]
 finetuning_stage:
@@ -160,7 +161,7 @@ def test_files_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_options_that_the_method_has_not() -> None:
-    for method, known in (("sparsegpt", "damp, strip"), ("wanda", "none")):
+    for method, known in (("sparsegpt", "damp, strip"), ("wanda", "scope")):
         with pytest.raises(sc.OptionError, match=f"has no option 'dump'; it has: {known}"):
             sc.Recipe("2:4", method, {"dump": 1}).apply(stack(), rows())
 
