@@ -19,6 +19,7 @@ from sparsecompile import (
     Rule,
     insert_packed_linear,
 )
+from sparsecompile.weights.channels import take_channels
 from sparsecompile.weights.parts import part, product
 
 
@@ -42,7 +43,7 @@ class PackLinear(Rule[Format]):
         """The format."""
         weight = match["weight"]
         survey = edit.survey(match.node, weight)
-        if survey.best is None and weight.target in (part, product):
+        if survey.best is None and weight.target in (part, product, take_channels):
             found = Format(Dense(), Float())
             edit.device.check(KernelSpec(found, edit.value(weight).dtype))
         else:

@@ -93,6 +93,7 @@ if TYPE_CHECKING:
     from sparsecompile.sparsification.keep_zeros import KeepZeros as KeepZeros
     from sparsecompile.sparsification.method import Method as Method
     from sparsecompile.sparsification.method import Problem as Problem
+    from sparsecompile.sparsification.recipe import Recipe as Recipe
     from sparsecompile.sparsification.report import SparsifyReport as SparsifyReport
     from sparsecompile.sparsification.schedule import SparseSchedule as SparseSchedule
     from sparsecompile.sparsification.sparsify import sparsify as sparsify
@@ -162,6 +163,7 @@ _MODULES = {
         "sparsecompile.sparsification.distillation": "Distillation",
         "sparsecompile.sparsification.keep_zeros": "KeepZeros",
         "sparsecompile.sparsification.method": "Method Problem",
+        "sparsecompile.sparsification.recipe": "Recipe",
         "sparsecompile.sparsification.report": "SparsifyReport",
         "sparsecompile.sparsification.schedule": "SparseSchedule",
         "sparsecompile.sparsification.sparsify": "sparsify",

@@ -31,7 +31,9 @@ def light(*words: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("command", ["", "explain", "aot", "bench linear", "bench peers", "tune"])
+@pytest.mark.parametrize(
+    "command", ["", "explain", "aot", "bench linear", "bench peers", "sparsify", "tune"]
+)
 def test_help(command: str) -> None:
     assert light(*command.split(), "--help").lstrip().startswith("Usage: sparsecompile")
 

@@ -24,6 +24,7 @@ from sparsecompile.bench.command import app as bench
 from sparsecompile.commands.aot import aot
 from sparsecompile.commands.cache import app as cache
 from sparsecompile.commands.model_factory import EXAMPLE, FACTORY, InputError, fail, load_model
+from sparsecompile.commands.sparsify import sparsify
 from sparsecompile.commands.tune import app as tune
 from sparsecompile.errors import BuildError, SparseCompileError
 
@@ -57,6 +58,7 @@ app.add_typer(bench, name="bench")
 app.add_typer(cache, name="cache")
 app.add_typer(tune, name="tune")
 app.command(epilog=f"{FACTORY}\n\n\b\n{EXAMPLE}")(aot)
+app.command()(sparsify)
 
 
 @app.command(epilog=f"{FACTORY}\n\n\b\n{EXAMPLE}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node, map_arg
 
+from sparsecompile.weights.channels import take_channels
 from sparsecompile.weights.parts import part, product, product_bias
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
@@ -58,7 +59,7 @@ def weight_function(
     return declare
 
 
-for _function in (part, product, product_bias):
+for _function in (part, product, product_bias, take_channels):
     weight_function()(_function)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from sparsecompile.graph.compiled_model import Names
 from sparsecompile.graph.fake_calls import Use, use_of
 from sparsecompile.graph.transformed_regions import ambient_scope, scopes
 from sparsecompile.graph.weight_functions import Function, is_weight_function, takes_subclasses
+from sparsecompile.weights.channels import take_channels
 from sparsecompile.weights.expression import Apply, Binding, Leaf, is_fake, live
 from sparsecompile.weights.packed_tensor import PackedTensor
 
@@ -70,14 +71,27 @@ class WeightView:
         return is_weight_function(node)
 
     def is_declared(self, node: Node) -> bool:
-        """Whether it calls a `weight_function`."""
-        return hasattr(node.target, "sparsecompile_lossy") and self.is_function(node)
+        """Whether it calls a `weight_function`, or a function of what one returns."""
+        left, seen = [node], set[Node]()
+        while left:
+            node = left.pop()
+            if node in seen or not self.is_function(node):
+                continue
+            if hasattr(node.target, "sparsecompile_lossy"):
+                return True
+            seen.add(node)
+            left += node.all_input_nodes
+        return False
 
     def is_weight(self, node: object) -> bool:
         """Whether a node is a parameter of the model, or a pure function of some."""
         return isinstance(node, Node) and bool(self._roots(node))
 
-    def _roots(self, weight: Node) -> tuple[Node, ...]:
+    def _roots(
+        self,
+        weight: Node,
+        made_of: Callable[[Node], list[Node]] = lambda node: node.all_input_nodes,
+    ) -> tuple[Node, ...]:
         """Placeholders of the parameters that it is made of, in order; none where it is no weight.
 
         What it is made of beside them is made of nothing, such as the places that weights go to.
@@ -92,7 +106,7 @@ class WeightView:
             if node.op == "placeholder" and self._is_own(node):
                 found.append(node)
             elif node.op != "placeholder" and self.is_function(node):
-                left.extend(reversed(node.all_input_nodes))
+                left.extend(reversed(made_of(node)))
             else:
                 return ()
         return tuple(found)
@@ -120,7 +134,8 @@ class WeightView:
 
     def aliases(self, weight: Node) -> tuple[str, ...]:
         """All names that the model has for the parameters that a weight is made of."""
-        found = (name for root in self._roots(weight) for name in self._aliases(root))
+        roots = self._roots(weight, _made_of)
+        found = (name for root in roots for name in self._aliases(root))
         return tuple(dict.fromkeys(found))
 
     def _has_name(self, node: Node) -> bool:
@@ -137,7 +152,7 @@ class WeightView:
 
     def names(self, weight: object) -> str:
         """Names of the parameters that a weight is made of, for the report."""
-        roots = self._roots(weight) if isinstance(weight, Node) else ()
+        roots = self._roots(weight, _made_of) if isinstance(weight, Node) else ()
         return " x ".join(dict.fromkeys(map(self.name, roots))) or str(weight)
 
     def binding(self, node: Any) -> Binding:
@@ -256,6 +271,11 @@ class WeightView:
         if known is None or known[0] != args:
             known = self._uses[user, node] = (args, use_of(user, node))
         return known[1]
+
+
+def _made_of(weight: Node) -> list[Node]:
+    """What a function of weights makes its result of; others may say which channels are left."""
+    return weight.all_input_nodes[: 1 if weight.target is take_channels else None]
 
 
 def _source_name(node: Node) -> str | None:

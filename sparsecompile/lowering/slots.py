@@ -20,7 +20,7 @@ from sparsecompile.lowering.readers import Readers
 from sparsecompile.weights.cache import PACK_CACHE
 from sparsecompile.weights.expression import Binding, beside
 from sparsecompile.weights.packing import pack_binding, stored_parts, unpacked
-from sparsecompile.weights.parts import has_parts
+from sparsecompile.weights.parts import may_go
 from sparsecompile.weights.stored import Part
 
 
@@ -94,9 +94,10 @@ class PackedSlot(Slot):
     def takes_dense(self) -> bool:
         """On CPUs, where the op looks at what it gets; GPUs' graphs start kernels themselves.
 
-        A weight that cannot be split any more has no part to take.
+        A weight that cannot be split any more has no part to take, one whose channels are in use
+        again is larger than what the graph has.
         """
-        return self.kernel.device == "cpu" and not has_parts(self.binding)
+        return self.kernel.device == "cpu" and not may_go(self.binding)
 
     @property
     def purpose(self) -> Hashable:

@@ -97,9 +97,20 @@ def matches(pattern: str, name: str) -> bool:
     """Whether a pattern means a weight: by its own name or by that of its module.
 
     Such as `lm_head.weight` or `lm_head`. Besides the signs of `fnmatch`, numbers may stand as in
-    reports, `layers.{0-3,7}.*`, and `*.` at the beginning may stand for nothing.
+    reports, `layers.{0-3,7}.*`, and `*.` at the beginning may stand for nothing. After `re:` stands
+    a regular expression for the beginning of either.
+
+    Raises:
+        OptionError: what stands there is none.
     """
     spellings = (name, name.rpartition(".")[0])
+    if pattern.startswith("re:"):
+        try:
+            return any(re.match(pattern[3:], text) for text in spellings)
+        except re.error as error:
+            raise OptionError(
+                "pattern", f"{pattern!r} holds no regular expression: {error}"
+            ) from error
     return any(fnmatchcase(text, plain) for plain in _plain(pattern) for text in spellings)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,6 +14,7 @@ from sparsecompile.errors import OptionError
 from sparsecompile.sparsification.budget import Allocation, Budget, Option, spend
 from sparsecompile.sparsification.calibration import Calibration
 from sparsecompile.sparsification.costs import Costs
+from sparsecompile.sparsification.gradients import Gradients
 from sparsecompile.sparsification.method import Method
 from sparsecompile.sparsification.methods.magnitude import Magnitude
 from sparsecompile.sparsification.progress import Progress
@@ -27,6 +28,7 @@ def allocate(
     budget: Budget,
     method: Method,
     calibration: Calibration,
+    gradients: Mapping[str, Gradients],
     bar: Progress,
 ) -> Allocation:
     """Choose patterns; the model stays what it is.
@@ -49,16 +51,16 @@ def allocate(
         for pattern in dict.fromkeys(p for target in members for p in target.patterns):
             asked = [replace(t, patterns=(pattern,)) for t in members if pattern in t.patterns]
             rows, parameters = solve(
-                asked, moments, Magnitude() if asked[0].is_dense else method, False
+                asked, moments, gradients, Magnitude() if asked[0].is_dense else method, False
             )
             for target, row, _ in zip(asked, rows, bar.track(len(asked)), strict=True):
-                weight = parameters[target.parameter("weight")]
+                weight = target.turned(parameters[target.parameter("weight")])
                 loss = 0.0
                 if not target.is_dense:
-                    with _replaced(target.linear.weight, weight):
+                    with _replaced(target.weight, weight):
                         loss = divergence(calibration.run(held), reference)
                 found[target.name][str(pattern)] = Option(costs.of(row, weight), loss)
-    dense = sum(costs.dense(target.linear.weight) for target in targets)
+    dense = sum(costs.dense(target.weight) for target in targets)
     spent = spend([list(found[name].values()) for name in named], budget.share * dense)
     if spent is None:
         least = sum(min(option.cost for option in found[name].values()) for name in named)

@@ -54,7 +54,11 @@ class Calibration:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def stages(self, linears: Mapping[str, nn.Linear]) -> Iterator[Stage]:
+    def batch(self, i: int) -> object:
+        """A batch as it was given."""
+        return self._batches[i]
+
+    def stages(self, linears: Mapping[str, nn.Module]) -> Iterator[Stage]:
         """Blocks in turn, then what is in none; of a model without blocks all linears at once.
 
         What is done to the weights of a stage before the next is asked for, later ones see.
@@ -73,7 +77,7 @@ class Calibration:
             self._progress.expect(len(self._batches))
             yield self._stage(rest, self.run)
 
-    def _through(self, blocks: Blocks, linears: Mapping[str, nn.Linear]) -> Iterator[Stage]:
+    def _through(self, blocks: Blocks, linears: Mapping[str, nn.Module]) -> Iterator[Stage]:
         # At the entrance, in every block for moments, and for what all but the last give.
         self._progress.expect(2 * len(blocks.modules) * len(self._batches))
         with Hidden(self._memory) as hidden:
@@ -98,11 +102,11 @@ class Calibration:
                 for i in self._progress.track(len(hidden) if block is not last else 0):
                     hidden[i] = call(block, i)
 
-    def _stage(self, linears: Mapping[str, nn.Linear], call: Callable[[int], object]) -> Stage:
+    def _stage(self, linears: Mapping[str, nn.Module], call: Callable[[int], object]) -> Stage:
         return Stage(tuple(linears), lambda: self._moments(linears, call))
 
     def _moments(
-        self, linears: Mapping[str, nn.Linear], call: Callable[[int], object]
+        self, linears: Mapping[str, nn.Module], call: Callable[[int], object]
     ) -> dict[str, Moments]:
         runs = (partial(call, i) for i in self._progress.track(len(self._batches)))
         found = gather(linears, runs)

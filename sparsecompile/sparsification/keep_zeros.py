@@ -52,7 +52,8 @@ class KeepZeros:
             )
         self.step = 0
         self._pattern, self._schedule = parsed, schedule
-        self._weights = [t.linear.weight for t in find_targets(model, pattern or "unstructured(0)")]
+        self._targets = find_targets(model, pattern or "unstructured(0)")
+        self._weights = [target.linear.weight for target in self._targets]
         self._masks = [weight == 0 for weight in self._weights]
         hooks: list[Any] = [
             optimizer.register_step_pre_hook(self._before),
@@ -76,7 +77,7 @@ class KeepZeros:
         self.step += 1
         if self._schedule is not None and self._schedule.is_update(self.step):
             cut = self._chooser(self._schedule.share(self.step))
-            self._masks = [~cut(weight) for weight in self._weights]
+            self._masks = [t.turned(~cut(t.weight)) for t in self._targets]
         for weight, mask in zip(self._weights, self._masks, strict=True):
             weight.masked_fill_(mask, 0)
 

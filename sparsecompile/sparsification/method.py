@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sparsecompile.component import Component
+from sparsecompile.sparsification.gradients import Gradients
 from sparsecompile.sparsification.pattern import Pattern
 
 
@@ -24,12 +25,14 @@ class Problem:
         pattern: what each is to keep.
         second: mean of `x^T x` over the rows of the input, `[k, k]` float64; None where there is
             no calibration.
+        gradients: of the loss, where the method asks for them.
     """
 
     weight: Tensor
     rows: tuple[int, ...]
     pattern: Pattern
     second: Tensor | None = None
+    gradients: Gradients | None = None
 
     @cached_property
     def norms(self) -> Tensor:
@@ -90,6 +93,9 @@ class Method(Component):
     """Whether it needs `Problem.second`."""
     lowers_rank: ClassVar[bool] = False
     """Whether it makes ranks low: others keep zeros and grids, and it keeps none."""
+
+    differentiated: ClassVar[bool] = False
+    """Whether it needs `Problem.gradients`."""
 
     @abstractmethod
     def solve(self, problem: Problem) -> Tensor:

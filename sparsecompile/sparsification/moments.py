@@ -56,7 +56,7 @@ class Stop(Exception):  # noqa: N818 - not an error
 
 
 def gather(
-    linears: Mapping[str, nn.Linear], runs: Iterable[Callable[[], object]]
+    linears: Mapping[str, nn.Module], runs: Iterable[Callable[[], object]]
 ) -> dict[str, Moments]:
     """Moments of what linears read in all of some runs, by their names.
 
@@ -68,9 +68,9 @@ def gather(
     last: tuple[Tensor | None, Moments | None] = (None, None)
     end = ""
 
-    def count(name: str, linear: nn.Linear, inputs: Tensor) -> None:
+    def count(name: str, linear: nn.Module, inputs: Tensor) -> None:
         nonlocal last
-        if inputs.shape[-1] != linear.in_features:
+        if inputs.shape[-1] != _columns(linear):
             return  # The linear says so.
         seen, counted = last
         if inputs is not seen:
@@ -84,8 +84,8 @@ def gather(
             raise Stop
 
     def hook(name: str) -> Any:
-        def call(linear: nn.Linear, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            count(name, linear, args[0] if args else kwargs["input"])
+        def call(linear: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            count(name, linear, args[0] if args else next(iter(kwargs.values())))
 
         return call
 
@@ -108,5 +108,11 @@ def gather(
     return {name: found.get(name) or _empty(linear) for name, linear in linears.items()}
 
 
-def _empty(linear: nn.Linear) -> Moments:
-    return Moments(linear.in_features, linear.weight.device)
+def _empty(linear: Any) -> Moments:
+    return Moments(_columns(linear), linear.weight.device)
+
+
+def _columns(linear: Any) -> int:
+    """Of what it reads, for GPT-2's `Conv1D` too."""
+    columns: int = linear.in_features if isinstance(linear, nn.Linear) else linear.nx
+    return columns

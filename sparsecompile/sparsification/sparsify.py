@@ -14,10 +14,12 @@ from sparsecompile.registry import default_registry
 from sparsecompile.sparsification.allocation import allocate
 from sparsecompile.sparsification.budget import Budget
 from sparsecompile.sparsification.calibration import Calibration, Stage, at_rest
+from sparsecompile.sparsification.gradients import Gradients, Loss, differentiate, own_loss
 from sparsecompile.sparsification.journal import Journal, identity
 from sparsecompile.sparsification.method import Method
 from sparsecompile.sparsification.progress import Progress
 from sparsecompile.sparsification.report import SparsifiedWeight, SparsifyReport
+from sparsecompile.sparsification.scored import shared_out
 from sparsecompile.sparsification.smooth import Smoothed
 from sparsecompile.sparsification.smooth import smooth as smooth_norms
 from sparsecompile.sparsification.solve import solve
@@ -34,11 +36,14 @@ def sparsify(
     calibration: Iterable[object] | None = None,
     correct_bias: bool = False,
     smooth: float | None = None,
+    loss: Loss = own_loss,
     folder: str | Path | None = None,
     memory: int = 2**32,
     progress: bool = True,
 ) -> SparsifyReport:
-    """Make weights of a model's `nn.Linear` modules keep a pattern, in place.
+    """Make weights of a model's linears keep a pattern, in place.
+
+    Linears are `nn.Linear` modules and GPT-2's `Conv1D`.
 
     Lossy. The model stays what it is, with zeros in its weights, or values on a grid: it is saved
     as any other, and `torch.compile(model, backend="sparse")` packs it losslessly. A stack of
@@ -56,8 +61,8 @@ def sparsify(
         budget: what all these weights may cost, as a share of what they cost dense:
             `{"bytes": 0.6}`, `{"density": 0.5}`, or `{"milliseconds": 0.7}`, measured by the tuner
             for one row. The last batch is held back to say what each choice loses.
-        method: a name, `"magnitude"`, `"wanda"` or `"sparsegpt"`, or an instance with options;
-            `"svd"` for `"rank(0.25)"`.
+        method: a name, `"magnitude"`, `"wanda"`, `"sparsegpt"`, `"gradient"` or `"taylor"`, or an
+            instance with options; `"svd"` for `"rank(0.25)"`.
         calibration: batches that the model runs on: tensors, tuples of arguments or mappings of
             keyword arguments; such as 32 of `[1, 1024]` token ids. All methods but `magnitude` need
             it.
@@ -65,6 +70,8 @@ def sparsify(
         smooth: SmoothQuant's alpha, 0.5 as a rule: before all else the columns of weights are
             multiplied, and the norms before them divided, so that activations are rounded to 8 bits
             with less loss, as `options={"quantize": "int8"}` does; needs calibration, too.
+        loss: for `gradient` and `taylor`, of the model's output and the batch it is of; as a rule
+            that which the output has for batches with labels.
         folder: keeps what is done, for the same call after a kill; the result is the same.
         memory: bytes of what blocks read that are kept in memory; the rest is on disk.
         progress: whether a bar is shown on a terminal.
@@ -82,7 +89,7 @@ def sparsify(
     limit = None if budget is None else Budget.of(budget)
     batches = None if calibration is None else list(calibration)
     asked = {
-        f"method {chosen.name!r}": chosen.calibrated,
+        f"method {chosen.name!r}": chosen.calibrated or chosen.differentiated,
         "correct_bias": correct_bias,
         "smooth": smooth is not None,
         "budget": budget is not None,
@@ -99,12 +106,17 @@ def sparsify(
     smoothed: tuple[Smoothed, ...] = ()
     with at_rest(model), Progress(progress) as bar:
         runs = None if batches is None else Calibration(model, batches, memory, bar)
-        before = identity((chosen, correct_bias, smooth), targets, batches or ()) if folder else ""
+        settings = (chosen, correct_bias, smooth, getattr(loss, "__qualname__", ""))
+        before = identity(settings, targets, batches or ()) if folder else ""
         if runs is not None and smooth is not None:
             smoothed = smooth_norms(model, runs, smooth, bar)
+        gradients: Mapping[str, Gradients] = {}
+        if runs is not None and chosen.differentiated:
+            gradients = differentiate(targets, runs, loss, bar)
         if runs is not None and limit is not None:
-            allocation = allocate(model, targets, limit, chosen, runs, bar)
+            allocation = allocate(model, targets, limit, chosen, runs, gradients, bar)
             targets = find_targets(model, allocation.patterns)
+        targets = shared_out(chosen, targets, gradients)
         patterns = {target.name: str(target.pattern) for target in targets}
         journal = Journal(Path(folder) if folder else None, f"{before} {patterns}")
         named = {target.name: target for target in targets}
@@ -112,7 +124,7 @@ def sparsify(
             members = [named[name] for name in stage.names]
             done = journal.read(stage.names)
             if done is None:
-                done = solve(members, stage.moments(), chosen, correct_bias)
+                done = solve(members, stage.moments(), gradients, chosen, correct_bias)
                 journal.write(stage.names, done)
             rows += done[0]
             for name, value in done[1].items():

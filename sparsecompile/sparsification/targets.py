@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sparsecompile.errors import ModelError, OptionError, Reject
 from sparsecompile.options.recipes import check_patterns, recipe_for
@@ -21,17 +21,27 @@ class Target:
 
     Attributes:
         name: of the module in the model.
+        linear: an `nn.Linear`, or GPT-2's `Conv1D`, whose weight is `[k, n]`.
         patterns: it, or several to choose from.
     """
 
     name: str
-    linear: nn.Linear
+    linear: Any
     patterns: tuple[Pattern, ...]
 
     @property
     def pattern(self) -> Pattern:
         """The first pattern."""
         return self.patterns[0]
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight as it is, `[n, k]`."""
+        return self.turned(self.linear.weight)
+
+    def turned(self, tensor: Tensor) -> Tensor:
+        """What is `[n, k]` as the module has it, and what is as the module has it `[n, k]`."""
+        return tensor.t() if _is_conv1d(self.linear) else tensor
 
     @property
     def is_dense(self) -> bool:
@@ -58,7 +68,9 @@ def find_targets(model: nn.Module, asked: object, *, choices: bool = False) -> l
             weight.
         ModelError: a weight that is asked for has no values or cannot be written.
     """
-    linears = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+    linears = {
+        name: m for name, m in model.named_modules() if isinstance(m, nn.Linear) or _is_conv1d(m)
+    }
     if _is_pattern(asked, choices):
         asked = {**dict.fromkeys(_heads(model, linears)), "*": asked}
     given: Any = asked
@@ -97,7 +109,13 @@ def _is_pattern(given: object, choices: bool) -> bool:
     return bool(given) and all(isinstance(text, str) for text in given)
 
 
-def _heads(model: nn.Module, linears: Mapping[str, nn.Linear]) -> list[str]:
+def _is_conv1d(module: nn.Module) -> bool:
+    """Without an import of Transformers, which may not be installed."""
+    kind = type(module)
+    return (kind.__module__, kind.__name__) == ("transformers.pytorch_utils", "Conv1D")
+
+
+def _heads(model: nn.Module, linears: Mapping[str, nn.Module]) -> list[str]:
     """Names of the output head and of what shares its weight with an embedding."""
     get_head = getattr(model, "get_output_embeddings", lambda: None)
     head = get_head()
@@ -121,6 +139,7 @@ def _check(target: Target) -> None:
             f"the weight of {name!r} is on the meta device, which holds no values: load the "
             "checkpoint first"
         )
+    weight = target.weight
     if not bool(torch.isfinite(weight).all()):
         row, column = (~torch.isfinite(weight)).nonzero()[0].tolist()
         raise ModelError(

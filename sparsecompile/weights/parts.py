@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from functools import reduce
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sparsecompile.errors import Reject
 from sparsecompile.formats.names import decomposition_of
+from sparsecompile.weights.channels import take_channels
 from sparsecompile.weights.expression import Apply, Binding
 from sparsecompile.weights.packed_tensor import PackedTensor
 from sparsecompile.weights.snapshot import take_snapshot
@@ -83,7 +84,16 @@ def stored_part(weight: PackedTensor, of: str, index: int) -> Stored:
 
 def has_parts(binding: Binding) -> bool:
     """Whether a weight is made of parts of others."""
+    return _calls(binding, (part,))
+
+
+def may_go(binding: Binding) -> bool:
+    """Whether there may be no such weight any more once those that it is made of have changed."""
+    return _calls(binding, (part, take_channels))
+
+
+def _calls(binding: Binding, functions: tuple[Callable[..., Tensor], ...]) -> bool:
     if not isinstance(binding, Apply):
         return False
     args = [x for arg in binding.args for x in (arg if isinstance(arg, tuple) else (arg,))]
-    return binding.function is part or any(has_parts(arg) for arg in args)
+    return binding.function in functions or any(_calls(arg, functions) for arg in args)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import sparsecompile as sc
 from sparsecompile.sparsification.columns import inverse_factor
+from sparsecompile.sparsification.gradients import Gradients
 from sparsecompile.sparsification.method import Method, Problem
 from sparsecompile.sparsification.pattern import Pattern
 
@@ -39,7 +40,9 @@ def problem(pattern: str, n: int = 48) -> Problem:
     x[:, 5] = 0
     generator = torch.Generator().manual_seed(3)
     weight = torch.randn(n, x.shape[1], generator=generator)
-    return Problem(weight, (32, n - 32), Pattern.parse(pattern), x.t() @ x / len(x))
+    mean = torch.randn(n, x.shape[1], generator=generator)
+    gradients = Gradients(mean, 2 * mean.square())
+    return Problem(weight, (32, n - 32), Pattern.parse(pattern), x.t() @ x / len(x), gradients)
 
 
 def parts(of: Problem, weight: Tensor) -> tuple[Tensor, ...]:
@@ -65,7 +68,12 @@ def test_what_a_method_makes_keeps_its_pattern(name: str, pattern: str) -> None:
 def test_what_a_method_makes_of_a_weight_does_not_depend_on_its_neighbours(name: str) -> None:
     both = problem("unstructured(0.5)")
     method = sc.default_registry().get(Method, name)
-    alone = [Problem(w, (len(w),), both.pattern, both.second) for w in parts(both, both.weight)]
+    assert both.gradients is not None
+    slopes = map(Gradients, parts(both, both.gradients.mean), parts(both, both.gradients.square))
+    alone = [
+        Problem(weight, (len(weight),), both.pattern, both.second, each)
+        for weight, each in zip(parts(both, both.weight), slopes, strict=True)
+    ]
     apart = torch.cat([method.solve(each) for each in alone])
     torch.testing.assert_close(method.solve(both), apart)
 

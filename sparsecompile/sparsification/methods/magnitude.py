@@ -7,19 +7,20 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from sparsecompile.sparsification.method import Method, Problem
+from sparsecompile.sparsification.method import Problem
+from sparsecompile.sparsification.scored import Scored
 
 
 @dataclass(frozen=True)
-class Magnitude(Method):
+class Magnitude(Scored):
     """Keeps the largest `|w|`; needs no calibration."""
 
     name: ClassVar[str] = "magnitude"
     calibrated: ClassVar[bool] = False
 
-    def solve(self, problem: Problem) -> Tensor:
-        """Cut, and round."""
-        return problem.keep(problem.mask(problem.weight))
+    def scores(self, problem: Problem) -> Tensor:
+        """The weights."""
+        return problem.weight
 
 
 COMPONENTS = (Magnitude(),)

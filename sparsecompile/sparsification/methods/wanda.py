@@ -7,18 +7,19 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from sparsecompile.sparsification.method import Method, Problem
+from sparsecompile.sparsification.method import Problem
+from sparsecompile.sparsification.scored import Scored
 
 
 @dataclass(frozen=True)
-class Wanda(Method):
+class Wanda(Scored):
     """Keeps the largest `|w| |x|`: pruning by weights and activations (arXiv 2306.11695)."""
 
     name: ClassVar[str] = "wanda"
 
-    def solve(self, problem: Problem) -> Tensor:
-        """Cut, and round."""
-        return problem.keep(problem.mask(problem.weight * problem.norms))
+    def scores(self, problem: Problem) -> Tensor:
+        """The weights times the root mean square of what they read."""
+        return problem.weight * problem.norms
 
 
 COMPONENTS = (Wanda(),)
