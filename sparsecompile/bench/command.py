@@ -12,6 +12,7 @@ from sparsecompile.bench.attention.command import attention
 from sparsecompile.bench.checkout import check_checkout
 from sparsecompile.bench.compile.command import EPILOG, compile_model
 from sparsecompile.bench.gpu.command import gpu
+from sparsecompile.bench.quality.command import quality
 from sparsecompile.commands.model_factory import EXAMPLE, FACTORY, load_model
 from sparsecompile.errors import SparseCompileError
 
@@ -28,6 +29,7 @@ app = typer.Typer(
 
 app.command()(attention)
 app.command()(gpu)
+app.command()(quality)
 app.command("compile", epilog=EPILOG)(compile_model)
 
 Rounds = Annotated[int, typer.Option(min=1, help="Samples of each candidate.")]

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sparsecompile.errors import ModelError, OptionError
+from sparsecompile.commands.checkpoint import batches_of, load_checkpoint
+from sparsecompile.errors import OptionError
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from sparsecompile.sparsification.recipe import Recipe
 
 RECIPE = "sparsify.toml"
@@ -50,10 +49,10 @@ def sparsify(
             "recipe", "give either --recipe, or --pattern and what goes with it: --method, --budget"
         )
     asked = _asked(pattern or "", method, budget) if recipe is None else _read(recipe)
-    made, tokenizer = _load(model)
+    made, tokenizer = load_checkpoint(model)
     data: Sequence[Any] | None = None
     if calibration is not None:
-        data = _batches(calibration, tokenizer, batches, length)
+        data = batches_of(calibration, tokenizer, batches, length, "calibration")
         if made.can_generate():
             data = [{"input_ids": ids, "labels": ids} for ids in data]
     report = asked.apply(made, data)
@@ -82,37 +81,3 @@ def _read(path: Path) -> Recipe:
     from sparsecompile.sparsification.recipe import Recipe
 
     return Recipe.from_file(path)
-
-
-def _load(folder: str) -> tuple[Any, Any]:
-    """The model, of the class that its checkpoint names, and its tokenizer, if there is one."""
-    try:
-        import transformers
-    except ModuleNotFoundError as error:
-        raise ModelError(
-            "sparsify reads checkpoints with Transformers, which is not installed: "
-            "pip install 'transformers>=5'"
-        ) from error
-    if not (Path(folder) / "config.json").is_file():
-        raise ModelError(f"{folder} is no folder of a checkpoint: it has no config.json")
-    (name, *_) = transformers.AutoConfig.from_pretrained(folder).architectures or ["AutoModel"]
-    model = getattr(transformers, name, transformers.AutoModel).from_pretrained(folder)
-    tokens = any(Path(folder).glob("tokenizer*"))
-    return model.eval(), transformers.AutoTokenizer.from_pretrained(folder) if tokens else None
-
-
-def _batches(path: Path, tokenizer: Any, count: int, length: int) -> list[Tensor]:
-    """Parts of a text, `[1, length]` ids each."""
-    if tokenizer is None:
-        raise OptionError("calibration", "the checkpoint has no tokenizer for --calibration")
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise OptionError("calibration", f"{path} cannot be read: {error}") from error
-    ids = tokenizer(text, return_tensors="pt").input_ids
-    if ids.shape[1] < length:
-        raise OptionError(
-            "calibration", f"{path} has {ids.shape[1]} tokens, fewer than --length {length}"
-        )
-    parts: list[Tensor] = [part for part in ids.split(length, 1) if part.shape[1] == length]
-    return parts[:count]

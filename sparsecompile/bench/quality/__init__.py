@@ -1,0 +1,1 @@
+"""`bench quality`: what recipes cost a language model, and what they gain."""
