@@ -116,7 +116,11 @@ def test_show_as_json(record: TuningRecord) -> None:
     assert data["record"] == str(record.path)
     assert [entry["current"] for entry in data["entries"]] == [True, True, False]
     assert data["entries"][0]["facts"]["m"] == 128
-    assert data["entries"][0]["timings"][STRIPS] == {"seconds": 43e-6, "noise": 1e-6}
+    assert data["entries"][0]["timings"][STRIPS] == {
+        "seconds": 43e-6,
+        "noise": 1e-6,
+        "disturbed": False,
+    }
 
 
 def test_show_of_nothing(cache_folder: Path) -> None:
