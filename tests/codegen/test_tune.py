@@ -261,7 +261,7 @@ def test_real_measurements(
     )
     measured = Timings(candidates, codegen.builder(target, registry), no_builds)
     decision = Tuner(candidates, measured).decide()
-    assert decision.reason == "measured"
+    assert decision.reason.startswith("measured")
     assert measured.measured_now == len(decision.trials)
     assert {t.rows for t in decision.trials} == {1, 64, 128}
     assert all(t.seconds > 0 and t.nbytes > 0 for t in decision.trials)

@@ -92,7 +92,7 @@ def test_the_others_are_measured(
         assert decision.variants == ()
         assert decision.reason.startswith("could not be measured (broken")
     else:
-        assert decision.reason == "measured"
+        assert decision.reason.startswith("measured")
 
 
 def test_a_compiler_that_is_missing_is_no_fault_of_a_candidate(registry: Registry) -> None:
