@@ -186,3 +186,27 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(__import__("sys").modules, "gguf", None)
     with pytest.raises(sc.ModelError, match="pip install gguf transformers"):
         sc.load_gguf(tmp_path / "model.gguf", empty_model())
+
+
+def test_a_file_of_no_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "model.gguf", "Q8_0")
+    read = gguf.GGUFReader
+
+    def reader(path: Path) -> Any:
+        found = read(path)
+        del found.fields["general.architecture"]
+        return found
+
+    monkeypatch.setattr(gguf, "GGUFReader", reader)
+    with pytest.raises(sc.FileError, match="does not say of which architecture it is; convert"):
+        sc.load_gguf(tmp_path / "model.gguf", empty_model())
+
+
+@pytest.mark.parametrize("with_parameter", [False, True])
+def test_buffers_that_nobody_can_fill(with_parameter: bool, tmp_path: Path) -> None:
+    write(tmp_path / "model.gguf", "Q8_0")
+    model = empty_model()
+    owner = model.model.norm if with_parameter else model.model.layers[0]
+    owner.register_buffer("seen", torch.ones(3, device="meta"), persistent=False)
+    with pytest.raises(sc.ModelError, match=r"does not say what model\.\S+\.seen hold: make it on"):
+        sc.load_gguf(tmp_path / "model.gguf", model)

@@ -42,9 +42,10 @@ def load_gguf(path: str | Path, model: M) -> M:
 
     Raises:
         FileError: the file is cut off or no GGUF file, lacks a parameter of the model or has one of
-            another shape; it names the tensor at fault.
-        ModelError: the model is none of transformers, or of an architecture whose tensors have no
-            names in GGUF; or `gguf` or transformers are not installed.
+            another shape; it names the tensor at fault. What was read before is in the model.
+        ModelError: the model is none of transformers, of an architecture whose tensors have no
+            names in GGUF, or holds buffers without memory that nobody can fill; or `gguf` or
+            transformers are not installed.
         OSError: the file cannot be opened.
     """
     try:
@@ -89,13 +90,15 @@ def _tensors(reader: Any, path: Path, model: Any) -> Iterator[tuple[str, Tensor]
     """Names of parameters and what the file says they are, in float32.
 
     Raises:
-        FileError: a tensor is of a type that package `gguf` does not decode.
+        FileError: it names no architecture, or a tensor is of a type that `gguf` does not decode.
         ModelError: the architecture has no names in GGUF.
     """
     from gguf import dequantize
     from transformers import modeling_gguf_pytorch_utils
 
     known: Any = modeling_gguf_pytorch_utils
+    if "general.architecture" not in reader.fields:
+        raise FileError(path, "", "it does not say of which architecture it is", WRITE_ANEW)
     architecture = reader.fields["general.architecture"].contents()
     make = known.TENSOR_PROCESSORS.get(architecture, known.TensorProcessor)
     processor = make(model.config.to_dict())
@@ -123,10 +126,25 @@ def _tensors(reader: Any, path: Path, model: Any) -> Iterator[tuple[str, Tensor]
 
 
 def _fill_buffers(model: Any) -> None:
-    """Compute what is in no file, where the model was made without memory."""
-    for module in model.modules():
+    """Compute what is in no file, where the model was made without memory, as transformers does.
+
+    Raises:
+        ModelError: transformers does not say what a buffer holds.
+    """
+    for prefix, module in model.named_modules():
         absent = {name: b for name, b in module._buffers.items() if b is not None and b.is_meta}
-        if absent:
-            module._buffers |= {n: torch.empty_like(b, device="cpu") for n, b in absent.items()}
+        if not absent:
+            continue
+        # NaN stands for what is not known. Parameters that were read must not be made anew.
+        known = not module._parameters and all(b.is_floating_point() for b in absent.values())
+        if known:
+            for name, buffer in absent.items():
+                module._buffers[name] = torch.full_like(buffer, torch.nan, device="cpu")
             with torch.no_grad():
                 model._init_weights(module)
+        if not known or any(bool(module._buffers[name].isnan().any()) for name in absent):
+            names = ", ".join(f"{prefix}.{name}".removeprefix(".") for name in absent)
+            raise ModelError(
+                f"{type(model).__name__} was made without memory, and transformers does not say "
+                f"what {names} hold: make it on the CPU"
+            )
