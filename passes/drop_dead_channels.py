@@ -63,7 +63,8 @@ class DropDeadChannels(Pass):
 
     And `linear(act(linear(x, g)) * linear(x, u), d)` alike, for steps that make zero of zero. A
     channel is dead where a row of a, with its bias, or the column of b holds nothing but zeros. All
-    weights together have to take fewer bytes without, each in the format that takes the fewest.
+    weights together have to take fewer bytes without, each in the format, or the parts, that take
+    the fewest.
     """
 
     name: ClassVar[str] = "drop_dead_channels"
@@ -72,7 +73,16 @@ class DropDeadChannels(Pass):
     after: ClassVar[tuple[str, ...]] = ("fold_quantized",)
 
     def run(self, edit: Edit) -> None:
-        """Between linears, place by place."""
+        """Between linears, until nothing goes: less at one place may make less at another pay."""
+        refused: dict[Node, str] = {}
+        while self._drop(edit, refused):
+            refused.clear()
+        for node, reason in refused.items():
+            edit.rejected(self.name, node, reason)
+
+    def _drop(self, edit: Edit, refused: dict[Node, str]) -> bool:
+        """Go through all places once; whether anything went, and what was left for which reason."""
+        found = False
         for node in edit.nodes():
             channels = _between(node, edit)
             if channels is None:
@@ -80,11 +90,13 @@ class DropDeadChannels(Pass):
             try:
                 count = self._count(channels, edit)
             except Reject as reject:
-                edit.rejected(self.name, node, reject.reason)
+                refused[node] = reject.reason
                 continue
             if count is not None:
                 edit.replaced(self.name, node)
                 _take(channels, count, edit)
+                found = True
+        return found
 
     def _count(self, channels: Channels, edit: Edit) -> int | None:
         """How many channels are to be left; None for all.
@@ -167,8 +179,11 @@ def _sources(channels: Channels, of: dict[Node, Any]) -> tuple[Any, Any]:
 
 
 def _bytes(binding: Binding, edit: Edit) -> int:
+    """The fewest that a weight takes, in a format or in parts."""
     with timed("detection"):
-        return survey(binding, edit.weights.live(binding), edit.formats, edit.device).best_bytes
+        found = survey(binding, edit.weights.live(binding), edit.formats, edit.device)
+    parts = (sum(part.best_bytes for part in form.leaves()) for _, form in found.splits)
+    return min((found.best_bytes, *parts))
 
 
 def _take(channels: Channels, count: int, edit: Edit) -> None:
