@@ -207,8 +207,8 @@ def _columns(text: str) -> int:
 
 
 def _parts(text: str) -> list[str]:
-    """Where it may be wrapped: `dense/`, `int4[group=32]`."""
-    return re.findall(r"[^/ ]+/?|[/ ]", text)
+    """Where it may be wrapped: `dense/`, `int4[group=32,`, `minima]`."""
+    return re.findall(r"[^/, ]+[/,]?|[/, ]", text)
 
 
 def _wrap(text: str, columns: int) -> str:
