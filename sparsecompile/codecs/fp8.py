@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsecompile.codecs.grid import fit_scaled
+from sparsecompile.codecs.fit_scaled import fit_scaled
 from sparsecompile.codecs.parameters import choice
 from sparsecompile.codecs.scaled import Scaled
 from sparsecompile.errors import Reject

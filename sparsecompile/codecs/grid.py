@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,10 +13,7 @@ from sparsecompile.codecs.groups import Groups
 from sparsecompile.formats.coding import Offsets
 from sparsecompile.formats.coordinates import Places
 
-if TYPE_CHECKING:
-    from sparsecompile.codecs.scaled import Scaled
-
-_AT_ONCE = 1 << 16
+AT_ONCE = 1 << 16
 """Values that are looked at together: so many stay in a core's cache."""
 _HALVINGS = 12
 """Of what a scale may be, until it is where the values leave most room."""
@@ -90,7 +86,7 @@ def fit_integers(grid: Grid, values: Tensor, places: Places) -> tuple[Tensor, Te
     scales = torch.empty(count, dtype=grid.scales)
     offsets = torch.empty(count, dtype=grid.scales if grid.offsets == "minima" else torch.uint8)
     spreads = Counter(dict.fromkeys(_spreads(grid, values.dtype), 0))
-    step = max(1, _AT_ONCE // size)
+    step = max(1, AT_ONCE // size)
     for first in range(0, count, step):
         left = torch.arange(first, min(first + step, count))
         for spread, _ in spreads.most_common():
@@ -153,7 +149,7 @@ def _fit_multiples(grid: Grid, values: Tensor, exact: Tensor, spread: float | Te
             for _ in range(2):
                 mean = total / steps.abs().sum(1, keepdim=True)
                 steps = (exact / torch.where(top == 0, 1, mean)).round_()
-        low, high = _bounds(values, steps)
+        low, high = bounds(values, steps)
         scales = _stored(grid, values, torch.where(top == 0, 1, (low + high) / 2))
     if grid.offsets is None:
         turned = steps.amax(1, keepdim=True) > grid.largest
@@ -239,7 +235,7 @@ def _is_direct(grid: Grid, values: Tensor) -> bool:
     return values.dtype == torch.float32 and grid.scales != torch.float32
 
 
-def _bounds(values: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+def bounds(values: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
     """Between which scales `factors` times them are rounded to values: `[groups, 1]` each."""
     below, above = edges(values.abs(), factors.dtype)
     size = factors.abs()
@@ -275,47 +271,3 @@ def _neighbour(grid: Grid, values: Tensor, scales: Tensor, away: int) -> Tensor:
     """Scales so many steps away."""
     kind = torch.int32 if grid.scales == torch.float32 else torch.int16
     return (scales.view(kind) + (away << _spare(grid, values))).view(grid.scales)
-
-
-def fit_scaled(
-    codec: Scaled,
-    tops: Sequence[float],
-    nearest: Callable[[Tensor], Tensor],
-    values: Tensor,
-    places: Places,
-) -> tuple[Tensor, Tensor]:
-    """What is times scales, `[slots]` float32, and scales of all groups.
-
-    Args:
-        codec: group and the dtype of scales.
-        tops: what the largest magnitude of a group may be times its scale, the likely first.
-        nearest: what may be times a scale and is nearest to a number.
-        values: `[slots]`.
-        places: row and column of every slot.
-
-    Raises:
-        Reject: a group of values is nothing of this.
-    """
-    groups = Groups(values, places, codec.group)
-    known = torch.empty(groups.values.shape)
-    scales = torch.empty(len(known), dtype=codec.scales)
-    step = max(1, _AT_ONCE // known.shape[1])
-    for first in range(0, len(known), step):
-        left = torch.arange(first, min(first + step, len(known)))
-        for spread in tops:
-            here = groups.values[left]
-            top = here.double().abs().amax(1, keepdim=True)
-            found = nearest((here / torch.where(top == 0, 1, top / spread)).float())
-            low, high = _bounds(here, found.double())
-            stored = torch.where(top == 0, 1, (low + high) / 2).float().to(codec.scales)
-            off = (found * stored.float()).to(here.dtype) != here
-            known[left], scales[left] = found, stored.squeeze(1)
-            left = left[off.any(1)]
-            if not left.numel():
-                break
-        else:
-            bad = off[off.any(1)][0]
-            raise groups.refusal(
-                int(left[0]), int(bad.nonzero()[0]), f"on no grid of {codec.family}"
-            )
-    return groups.by_slot(known, 0), scales
