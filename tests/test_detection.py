@@ -68,6 +68,23 @@ def test_what_is_found_is_every_value(
         assert packed is None or torch.equal(packed.unpack(), weight)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("bits", [6, 7])
+def test_many_steps_with_zero_points(bits: int, dtype: torch.dtype) -> None:
+    codes = torch.randint(0, 1 << bits, (48, 16, 32))
+    codes[..., 0], codes[..., 1] = 0, (1 << bits) - 1
+    zeros = torch.randint((1 << bits) // 3, (1 << bits) // 2, (48, 16, 1))
+    scales = (torch.rand(48, 16, 1) / 100 + 0.001).half().float()
+    weight = ((codes - zeros) * scales).view(48, 512).to(dtype)
+    assert check(weight) == f"dense/int{bits}[group=32,scales=float16,zero_points,lossless]"
+
+
+@pytest.mark.parametrize("name", ["fp8[group=64,scales=float16]", "nf4[group=64,scales=float16]"])
+def test_scales_of_few_bits_are_found_as_such(name: str) -> None:
+    stored = sc.default_registry().format(f"dense/{name}").pack(gaussian()).unpack()
+    assert check(stored) == f"dense/{name.removesuffix(']')},lossless]"
+
+
 def test_structures_and_codecs_go_together() -> None:
     weight = gptq(gaussian())
     weight = weight * sc.NM(2, 4).prune(weight)

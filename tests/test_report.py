@@ -58,6 +58,14 @@ lm_head                  1  49152 x 576  bf16    0.0%                           
     )
 
 
+def test_long_formats_are_wrapped_behind_commas() -> None:
+    long = "dense/int4[group=32,scales=float16,minima,lossless]"
+    nodes = [replace(packed("layers.0.self_attn.q_proj.weight"), format=long)]
+    text = render(report(nodes))
+    for part in ("  dense/  ", "  int4[group=32,\n", "  scales=float16,\n", "  minima,lossless]\n"):
+        assert part in f"{text}\n"
+
+
 def test_gradients_are_the_first_thing_said_when_they_prevent_everything() -> None:
     names = [f"layers.{i}.{name}.weight" for i in range(3) for name in ("up", "down")]
     nodes = [NodeReport(0, "linear", name, reason=GRAD.format(name)) for name in names]

@@ -62,7 +62,6 @@ def _codecs(sample: Sample) -> Iterator[Scaled]:
     for exponent in (4, 5):
         yield Fp8(exponent=exponent, unscaled=True, lossless=True)
     few = sample.window <= FEW
-    most = sample.values[1]
     for group in reversed(GROUPS):
         try:
             groups = sample.groups(group).float()
@@ -71,8 +70,9 @@ def _codecs(sample: Sample) -> Iterator[Scaled]:
         sizes = groups.abs()
         upper = torch.where(sizes > sizes.amax(1, keepdim=True) / 2, sizes, 0.0)
         # From half of their largest on, floats have as many magnitudes as their mantissa values.
-        octave = _different(upper, beside_zero=True) if most < 1 << 8 else 1 << 8
-        is_table = few and _different(groups) <= 1 << Nf4.bits
+        different = _different(groups)
+        octave = _different(upper, beside_zero=True) if different < 1 << 8 else 1 << 8
+        is_table = few and different <= 1 << Nf4.bits
         exponents = [exponent for exponent in (4, 5) if octave <= 1 << 7 - exponent]
         if is_table:
             yield Nf4(group, torch.float32, lossless=True)
