@@ -277,7 +277,8 @@ def test_help_measures_and_imports_nothing_more() -> None:
         "print(*sorted(m for m in sys.modules if m.startswith(known)))"
     )
     done = subprocess.run((sys.executable, "-c", program), capture_output=True, text=True)
-    rooms = ("attention", "compile", "gpu")
+    here = Path(sparsecompile.__file__).parent / "bench"
+    rooms = [command.parent.name for command in here.glob("*/command.py")]
     names = ["", ".checkout", ".command"]
     names += [f".{room}{name}" for room in rooms for name in ("", ".command")]
     assert done.stdout.split() == sorted(f"sparsecompile.bench{n}" for n in names), done.stderr
