@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -139,22 +139,25 @@ def bench_quality(
     dense_bytes = sum(weight.numel() * weight.element_size() for weight in linears.values())
     for recipe in recipes:
         started(recipe.text)
-        options: Mapping[str, Any] = recipe.options
-        compiler = Compiler(**options)
-        compiled, size, packed = dense, dense_bytes, ""
-        if recipe.options or recipe.sparsify:
-            made = copy.deepcopy(model)
-            if recipe.sparsify:
-                batches = list(calibration or ()) or None
-                sparsify(made, recipe.sparsify, method=recipe.method, calibration=batches)
-            compiled = Compiled(made, compiler)
-        perplexity = compiled.perplexity(windows)
-        reference = reference or perplexity
-        if compiled is not dense:
-            report = compiler.report
-            size = report.packed_bytes
-            packed = f"{sum(node.packed for node in report.linears)} of {len(report.linears)}"
-        speeds = _speeds(compiled, dense, windows[0], rounds)
+        # All models share one code object; beyond the limit Dynamo would run them as they are.
+        with torch._dynamo.config.patch(
+            recompile_limit=8 * len(recipes), fail_on_recompile_limit_hit=True
+        ):
+            compiler = Compiler(**recipe.options)
+            compiled, size, packed = dense, dense_bytes, ""
+            if recipe.options or recipe.sparsify:
+                made = copy.deepcopy(model)
+                if recipe.sparsify:
+                    batches = list(calibration or ()) or None
+                    sparsify(made, recipe.sparsify, method=recipe.method, calibration=batches)
+                compiled = Compiled(made, compiler)
+            perplexity = compiled.perplexity(windows)
+            reference = reference or perplexity
+            if compiled is not dense:
+                report = compiler.report
+                size = report.packed_bytes
+                packed = f"{sum(node.packed for node in report.linears)} of {len(report.linears)}"
+            speeds = _speeds(compiled, dense, windows[0], rounds)
         yield QualityRow(
             **vars(Environment.here(machine.cpu)),
             model=name,
