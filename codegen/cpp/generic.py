@@ -23,6 +23,7 @@ class GenericLinear(CppTemplate):
     name = "generic"
     relative_rate = 0.3
     kernels = (("sc_linear_decode", DECODE_ROWS), ("sc_linear_batch", None))
+    stages = (("sc_linear_decode", DECODE_ROWS),)
 
     def schedules(self, spec: KernelSpec, target: Target) -> Sequence[Schedule]:
         """The default for the target's vector width.

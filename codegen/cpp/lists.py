@@ -28,6 +28,7 @@ class ListsLinear(CppTemplate):
     name = "lists"
     relative_rate = 0.45
     kernels = (("sc_linear_decode", 1), ("sc_linear_batch", None))
+    stages = (("sc_linear_decode", 1),)
 
     def supports(self, spec: KernelSpec, target: Target, registry: Registry) -> None:
         """Return if values are floats and both parts have C++ fragments.

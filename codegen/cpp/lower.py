@@ -17,6 +17,7 @@ from sparsecompile.codegen.cpp.gain import nothing_to_gain
 from sparsecompile.codegen.cpp.machine import known_machine
 from sparsecompile.codegen.cpp.native import start_loading
 from sparsecompile.codegen.cpp.onednn import onednn_for
+from sparsecompile.codegen.cpp.region import load_region
 from sparsecompile.codegen.cpp.workbench import CppWorkbench
 from sparsecompile.codegen.tuning.codegen import TunedCodegen
 from sparsecompile.codegen.tuning.contest import Build
@@ -25,6 +26,7 @@ from sparsecompile.errors import BuildError, CacheError
 from sparsecompile.kernels.dense_copy import DenseCopy
 from sparsecompile.kernels.extern import InlineExtern
 from sparsecompile.kernels.kernel import Kernel, Range
+from sparsecompile.kernels.region import Region
 from sparsecompile.kernels.spec import Spec, digest
 from sparsecompile.kernels.target import Target
 from sparsecompile.kernels.template import Source, Template
@@ -63,6 +65,10 @@ class CppCodegen(TunedCodegen):
     def serve(self, call: int, kernel: Kernel[Any]) -> None:
         """Calls are known as kernels are."""
         kernel.registry.get(Entry, kernel.spec.operator).serve(call, kernel.key)
+
+    def region(self, region: Region, target: Target) -> int:
+        """One generated source, and a row of the native library's table."""
+        return load_region(region, target)
 
     def dense_copy(self, dtype: torch.dtype) -> DenseCopy | None:
         """In oneDNN's order, where that is to be had."""

@@ -41,6 +41,7 @@ class NativeKernel(ctypes.Structure):
         ("linear", ctypes.c_void_p * MAX_RANGES),
         ("workspace", ctypes.c_void_p * MAX_RANGES),
         ("dense", ctypes.c_int64 * MAX_RANGES),
+        ("stage_m", ctypes.c_int64 * MAX_RANGES),
         ("unpack", ctypes.c_void_p),
         ("finish", ctypes.c_void_p),
     )
@@ -131,6 +132,7 @@ def _open(path: Path) -> ctypes.CDLL:
     library.sc_register_kernel.restype = None
     library.sc_serve.argtypes = (ctypes.c_int64, ctypes.c_int64)
     library.sc_serve.restype = None
+    library.sc_register_region.restype = None
     library.sc_evict.argtypes = (ctypes.c_void_p, ctypes.c_int64)
     library.sc_evict.restype = None
     return library

@@ -36,6 +36,8 @@ class CppTemplate(Template):
     language = "cpp"
     kernels: ClassVar[tuple[tuple[str, int | None], ...]]
     """See `Source.kernels`."""
+    stages: ClassVar[tuple[tuple[str, int], ...]] = ()
+    """See `Source.stages`."""
 
     def supports(self, spec: KernelSpec, target: Target, registry: Registry) -> None:
         """Return if both parts have C++ fragments.
@@ -92,4 +94,4 @@ class CppTemplate(Template):
         )
         name = f"{self.name}_{spec.identifier}_{schedule.tag}"
         prepacks = any(file.endswith("/prepack.h") for file in files)
-        return Source(name, "cpp", text, self.kernels, prepacks, target.isa)
+        return Source(name, "cpp", text, self.kernels, prepacks, target.isa, self.stages)

@@ -89,7 +89,8 @@ class Function:
     def range(self, largest_m: int | None, *, dense: bool = False) -> Range:
         """The range of m up to `largest_m`, or without an end, served by it."""
         variant = self.variant
-        return Range(largest_m, variant.source_name, self.symbol, variant.schedule, dense)
+        stage_m = 0 if variant.source is None else dict(variant.source.stages).get(self.symbol, 0)
+        return Range(largest_m, variant.source_name, self.symbol, variant.schedule, dense, stage_m)
 
 
 def functions_of(variants: Iterable[Variant]) -> list[Function]:

@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 import torch
 
 from sparsecompile.component import Component
+from sparsecompile.errors import Reject
 from sparsecompile.kernels.contents import Sample
 from sparsecompile.kernels.dense_copy import DenseCopy
 from sparsecompile.kernels.kernel import Kernel, Lowering
 from sparsecompile.kernels.problem import Problem
+from sparsecompile.kernels.region import Region
 from sparsecompile.kernels.target import Target
 from sparsecompile.registry import Registry
 
@@ -81,6 +83,16 @@ class Codegen(Component):
     def op(self, kernel: Kernel[Any], problem: Problem[Any]) -> Any:
         """The op that a graph calls a kernel by, where it is not the operator's own; else None."""
         return None
+
+    def region(self, region: Region, target: Target) -> int:
+        """Build a region and make it known to the op; what graphs call it.
+
+        Raises:
+            Reject: kernels of this device are no stages, or it writes rows otherwise.
+            BuildError: the compiler is missing or failed.
+            CacheError: the cache folder cannot be used.
+        """
+        raise Reject(f"kernels for {self.device} are no stages of regions")
 
     def serve(self, call: int, kernel: Kernel[Any]) -> None:
         """Let a call in graphs run this kernel from now on, on weights that have its layout.

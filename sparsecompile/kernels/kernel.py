@@ -27,6 +27,7 @@ class Range:
         symbol: its name there, or that of the library call.
         schedule: of that source.
         dense: whether the dense linear of torch runs instead, where its weight is at hand.
+        stage_m: for how many rows it can be a stage of a region; 0: never.
     """
 
     largest_m: int | None
@@ -34,6 +35,7 @@ class Range:
     symbol: str
     schedule: Schedule
     dense: bool = False
+    stage_m: int = 0
 
     def __str__(self) -> str:
         """`m <= 8: sc_linear_decode of strips_...`, `any m: cusparselt alg_id=0`."""

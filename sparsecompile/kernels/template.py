@@ -28,6 +28,8 @@ class Source:
         prepacks: whether its own `sc_prepack` makes the layout out of what `Template.prepack`
             returns.
         isa: the instruction set that it is built for; empty for the target's.
+        stages: functions that all threads of a region may call, each for its part, with a
+            workspace of its own; and for how many rows.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Source:
     kernels: tuple[tuple[str, int | None], ...]
     prepacks: bool = False
     isa: str = ""
+    stages: tuple[tuple[str, int], ...] = ()
 
     @property
     def file(self) -> str:

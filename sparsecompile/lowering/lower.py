@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch.fx import GraphModule, Node
 
 from sparsecompile.errors import Reject
@@ -23,6 +24,7 @@ from sparsecompile.kernels.spec import digest
 from sparsecompile.kernels.trial import Trial
 from sparsecompile.lowering.lowered import Lowered
 from sparsecompile.lowering.problems import operator_nodes, problems_of, too_small
+from sparsecompile.lowering.regions import LinearCall, join_regions
 from sparsecompile.lowering.slots import DenseSlot, PackedSlot, Slot
 from sparsecompile.operators.operator import Calling, Operator
 from sparsecompile.options.options import Options
@@ -51,7 +53,7 @@ def lower(
     lowerings = _decided(edit, problems, follows=False)
     _follow(edit, problems, lowerings)
     lowerings |= _decided(edit, problems, follows=True)
-    slots, lowered = _Slots(edit), []
+    slots, lowered, calls = _Slots(edit), [], []
     slots.make_once()
     for operator, match in operator_nodes(edit):
         problem, names = problems[match.node], origins(match.node)
@@ -72,6 +74,10 @@ def lower(
         node = Lowered(names, operator, problem, lowering, nbytes, call.key, has_dense, copy_bytes)
         lowered.append(node)
         slots.read(emitted.weight, node)
+        if emitted.node.target is torch.ops.sparsecompile.linear.default:
+            calls.append(LinearCall(emitted.node, call.kernel))
+    if options.regions and not edit.weights.grad:
+        join_regions(edit, calls)
     edit.check()
     return slots.all(), lowered, slots.readings
 

@@ -63,6 +63,8 @@ class Options:
             `Codegen.dense_copy`, where the dense linear is faster for some m with them. Without
             it a weight packed on request has one of the two, for every m of a graph, and the dense
             weights that a model has itself are read as they are.
+        regions: let linears that follow each other at few rows, and what stands between them, be
+            one call and one parallel region.
         strict: raise `RejectedError` where a weight would be left dense although it holds zeros, of
             convolutions and recurrent modules too, or was asked to be pruned or quantised, and
             build errors instead of running dense.
@@ -81,6 +83,7 @@ class Options:
     attention: str | Function | Mapping[str, str | Function] | None = None
     tune: str = field(default_factory=_default_tune)
     dense_copies: bool = False
+    regions: bool = True
     strict: bool = False
     target: str = "auto"
     dump: Path | None = None
@@ -141,7 +144,7 @@ class Options:
         self.recipes()
         self.masks()
         self._require("tune", self.tune in TUNE, f"one of {', '.join(TUNE)}")
-        for name in ("dense_copies", "strict"):
+        for name in ("dense_copies", "regions", "strict"):
             self._require(name, isinstance(getattr(self, name), bool), "True or False")
         self._require("target", isinstance(self.target, str), "a string such as 'cpu'")
         self._require("dump", isinstance(self.dump, (Path, type(None))), "a folder")

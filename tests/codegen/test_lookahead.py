@@ -45,7 +45,7 @@ class Arguments(ctypes.Structure):
     _fields_: ClassVar[Sequence[tuple[str, Any]]] = (
         *((name, ctypes.c_void_p) for name in ("x", "weight", "bias", "operand0", "operand1")),
         *((name, ctypes.c_void_p) for name in ("y", "workspace")),
-        *((name, ctypes.c_int64) for name in ("m", "threads")),
+        *((name, ctypes.c_int64) for name in ("m", "threads", "in_region", "thread")),
     )
 
 

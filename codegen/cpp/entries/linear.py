@@ -64,6 +64,7 @@ class LinearEntry(Entry[KernelSpec]):
             native.workspace[i] = functions["sc_workspace"]
             native.largest_m[i] = ENDLESS if part.largest_m is None else part.largest_m
             native.dense[i] = part.dense
+            native.stage_m[i] = part.stage_m
         load_native().register(native)
         return own.relayout(layout)
 

@@ -31,6 +31,7 @@ class StripsLinear(CppTemplate):
 
     name = "strips"
     kernels = (("sc_linear_decode", DECODE_ROWS), ("sc_linear_batch", None))
+    stages = (("sc_linear_decode", DECODE_ROWS),)
 
     def supports(self, spec: KernelSpec, target: Target, registry: Registry) -> None:
         """Return if the instruction set and the values are among those that it is written for.

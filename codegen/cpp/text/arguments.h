@@ -25,6 +25,8 @@ struct SCLinearArguments {
   void* workspace;       // as many bytes as sc_workspace asked for, 64-byte aligned
   int64_t m;             // at least 1
   int64_t threads;       // how many may be used, at least 1
+  int64_t in_region;     // whether all threads of a region call, each for its part
+  int64_t thread;        // which of them calls
 };
 
 using SCLinear = void (*)(const SCLinearArguments*);
@@ -34,3 +36,23 @@ using SCWorkspace = int64_t (*)(const void* weight, int64_t m, int64_t threads);
 // float32 where they are wanted as exact as they are multiplied.
 using SCUnpack = void (*)(const void* weight, int64_t first, int64_t rows, int64_t in_float32,
                           void* dense, int64_t threads);
+
+// What generated code and the native library share of a region; sparsecompile/kernels/region.py says
+// what that is. Sources are rows of x, values in between, and vectors that all rows share.
+struct SCStage {
+  SCLinear linear;
+  SCLinearArguments arguments;    // without what the sources below are
+  int64_t x, operand0, operand1, y;  // sources; -1 where the epilogue reads none
+};
+struct SCRegion {
+  const SCStage* stages;
+  int64_t count;
+  char* const* sources;   // where the first row of each is: the first thread's own, where each has one
+  const int64_t* steps;   // bytes from a thread's own to the next one's; 0 where all share it
+  char* workspace;        // the first thread's
+  int64_t workspace_step;
+  int64_t m, threads;
+};
+using SCRunRegion = void (*)(const SCRegion*);
+// The rows that a stage reads, computed by the first thread alone.
+using SCRunRows = void (*)(const SCRegion*, int64_t stage);

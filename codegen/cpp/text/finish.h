@@ -70,6 +70,14 @@ inline int64_t useful_threads(const SCLinearArguments& a, int64_t work) {
   return work < region_work ? 1 : a.threads;
 }
 
+// Run work(thread, threads) on threads worth waking; as a stage on those of the region, which have all
+// come here.
+template <class Work>
+inline void parallel_stage(const SCLinearArguments& a, int64_t multiply_adds, Work&& work) {
+  if (a.in_region) return work(a.thread, a.threads);
+  parallel(useful_threads(a, multiply_adds), work);
+}
+
 }  // namespace
 
 // y = epilogue(y), in place: what torch's dense linear leaves to do.

@@ -206,7 +206,7 @@ SC_EXPORT void sc_linear_decode(const SCLinearArguments* arguments) {
   float* x = static_cast<float*>(a.workspace);
   widen(a, w.k, rows, stride, x);
   const int64_t tiles = ceil_div(w.n, row_tile);
-  parallel(useful_threads(a, w.slots * rows), [&](int64_t thread, int64_t threads) {
+  parallel_stage(a, w.slots * rows, [&](int64_t thread, int64_t threads) {
     const Range part = share(tiles, thread, threads);
     if (rows == 1) decode_tiles<1>(a, w, x, stride, part);
     if constexpr (decode_rows > 1) {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -143,7 +143,8 @@ def bench_quality(
         with torch._dynamo.config.patch(
             recompile_limit=8 * len(recipes), fail_on_recompile_limit_hit=True
         ):
-            compiler = Compiler(**recipe.options)
+            options: Mapping[str, Any] = recipe.options
+            compiler = Compiler(**options)
             compiled, size, packed = dense, dense_bytes, ""
             if recipe.options or recipe.sparsify:
                 made = copy.deepcopy(model)

@@ -85,7 +85,7 @@ SC_EXPORT void sc_linear_decode(const SCLinearArguments* arguments) {
   float* x = static_cast<float*>(a.workspace);
   const float no_scales[1] = {};
   transpose<1>(a, w.k, 0, 1, {0, padded_columns(w.k)}, no_scales, x);
-  parallel(useful_threads(a, header_of(a.weight).slots), [&](int64_t thread, int64_t of) {
+  parallel_stage(a, header_of(a.weight).slots, [&](int64_t thread, int64_t of) {
     const Range part = share(w.row_blocks, thread, of);
     for (int64_t b = part.begin; b < part.end; ++b) {
       alignas(64) float totals[block_rows];

@@ -22,6 +22,7 @@ struct SCKernel {
   SCLinear linear[SC_MAX_RANGES];
   SCWorkspace workspace[SC_MAX_RANGES];
   int64_t dense[SC_MAX_RANGES];  // whether torch's dense linear runs, if the weight is at hand
+  int64_t stage_m[SC_MAX_RANGES];  // for how many rows of x it can be a stage of a region; 0: never
   SCUnpack unpack;
   SCLinear finish;
 };

@@ -61,7 +61,7 @@ SC_EXPORT void sc_linear_decode(const SCLinearArguments* arguments) {
     FewRows<rows> x(rows, w.k, a.workspace);
     for (int64_t i = 0; i < rows; ++i)
       x.fill(i, i < a.m ? static_cast<const Element*>(a.x) + i * w.k : nullptr, w.k);
-    parallel(useful_threads(a, header_of(a.weight).slots * rows), [&](int64_t thread, int64_t of) {
+    parallel_stage(a, header_of(a.weight).slots * rows, [&](int64_t thread, int64_t of) {
       decode_strips<rows>(a, w, x, share(w.strips, thread, of));
     });
   });
