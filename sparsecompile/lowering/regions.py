@@ -76,6 +76,11 @@ def join_regions(edit: Edit, calls: Sequence[LinearCall]) -> None:
         left = left[taken:]
 
 
+def is_region(node: Node) -> bool:
+    """Whether a node of a graph is one."""
+    return node.target is torch.ops.sparsecompile.region.default
+
+
 @dataclass
 class _Chain:
     """Linears, with what is computed between them."""

@@ -14,6 +14,7 @@ from sparsecompile.graph.pattern import Match
 from sparsecompile.kernels.kernel import Kernel, Lowering
 from sparsecompile.lowering.lowered import Lowered
 from sparsecompile.lowering.problems import operator_nodes
+from sparsecompile.lowering.regions import is_region
 from sparsecompile.operators.operator import Operator
 from sparsecompile.report.facts import GraphReport, KernelChoice, NodeReport
 from sparsecompile.report.model import Report
@@ -57,7 +58,12 @@ def graph_report(
     seen = {name for node in nodes for name in node.weight.split(" x ")}
     seen |= {edit.weights.name(node) for node in weights}
     nodes += read_by_others(graph, edit, seen)
-    return GraphReport(before, after, tuple(edit.rewrites), tuple(nodes))
+    return GraphReport(before, after, tuple(edit.rewrites), tuple(nodes), _regions(edit))
+
+
+def _regions(edit: Edit) -> tuple[tuple[str, ...], ...]:
+    regions = (node for node in edit.module.graph.nodes if is_region(node))
+    return tuple(tuple(edit.considered[name].weight for name in origins(node)) for node in regions)
 
 
 def _spelled(edit: Edit) -> Iterator[Match]:

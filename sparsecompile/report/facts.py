@@ -164,12 +164,14 @@ class GraphReport:
         after: readable code of the graph as it went to Inductor.
         rewrites: what each pass did or refused, in order.
         nodes: its linears.
+        regions: weights of the linears of each region, in the order of its stages.
     """
 
     before: str
     after: str
     rewrites: tuple[Rewrite, ...]
     nodes: tuple[NodeReport, ...]
+    regions: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)

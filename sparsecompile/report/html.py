@@ -19,6 +19,7 @@ from sparsecompile.report.rows import (
     merged,
     outcome,
     reason,
+    regions,
     summary,
 )
 
@@ -68,6 +69,7 @@ def write_html(report: ReportFacts, path: str | Path) -> None:
         largest = max(row.dense_bytes for row in rows)
         lines = [f"<tr>{heads}", *(_row(row, largest, report) for row in rows)]
         body.append("\n".join(("<table>", *lines, "</table>")))
+    body += [f"<p>region, one call for {escape(linears)}" for linears in regions(report)]
     for mask, picture in masks(nodes):
         body.append(f"<p>{escape(mask)}<pre>{escape(picture)}</pre>")
     for i, graph in enumerate(report.graph_reports):

@@ -155,6 +155,16 @@ def expressions(nodes: Sequence[NodeReport]) -> Iterator[tuple[str, str]]:
         yield f"{one_line(text)}, {calls}", names(fold(first, lambda node: None), ", ")
 
 
+def regions(report: ReportFacts) -> list[str]:
+    """Regions by the modules of their linears, with how often there is one of these."""
+    found = Counter(
+        ", ".join(weight.removesuffix(".weight").rpartition(".")[2] for weight in weights)
+        for graph in report.graph_reports
+        for weights in graph.regions
+    )
+    return [f"{count} x {linears}" for linears, count in found.items()]
+
+
 def merged(rows: Iterable[Row]) -> list[str]:
     """Names of linears that share one kernel call."""
     calls: dict[frozenset[str], str] = {}

@@ -22,6 +22,7 @@ from sparsecompile.report.rows import (
     outcome,
     places,
     reason,
+    regions,
     summary,
 )
 
@@ -82,6 +83,11 @@ def render(
     if calls:
         _say(console, "\nmerged, one kernel call for")
     for linears in calls:
+        _say(console, linears, indent=2)
+    joined = regions(report)
+    if joined:
+        _say(console, "\nregions, one call for several linears")
+    for linears in joined:
         _say(console, linears, indent=2)
     for mask, picture in masks(nodes):
         _say(console, f"\n{mask}")

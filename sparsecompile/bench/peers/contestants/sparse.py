@@ -26,7 +26,7 @@ OTHERS = ("bfloat16", "bfloat16+prune=2:4")
 
 
 class Sparse(Peer):
-    """Options: the dtype; `guards`; `prune`, `quantize`, `tune` as the backend takes them."""
+    """Options: the dtype; `guards`; `regions=off`; `prune`, `quantize`, `tune` as the backend's."""
 
     name = "sparse"
     requires = (("sparsecompile", "sparsecompile"),)
@@ -40,6 +40,8 @@ class Sparse(Peer):
         given: dict[str, Any] = dict(job.options)
         dtype = str(given.pop("type", "float32"))
         guards = guard_options(str(given.pop("guards", "all")))
+        if "regions" in given:
+            given["regions"] = given["regions"] != "off"
         try:
             compiler = Compiler(**given)
         except OptionError as error:
