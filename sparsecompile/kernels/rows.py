@@ -123,6 +123,6 @@ def evaluate(expression: Expression, sources: Sequence[Tensor], width: int) -> T
         return torch.tensor(expression.value, dtype=torch.float64)
     if isinstance(expression, Reduce):
         inner = evaluate(expression.of, sources, expression.width)
-        return REDUCTIONS[expression.name](inner)
+        return REDUCTIONS[expression.name](inner.expand(*inner.shape[:-1], expression.width))
     args = [evaluate(each, sources, width) for each in expression.args]
     return FUNCTIONS[expression.name](*args)
