@@ -6,6 +6,8 @@ import ctypes
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
+
 from sparsecompile.codegen.cpp.built import load_source
 from sparsecompile.codegen.cpp.epilogues import EXPRESSIONS
 from sparsecompile.codegen.cpp.fragment import ELEMENTS
@@ -45,6 +47,7 @@ _FUNCTIONS = {
 }
 _OF_NUMBERS = ("rsqrt", "sqrt")
 """Written for floats, not for vectors of them."""
+_LARGEST = torch.finfo(torch.float32).max
 _STEPS = ("relu", "gelu", "gelu_tanh", "silu", "sigmoid", "tanh")
 HEAD = """\
 // The rows between the {count} linears of a region, {dtype}.
@@ -87,6 +90,8 @@ def _check(width: int, expression: Expression) -> None:
         if columns % COLUMNS:
             raise Reject(f"{columns} columns are no multiple of {COLUMNS}")
     for each in walk(expression):
+        if isinstance(each, Constant) and not abs(each.value) <= _LARGEST:
+            raise Reject(f"C++ does not write {each.value} in float32")
         if not isinstance(each, Apply):
             continue
         if each.name not in _FUNCTIONS and each.name not in _STEPS:

@@ -317,8 +317,10 @@ class _Chain:
         return expression
 
     def _check_rows(self, node: Node) -> None:
-        shape, first = self.edit.value(node).shape, self.edit.value(self.calls[0].node).shape
-        if math.prod(shape[:-1]) != math.prod(first[:-1]):
+        value, first = self.edit.value(node), self.edit.value(self.calls[0].node)
+        if value.dtype not in (first.dtype, torch.float32):
+            raise Reject(f"{node.name} is {value.dtype}")
+        if math.prod(value.shape[:-1]) != math.prod(first.shape[:-1]):
             raise Reject(f"{node.name} has another number of rows")
 
     def _outside(self, node: Node) -> Expression:

@@ -90,7 +90,8 @@ def expression_of(node: Node, read: Read, value_of: ValueOf) -> Expression:
         return read(args[0])
     if name == "dropout" and not (args[2] if len(args) > 2 else kwargs.get("training", True)):
         return read(args[0])
-    if name in _APPLIED and not set(kwargs) - {"inplace"} and True not in args[1:]:
+    is_plain = not kwargs or kwargs == {"inplace": False}
+    if name in _APPLIED and is_plain and not any(each is True for each in args):
         return _applied(node, width, read, width_of)
     if name == "gelu":
         form = args[1] if len(args) > 1 else kwargs.get("approximate", "none")
@@ -107,7 +108,7 @@ def expression_of(node: Node, read: Read, value_of: ValueOf) -> Expression:
 
 
 def _applied(node: Node, width: int, read: Read, width_of: Callable[[Any], int]) -> Expression:
-    args = node.args if node.args else (node.kwargs["input"],)
+    args = [each for each in node.args if each is not False]
     for each in args:
         if isinstance(each, Node) and width_of(each) not in (1, width):
             raise Reject(f"{node.name} repeats columns")
