@@ -98,6 +98,17 @@ def shifted(expression: Expression, by: int) -> Expression:
     return expression
 
 
+def renumbered(expression: Expression, base: int) -> Expression:
+    """Sources -1, -2, ... become those from `base` on."""
+    if isinstance(expression, Columns) and expression.source < 0:
+        return replace(expression, source=base - 1 - expression.source)
+    if isinstance(expression, Apply):
+        return replace(expression, args=tuple(renumbered(e, base) for e in expression.args))
+    if isinstance(expression, Reduce):
+        return replace(expression, of=renumbered(expression.of, base))
+    return expression
+
+
 def walk(expression: Expression) -> Iterator[Expression]:
     """All expressions in one, each after those that it is made of."""
     if isinstance(expression, Apply):

@@ -22,9 +22,10 @@ from sparsecompile.kernels.kernel import Kernel, Lowering
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.spec import digest
 from sparsecompile.kernels.trial import Trial
+from sparsecompile.lowering.chain import LinearCall
 from sparsecompile.lowering.lowered import Lowered
 from sparsecompile.lowering.problems import operator_nodes, problems_of, too_small
-from sparsecompile.lowering.regions import LinearCall, join_regions
+from sparsecompile.lowering.regions import join_regions
 from sparsecompile.lowering.slots import DenseSlot, PackedSlot, Slot
 from sparsecompile.operators.operator import Calling, Operator
 from sparsecompile.options.options import Options
