@@ -229,13 +229,14 @@ class Compiler:
         with timed("passes"):
             run_passes(self.passes, edit, lambda done: dump.graph(done.name, module))
         try:
-            slots, lowered, readings = lower(edit, self.options)
+            slots, lowered, readings, regions = lower(edit, self.options)
         except (BuildError, CacheError) as error:
             self.reporter.graph(edit, (), before, before, dump, failure=str(error))
             raise
         keep = drop_packed(module, slots, len(inputs))
         dump.graph("lowered", module)
-        number = self.reporter.graph(edit, lowered, before, readable(module), dump)
+        after = readable(module)
+        number = self.reporter.graph(edit, lowered, before, after, dump, regions=regions)
         original = function_of(gm)
         looked = earlier.looked if earlier is not None else WeakIdKeyDictionary()
         again, weights = partial(self._again, original, finish), watched_in(edit, lowered)

@@ -77,6 +77,13 @@ def test_all_that_follows_is_one_call() -> None:
     (graph,) = packing.compiler.report.graph_reports
     assert graph.after.count("sparsecompile.region") == 1
     assert "sparsecompile.linear" not in graph.after
+    ((*weights, last),) = graph.regions
+    assert sorted(weights) == ["down.weight", "gate.weight", "o.weight", "up.weight"]
+    assert last == "next.weight"
+    report = packing.compiler.report
+    assert "regions, one call for several linears\n  1 x o, gate, up, down, next" in str(report)
+    (source,) = [text for name, text in report.sources.items() if name.startswith("region_")]
+    assert "void rows_3(" in source
 
 
 @torch.no_grad()

@@ -66,7 +66,7 @@ class CppCodegen(TunedCodegen):
         """Calls are known as kernels are."""
         kernel.registry.get(Entry, kernel.spec.operator).serve(call, kernel.key)
 
-    def region(self, region: Region, target: Target) -> int:
+    def region(self, region: Region, target: Target) -> tuple[int, Source]:
         """One generated source, and a row of the native library's table."""
         return load_region(region, target)
 

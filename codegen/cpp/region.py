@@ -190,8 +190,8 @@ _OTHER, _ROWS, _VECTOR, _OWN, _SHARED = range(5)
 """Kinds of sources: `SourceKind` of `text/native/region.cpp`."""
 
 
-def load_region(region: Region, target: Target) -> int:
-    """Build a region, make it known to the op, and say what graphs call it.
+def load_region(region: Region, target: Target) -> tuple[int, Source]:
+    """Build a region and make it known to the op; what graphs call it, and its source.
 
     Raises:
         Reject: C++ does not write it.
@@ -215,7 +215,7 @@ def load_region(region: Region, target: Target) -> int:
         *(stages, ctypes.c_int64(len(stages)), sources, ctypes.c_int64(len(sources))),
         *(ctypes.c_int64(len(region.inputs)), ctypes.c_int64(region.like), outputs),
     )
-    return key
+    return key, source
 
 
 def _native_stage(stage: Stage) -> _NativeStage:

@@ -17,6 +17,7 @@ from sparsecompile.kernels.kernel import Kernel, Lowering
 from sparsecompile.kernels.problem import Problem
 from sparsecompile.kernels.region import Region
 from sparsecompile.kernels.target import Target
+from sparsecompile.kernels.template import Source
 from sparsecompile.registry import Registry
 
 
@@ -84,8 +85,8 @@ class Codegen(Component):
         """The op that a graph calls a kernel by, where it is not the operator's own; else None."""
         return None
 
-    def region(self, region: Region, target: Target) -> int:
-        """Build a region and make it known to the op; what graphs call it.
+    def region(self, region: Region, target: Target) -> tuple[int, Source]:
+        """Build a region and make it known to the op; what graphs call it, and what was built.
 
         Raises:
             Reject: kernels of this device are no stages, or it writes rows otherwise.

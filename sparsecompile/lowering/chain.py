@@ -25,6 +25,7 @@ from sparsecompile.kernels.region import (
     remember,
 )
 from sparsecompile.kernels.rows import Columns, Constant, Expression, renumbered
+from sparsecompile.kernels.template import Source
 from sparsecompile.lowering.row_steps import columns_of, expression_of
 
 
@@ -118,8 +119,8 @@ class Chain:
         users = [user for node in outputs for user in node.users if user not in mine]
         return len(outputs) <= MAX_OUTPUTS and all(last < user for user in users)
 
-    def close(self) -> None:
-        """Put the region in the place of its last linear.
+    def close(self) -> Source:
+        """Put the region in the place of its last linear; what was built for it.
 
         Raises:
             Reject: the device has no such regions.
@@ -133,16 +134,16 @@ class Chain:
                 stage, expression = self.seen[node]
                 self._keep(node, stage, expression)
         region = self._region(outputs)
-        key = edit.device.codegen.region(region, edit.device.target)
+        key, source = edit.device.codegen.region(region, edit.device.target)
         remember(key, region)
-        op = torch.ops.sparsecompile.region.default
         args = arguments(region, tuple(self.inputs), key)
         names = tuple(name for call in self.calls for name in origins(call.node))
-        like = edit.value(last)
         results = [edit.value(node) for node in outputs]
-        empty = like.new_empty((0,))
+        empty = edit.value(last).new_empty((0,))
         values = (*results, *[empty] * (MAX_OUTPUTS - len(results)))
-        call = edit.call(op, args, before=last, value=values, origins=names)
+        call = edit.call(
+            torch.ops.sparsecompile.region.default, args, before=last, value=values, origins=names
+        )
         for index, (node, value) in enumerate(zip(outputs, results, strict=True)):
             part = edit.call(operator.getitem, (call, index), before=last, value=value)
             part.meta["sparsecompile_origins"] = origins(node)
@@ -150,6 +151,7 @@ class Chain:
         edit.replaced("join_regions", last)
         edit.discard([call.node for call in reversed(self.calls)])
         edit.discard([*reversed(self.seen)])
+        return source
 
     def _region(self, outputs: Sequence[Node]) -> Region:
         base = len(self.inputs)

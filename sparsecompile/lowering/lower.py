@@ -21,6 +21,7 @@ from sparsecompile.kernels.extern import InlineExtern
 from sparsecompile.kernels.kernel import Kernel, Lowering
 from sparsecompile.kernels.problem import DenseUse, Problem
 from sparsecompile.kernels.spec import digest
+from sparsecompile.kernels.template import Source
 from sparsecompile.kernels.trial import Trial
 from sparsecompile.lowering.chain import LinearCall
 from sparsecompile.lowering.lowered import Lowered
@@ -33,7 +34,7 @@ from sparsecompile.options.options import Options
 
 def lower(
     edit: Edit, options: Options
-) -> tuple[list[Slot], list[Lowered], dict[PackedSlot, list[Lowered]]]:
+) -> tuple[list[Slot], list[Lowered], dict[PackedSlot, list[Lowered]], dict[str, Source]]:
     """Give every node of an operator its kernel, or put back what was there.
 
     Weights of slots become placeholders after the graph's own, in order.
@@ -43,7 +44,8 @@ def lower(
         options: how kernels are chosen.
 
     Returns:
-        The slots, what became of every node, and which of these read a packed slot.
+        The slots, what became of every node, which of these read a packed slot, and sources of
+        regions by name.
 
     Raises:
         BuildError: the compiler is missing or failed.
@@ -77,10 +79,10 @@ def lower(
         slots.read(emitted.weight, node)
         if emitted.node.target is torch.ops.sparsecompile.linear.default:
             calls.append(LinearCall(emitted.node, call.kernel))
-    if options.regions and not edit.weights.grad:
-        join_regions(edit, calls)
+    joins = options.regions and not edit.weights.grad
+    sources = join_regions(edit, calls) if joins else {}
     edit.check()
-    return slots.all(), lowered, slots.readings
+    return slots.all(), lowered, slots.readings, sources
 
 
 def _decided(

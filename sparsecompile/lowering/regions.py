@@ -9,12 +9,13 @@ from torch.fx import Node
 
 from sparsecompile.errors import Reject
 from sparsecompile.graph.edit import Edit
+from sparsecompile.kernels.template import Source
 from sparsecompile.lowering.chain import Chain, LinearCall
 
 MOST_STAGES = 16
 
 
-def join_regions(edit: Edit, calls: Sequence[LinearCall]) -> None:
+def join_regions(edit: Edit, calls: Sequence[LinearCall]) -> dict[str, Source]:
     """Put regions in place of chains of linears that are as long as they can be.
 
     A chain goes on where all that a linear reads of it comes row by row from linears before it
@@ -24,11 +25,14 @@ def join_regions(edit: Edit, calls: Sequence[LinearCall]) -> None:
         edit: the graph, with calls of ops.
         calls: its linears, in order.
 
+    Returns:
+        What was built, by name.
+
     Raises:
         BuildError: the compiler is missing or failed.
         CacheError: the cache folder cannot be used.
     """
-    left = list(calls)
+    left, sources = list(calls), dict[str, Source]()
     while left:
         best, taken = None, 1
         chain = Chain(edit)
@@ -42,10 +46,12 @@ def join_regions(edit: Edit, calls: Sequence[LinearCall]) -> None:
                 edit.rejected("join_regions", left[0].node, reject.reason)
         if best is not None:
             try:
-                best.close()
+                source = best.close()
+                sources[source.name] = source
             except Reject as reject:
                 edit.rejected("join_regions", best.calls[0].node, reject.reason)
         left = left[taken:]
+    return sources
 
 
 def is_region(node: Node) -> bool:

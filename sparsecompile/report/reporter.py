@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from sparsecompile.graph.compiled_model import compiled_model
 from sparsecompile.graph.edit import Edit
 from sparsecompile.kernels.target import Target
+from sparsecompile.kernels.template import Source
 from sparsecompile.lowering.lowered import Lowered
 from sparsecompile.options.options import Options
 from sparsecompile.report.collect import graph_report, switched
@@ -43,6 +44,7 @@ class Reporter:
         after: str,
         dump: Dump,
         failure: str = "",
+        regions: Mapping[str, Source] | None = None,
     ) -> int:
         """Add a graph to the report; its number.
 
@@ -50,7 +52,8 @@ class Reporter:
             RejectedError: under `strict`, something was left dense.
         """
         kernels = [low.kernel for low in lowered if low.kernel is not None]
-        sources = {s.name: s.text for kernel in kernels for s in kernel.sources}
+        built = {s.name: s for kernel in kernels for s in kernel.sources} | dict(regions or {})
+        sources = {name: source.text for name, source in built.items()}
         model, bandwidth = compiled_model(), self.report.read_bandwidth
         origins = {name: folder for k in kernels for name, folder in k.origins.items()}
         if bandwidth is None and any(low.lowering.trials for low in lowered):
@@ -69,7 +72,7 @@ class Reporter:
                 read_bandwidth=bandwidth,
             )
             self.report = compare_patterns(self.report, self.options, knows_model=model is not None)
-        dump.finish(self.report, {s.file: s.text for k in kernels for s in k.sources})
+        dump.finish(self.report, {s.file: s.text for s in built.values()})
         chosen = {name for low in lowered if low.lowering.is_choice for name in low.origins}
         settle(graph.nodes, self.options, failure, chosen)
         if model is not None:
