@@ -15,6 +15,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from sparsecompile.component import Component
 from sparsecompile.errors import BuildError, CacheError, Reject, unwrapped_by_dynamo
+from sparsecompile.formats.detector import Detector
 from sparsecompile.graph.compiled_model import compiled_model, names_of
 from sparsecompile.graph.copy import copy_graph, function_of
 from sparsecompile.graph.edit import Edit
@@ -95,10 +96,11 @@ class Compiler:
         self.passes = select_passes(registry, self.options)
         self.formats = select_formats(registry, self.options)
         self.registry = registry
+        self._parts = registry if self.options.detect else registry.without(Detector)
         self.device = self._device(self.target)
 
     def _device(self, target: Target) -> Device:
-        return Device(self.registry.get(Codegen, target.device), target, self.registry)
+        return Device(self.registry.get(Codegen, target.device), target, self._parts)
 
     def _device_for(self, inputs: Sequence[Any]) -> Device:
         """What kernels are made for: the target that was named, or where a graph's parameters are.
@@ -235,8 +237,7 @@ class Compiler:
             raise
         keep = drop_packed(module, slots, len(inputs))
         dump.graph("lowered", module)
-        after = readable(module)
-        number = self.reporter.graph(edit, lowered, before, after, dump, regions=regions)
+        number = self.reporter.graph(edit, lowered, before, readable(module), dump, regions)
         original = function_of(gm)
         looked = earlier.looked if earlier is not None else WeakIdKeyDictionary()
         again, weights = partial(self._again, original, finish), watched_in(edit, lowered)

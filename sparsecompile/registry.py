@@ -138,6 +138,10 @@ class Registry:
         """A registry with the same components, to add to without touching this one."""
         return Registry(*self._components.values())
 
+    def without(self, kind: type[Component]) -> Registry:
+        """A registry with all other components."""
+        return Registry(*(c for c in self._components.values() if not isinstance(c, kind)))
+
     def __deepcopy__(self, memo: object) -> Registry:
         """Components keep nothing of what they are used for: copies share them."""
         return self.copy()

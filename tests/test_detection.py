@@ -203,3 +203,22 @@ def test_another_dtype_keeps_codes_where_they_still_fit() -> None:
     model.to(torch.float32)
     assert torch.equal(model[0].weight.packed.unpack(), dense.bfloat16().float())  # type: ignore[union-attr]
     assert str(model[0].weight.packed.format) == "dense/float"  # type: ignore[union-attr]
+
+
+def test_nothing_is_looked_for_if_that_is_not_wanted() -> None:
+    quantize, codec = QUANTIZERS["Q4_0"]
+    linear = nn.Linear(512, 48, bias=False)
+    linear.weight = nn.Parameter(quantize(gaussian()), requires_grad=False)
+    for detect in (True, False):
+        torch._dynamo.reset()
+        packing = Packing(detect=detect)
+        with torch.no_grad():
+            torch.compile(linear, backend=packing)(torch.randn(1, 512))
+        (node,) = packing.compiler.report.nodes
+        assert (node.format == f"dense/{codec}") == detect
+        assert any(str(codec) in finding.format for finding in node.findings) == detect
+    with pytest.raises(sc.OptionError, match="'detect' must be True or False"):
+        sc.Compiler(detect=0)
+    sc.compress(linear, detect=False)
+    assert isinstance(linear.weight, sc.PackedTensor)  # of its zeros
+    assert "int4" not in str(linear.weight.packed)

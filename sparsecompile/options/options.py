@@ -65,6 +65,8 @@ class Options:
             weights that a model has itself are read as they are.
         regions: let linears that follow each other at few rows, and what stands between them, be
             one call and one parallel region.
+        detect: look for what weights were rounded to before they were loaded as floats, and pack
+            those few bits where they hold every value.
         strict: raise `RejectedError` where a weight would be left dense although it holds zeros, of
             convolutions and recurrent modules too, or was asked to be pruned or quantised, and
             build errors instead of running dense.
@@ -84,6 +86,7 @@ class Options:
     tune: str = field(default_factory=_default_tune)
     dense_copies: bool = False
     regions: bool = True
+    detect: bool = True
     strict: bool = False
     target: str = "auto"
     dump: Path | None = None
@@ -144,7 +147,7 @@ class Options:
         self.recipes()
         self.masks()
         self._require("tune", self.tune in TUNE, f"one of {', '.join(TUNE)}")
-        for name in ("dense_copies", "regions", "strict"):
+        for name in ("dense_copies", "regions", "detect", "strict"):
             self._require(name, isinstance(getattr(self, name), bool), "True or False")
         self._require("target", isinstance(self.target, str), "a string such as 'cpu'")
         self._require("dump", isinstance(self.dump, (Path, type(None))), "a folder")

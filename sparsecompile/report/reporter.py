@@ -43,8 +43,8 @@ class Reporter:
         before: str,
         after: str,
         dump: Dump,
-        failure: str = "",
         regions: Mapping[str, Source] | None = None,
+        failure: str = "",
     ) -> int:
         """Add a graph to the report; its number.
 

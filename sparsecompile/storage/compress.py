@@ -32,7 +32,7 @@ from sparsecompile.weights.stored import store
 
 logger = logging.getLogger("sparsecompile")
 
-OPTIONS = ("formats", "passes", "prune", "low_rank", "quantize", "strict")
+OPTIONS = ("formats", "passes", "prune", "low_rank", "quantize", "detect", "strict")
 """Those of `Options` that say what becomes of weights."""
 REASONS = 3
 """How many a warning has; the log has all of them."""
@@ -58,8 +58,9 @@ def compress(model: M, **options: Any) -> M:
 
     Args:
         model: a module on the CPU.
-        options: `prune`, `low_rank`, `quantize`, `formats`, `passes`, `strict`, as in `Options`;
-            names of weights that patterns are held against are those of `model.named_parameters()`.
+        options: `prune`, `low_rank`, `quantize`, `detect`, `formats`, `passes`, `strict`, as in
+            `Options`; names of weights that patterns are held against are those of
+            `model.named_parameters()`.
 
     Returns:
         The model.
