@@ -159,4 +159,6 @@ def test_the_heads_layout_is_read_where_the_tables_own_would_be_another() -> Non
     torch.compile(reader, backend=alone)(ids)
     (node,) = alone.compiler.report.nodes
     assert node.kernel is not None
+    if sc.Target.host().isa == "avx2":
+        pytest.skip("with AVX2 the layout of rows is that of the head")
     assert node.kernel.layout != kernels["embedding"].layout

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch.fx import Node
 
-from sparsecompile.errors import Reject
+from sparsecompile.errors import BuildError, CacheError, Reject
 from sparsecompile.graph.edit import Edit
 from sparsecompile.kernels.template import Source
 from sparsecompile.lowering.chain import Chain, LinearCall
@@ -27,10 +27,6 @@ def join_regions(edit: Edit, calls: Sequence[LinearCall]) -> dict[str, Source]:
 
     Returns:
         What was built, by name.
-
-    Raises:
-        BuildError: the compiler is missing or failed.
-        CacheError: the cache folder cannot be used.
     """
     left, sources = list(calls), dict[str, Source]()
     while left:
@@ -48,8 +44,9 @@ def join_regions(edit: Edit, calls: Sequence[LinearCall]) -> dict[str, Source]:
             try:
                 source = best.close()
                 sources[source.name] = source
-            except Reject as reject:
-                edit.rejected("join_regions", best.calls[0].node, reject.reason)
+            except (Reject, BuildError, CacheError) as error:
+                # One by one they run all the same.
+                edit.rejected("join_regions", best.calls[0].node, str(error))
         left = left[taken:]
     return sources
 

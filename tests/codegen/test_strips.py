@@ -114,9 +114,9 @@ def test_schedules_of_a_full_search_read_the_default_layouts(
 def test_the_cost_is_what_the_layout_takes(
     case: KernelCase, build_case: Callable[..., Kernel]
 ) -> None:
-    """Within headers, the scales of lanes and what is rounded up to whole bytes."""
+    """Within headers, the scales of lanes, and what strips are rounded up to."""
     spec = case.spec
-    structure, weight = spec.format.structure, torch.randn(256, 1024).to(spec.dtype)
+    structure, weight = spec.format.structure, torch.randn(256, 2048).to(spec.dtype)
     if structure.family != "dense":
         weight *= structure.prune(weight, None if structure.family == "n_m" else 0.7)
     packed = spec.format.pack(weight)
