@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from sparsecompile.kernels.target import Target
+
 NOBODY = "65534"
 MODEL = """
 import torch
 from torch import nn
-
-from sparsecompile.kernels.target import Target
 
 torch.manual_seed(0)
 torch.set_grad_enabled(False)
