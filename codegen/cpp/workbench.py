@@ -61,6 +61,11 @@ class CppWorkbench(Workbench):
     def _compiler(self) -> Compiler:
         return find_compiler()
 
+    @property
+    def builds(self) -> bool:
+        """Whether there is a compiler: an image may have none."""
+        return not self._compiler.missing
+
     def limits(self, *, measure: bool) -> Limits:
         """Of this machine, as far as they are known or may be measured."""
         if measure:

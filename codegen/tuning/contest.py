@@ -60,7 +60,8 @@ class Contest:
         """Use all threads while nothing is measured yet: for what is measured, and what follows.
 
         Functions of one variant share a library, which is compiled once. For the first variant
-        compilers run here that would otherwise run after the measurement.
+        compilers run here that would otherwise run after the measurement. Where nothing can be
+        built, variants whose epilogues are missing are no candidates.
 
         Args:
             functions: the best guess first.
@@ -77,7 +78,7 @@ class Contest:
         builds: list[tuple[Variant, Callable[[], Kernel]]] = [
             (variant, partial(self._kernel, first)) for variant, first in firsts.items()
         ]
-        for variant in list(firsts)[:1]:
+        for variant in list(firsts)[: 1 if self._workbench.builds else None]:
             builds += [(variant, ahead) for ahead in self._ahead(variant)]
         with ThreadPoolExecutor(max_workers=max(1, torch.get_num_threads())) as pool:
             errors = list(pool.map(lambda each: _error(each[1]), builds))

@@ -93,6 +93,11 @@ class Workbench(ABC):
         """
 
     @property
+    def builds(self) -> bool:
+        """Whether candidates can be built that are not in the cache folder."""
+        return True
+
+    @property
     def failures(self) -> tuple[type[Exception], ...]:
         """What a candidate raises that does not run here: it is left out, and the reason kept."""
         return ()

@@ -16,6 +16,7 @@ import sparsecompile as sc
 from sparsecompile.codegen.cache import Cache
 from sparsecompile.codegen.cpp.generic import GenericLinear
 from sparsecompile.codegen.cpp.lower import CppCodegen
+from sparsecompile.codegen.cpp.workbench import CppWorkbench
 from sparsecompile.codegen.tuning import timings
 from sparsecompile.codegen.tuning.contest import Contest
 from sparsecompile.codegen.tuning.measurements import TuningRecord
@@ -141,6 +142,31 @@ def test_a_variant_that_cannot_be_built_with_an_epilogue_is_left_out(registry: R
     functions = functions_of([variant(registry, spec)])
     why = "it failed: a.cpp:1: error: what"
     assert contest.build(functions) == {f.name: why for f in functions}
+
+
+def test_without_a_compiler_those_whose_epilogues_are_missing_do_not_compete(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = KernelSpec(registry.format("n_m[2:4]"), torch.float32)
+    packed = spec.format.pack(sparse_(nn.Linear(64, 32)).weight.detach())
+    codegen, target = CppCodegen(), Target.host()
+    there, *_ = codegen.variants(spec, target, registry)
+    other = variant(registry, spec)
+
+    def ahead(variant: Variant) -> Sequence[Callable[[], Kernel]]:
+        def build() -> Kernel:
+            raise BuildError("no C++ compiler was found")
+
+        return [build] if variant is other else []
+
+    bench = codegen.workbench(target, registry)
+    contest = Contest(Linear(), problem(spec), Contents(packed), bench, lambda *_: None, ahead)  # type: ignore[arg-type,return-value]
+    functions = functions_of([there, other])
+    assert bench.builds
+    assert contest.build(functions) == {}
+    monkeypatch.setattr(CppWorkbench, "builds", False)
+    why = contest.build(functions)
+    assert why == {f.name: "no C++ compiler was found" for f in functions_of([other])}
 
 
 def test_it_is_tried_again_at_every_start_and_only_then_measured(
