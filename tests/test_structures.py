@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -108,7 +110,8 @@ def test_integers_by_hand() -> None:
     """One group of two columns, one of the last; four bits, the first slot lowest."""
     weight = torch.tensor([[7.0, -2.0, 3.5], [0.0, 0.0, -14.0]])
     packed = Format(Dense(), Int4(2)).pack(weight)
-    assert packed.values["scales"].tolist() == [[1.0, 0.5], [1.0, 2.0]]
+    least = torch.finfo(torch.bfloat16).tiny  # of a group without a value but zero
+    assert packed.values["scales"].tolist() == [[1.0, 0.5], [least, 2.0]]
     codes = [7 + 8, -2 + 8, 7 + 8, 0 + 8, 0 + 8, -7 + 8]
     pairs = zip(codes[::2], codes[1::2], strict=True)
     assert packed.values["values"].tolist() == [low | high << 4 for low, high in pairs]
@@ -155,10 +158,23 @@ def test_the_largest_and_the_smallest_scales_of_float16(codec: Int8 | Int4) -> N
     weight = torch.tensor([[most, most], [tiny / 2, tiny / 2], [tiny * 0.51, 0], [3 * tiny, tiny]])
     check_format(Format(Dense(), codec), weight)
     packed = Format(Dense(), codec).pack(weight)
-    assert packed.values["scales"].flatten().tolist() == [65504.0, 1.0, tiny, tiny]
+    assert packed.values["scales"].flatten().tolist() == [65504.0, tiny, tiny, tiny]
     assert packed.unpack().tolist() == [[most, most], [0, 0], [tiny, 0], [3 * tiny, tiny]]
     with pytest.raises(Reject, match=re.escape(f"{codec} stores finite values up to {most:.3g}")):
         Format(Dense(), codec).pack(weight * 1.01)
+
+
+@pytest.mark.parametrize("lossless", [False, True])
+@pytest.mark.parametrize("offsets", ["zero_points", "minima"])
+def test_groups_of_one_value_have_the_least_scale(
+    offsets: Literal["zero_points", "minima"], lossless: bool
+) -> None:
+    """What a kernel adds and takes off again is in scales: of nothing there is nothing to add."""
+    weight = torch.tensor([[0.0, 0.0, 1.0, 3.0], [0.0, 0.0, 0.5, -0.5]])
+    codec = replace(Int8(2, torch.float32, offsets), lossless=lossless)
+    packed = Format(Dense(), codec).pack(weight)
+    assert packed.values["scales"][:, 0].tolist() == [torch.finfo(torch.float32).tiny] * 2
+    assert packed.unpack()[:, :2].tolist() == [[0, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("codec", [Int8(8, torch.float32), Int4(8, torch.float32)], ids=str)

@@ -50,6 +50,11 @@ class Grid:
         return (1 << self.bits) - 1
 
     @property
+    def least_scale(self) -> float:
+        """Of groups of one value: the smallest normal number, so that nothing is felt of it."""
+        return torch.finfo(self.scales).tiny
+
+    @property
     def spreads(self) -> Sequence[int]:
         """Steps that may lie between zero and the largest magnitude, or smallest and largest."""
         return range(self.levels if self.offsets else self.largest + 1 - self.least, 0, -1)
@@ -137,7 +142,7 @@ def fit(grid: Grid, values: Tensor, there: Tensor | None, spread: float | Tensor
 
 def _fit_multiples(grid: Grid, values: Tensor, exact: Tensor, spread: float | Tensor) -> Fit:
     top = exact.abs().amax(1, keepdim=True)
-    step = torch.where(top == 0, 1, top / spread)
+    step = torch.where(top == 0, grid.least_scale, top / spread)
     if _is_direct(grid, values):
         scales = _stored(grid, values, step)
         steps = (exact / scales.float()).round_()
@@ -150,7 +155,7 @@ def _fit_multiples(grid: Grid, values: Tensor, exact: Tensor, spread: float | Te
                 mean = total / steps.abs().sum(1, keepdim=True)
                 steps = (exact / torch.where(top == 0, 1, mean)).round_()
         low, high = bounds(values, steps)
-        scales = _stored(grid, values, torch.where(top == 0, 1, (low + high) / 2))
+        scales = _stored(grid, values, torch.where(top == 0, grid.least_scale, (low + high) / 2))
     if grid.offsets is None:
         turned = steps.amax(1, keepdim=True) > grid.largest
         scales = torch.where(turned, -scales, scales)
@@ -174,7 +179,7 @@ def _fit_minima(
     if _is_direct(grid, values):
         minima = low.to(grid.scales)
         step = (high - minima.float()) / spread
-        scales = _stored(grid, values, torch.where(is_one, 1, step))
+        scales = _stored(grid, values, torch.where(is_one, grid.least_scale, step))
         steps = ((exact - minima.float()) / scales.float()).round_()
         decoded = steps * scales.float() + minima.float()
         return _checked(grid, values, decoded, steps, scales, minima)
@@ -192,7 +197,7 @@ def _fit_minima(
         decoded = products.float() + minima.float()
         return _checked(grid, values[rows], decoded, steps[rows], scales, minima)
 
-    middle = torch.where(is_one, 1, (least + most) / 2)
+    middle = torch.where(is_one, grid.least_scale, (least + most) / 2)
     found = at(_stored(grid, values, middle), torch.arange(len(values)))
     left = (~found.holds & (least <= most).squeeze(1)).nonzero().squeeze(1)
     roomy = _roomiest(steps[left], below[left], above[left], least[left], most[left])

@@ -35,8 +35,8 @@ class Integer(Scaled):
     exact in float32. That moves it by less than half a step in 256, so the largest value still
     rounds to `largest`, and encoding the decoded values again gives the same bytes. With offsets a
     scale is rounded up, of float32 as above, and a minimum down. No scale is below the normal
-    numbers of its dtype, which in float16 is felt below 6e-5; a group that is all zeros with that
-    one has the scale 1.
+    numbers of its dtype, which in float16 is felt below 6e-5. A group of one value has the smallest
+    of them, since what kernels add and take off again is in scales.
 
     Attributes:
         offsets: what scales have beside them, if anything.

@@ -129,7 +129,7 @@ class Scaled(Parametric):
             scales = (scales.view(torch.int32) + half & -(1 << spare)).view(torch.float32)
         elif up:
             scales = -rounded_down(-scales, self.scales).float()
-        return torch.where(spreads <= tiny / 2, 1.0, scales).to(self.scales)
+        return scales.to(self.scales)
 
     def _largest(self, values: Tensor, places: Places) -> Tensor:
         """The largest magnitude of every group, float32."""

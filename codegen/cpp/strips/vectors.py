@@ -45,7 +45,7 @@ class Vectors:
         """Up to how many rows of x are multiplied with integers as integers.
 
         In AVX2 one or two of more bits than 16, as two planes: more rows take longer than as
-        floats. Codes of 8 bits that have offsets cancel more than these planes leave exact.
+        floats.
 
         Args:
             spec: of the kernel.
@@ -53,10 +53,7 @@ class Vectors:
         """
         if not values_of(spec).are_summed(stores_all):
             return 0
-        if rounds(spec):
-            return DECODE_ROWS
-        cancels = spec.coding.offsets is not None and spec.coding.bits == 8
-        return 2 if self is AVX2 and not cancels else 0
+        return DECODE_ROWS if rounds(spec) else 2 * (self is AVX2)
 
 
 GROUPS = "strips/batch/groups.h"
