@@ -11,7 +11,10 @@ DEFAULT = (
     "dense",
     "quantize=int8",
     "quantize=int8-weight-only",
-    *(f"quantize=int4[group={of}]" for of in ("32", "128", "32,minima", "32,zero_points")),
+    *(
+        f"quantize=int4[group={of}]"
+        for of in ("32", "128", "32,scales=float16,minima", "32,zero_points")
+    ),
     *(f"quantize={name}" for name in ("nf4", "codebook", "fp8", "ternary")),
     "prune=2:4+quantize=int8",
     "prune=2:4+quantize=int4",
